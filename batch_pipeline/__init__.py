@@ -1,0 +1,62 @@
+"""Bulk Claude work on Dagster, through Anthropic's Message Batches API: asked once, paid once, never lost."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batch_pipeline.definitions.build import build_definitions
+    from batch_pipeline.definitions.component import BatchPipelineComponent
+    from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
+    from batch_pipeline.errors import BatchPipelineError, HeldError, InputError, StoreError
+    from batch_pipeline.pipeline import BatchPipeline, Schedule
+    from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+    from batch_pipeline.requests.template import MessageTemplate
+    from batch_pipeline.results.duckdb_table import DuckDBTable
+    from batch_pipeline.results.parquet_dataset import ParquetDataset
+
+# Loaded when first asked for: the emulator and the command line need no Dagster, which takes seconds to import.
+_HOMES = {
+    "BatchPipeline": "batch_pipeline.pipeline",
+    "BatchPipelineComponent": "batch_pipeline.definitions.component",
+    "BatchPipelineError": "batch_pipeline.errors",
+    "BatchStore": "batch_pipeline.definitions.resources",
+    "ClaudeBatches": "batch_pipeline.definitions.resources",
+    "DuckDBSource": "batch_pipeline.records.sources",
+    "DuckDBTable": "batch_pipeline.results.duckdb_table",
+    "HeldError": "batch_pipeline.errors",
+    "InputError": "batch_pipeline.errors",
+    "MessageTemplate": "batch_pipeline.requests.template",
+    "ParquetDataset": "batch_pipeline.results.parquet_dataset",
+    "ParquetSource": "batch_pipeline.records.sources",
+    "Schedule": "batch_pipeline.pipeline",
+    "StoreError": "batch_pipeline.errors",
+    "build_definitions": "batch_pipeline.definitions.build",
+}
+
+__all__ = [
+    "BatchPipeline",
+    "BatchPipelineComponent",
+    "BatchPipelineError",
+    "BatchStore",
+    "ClaudeBatches",
+    "DuckDBSource",
+    "DuckDBTable",
+    "HeldError",
+    "InputError",
+    "MessageTemplate",
+    "ParquetDataset",
+    "ParquetSource",
+    "Schedule",
+    "StoreError",
+    "build_definitions",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,47 @@
+"""Strings that are only known at run time: environment variables and paths of the project."""
+
+import os
+from pathlib import Path
+
+from batch_pipeline.errors import InputError
+
+PROJECT_MARKERS = ("workspace.yaml", "pyproject.toml")
+
+
+def resolve(value: str) -> str:
+    """Return the text of ``value``, reading it from the environment when it is a ``dagster.EnvVar``.
+
+    Args:
+        value: a plain string, or an ``EnvVar`` (a ``str`` subclass that knows its variable's name).
+
+    Raises:
+        InputError: the environment variable is not set.
+    """
+    name = getattr(value, "env_var_name", None)
+    if name is None:
+        return str(value)
+    found = os.environ.get(name)
+    if not found:
+        raise InputError(f"The environment variable {name} is not set. Set it where Dagster runs, and try again.")
+    return found
+
+
+def project_root() -> Path:
+    """Return the folder that relative paths start from.
+
+    The nearest folder at or above the working directory that holds a ``workspace.yaml`` or a
+    ``pyproject.toml``; the working directory itself when there is none.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if any((folder / marker).exists() for marker in PROJECT_MARKERS):
+            return folder
+    return here
+
+
+def project_path(value: str) -> str:
+    """Return ``value`` resolved; a relative local path is taken from the project root, a URL is kept."""
+    text = resolve(value)
+    if "://" in text or Path(text).is_absolute():
+        return text
+    return str(project_root() / text)
