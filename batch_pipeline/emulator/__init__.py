@@ -1,0 +1,21 @@
+"""A local server that answers like Anthropic's Message Batches API, for development and tests.
+
+It asks no model: answers are made up from the prompt, the same way every time. It bills, caches,
+expires, refuses and fails as the real API does, and everything that can go wrong can be ordered.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from batch_pipeline.emulator.options import Options
+from batch_pipeline.emulator.process import EmulatorError, EmulatorProcess
+
+__all__ = ["EmulatorError", "EmulatorProcess", "Options", "serve"]
+
+
+def serve(state_dir: str | Path, host: str = "127.0.0.1", port: int = 8787, **options: Any) -> None:
+    """Serve the emulator until interrupted; see `emulator.server.serve`."""
+    # Imported late: whoever starts it as a process of its own needs no web server here.
+    from batch_pipeline.emulator.server import serve
+
+    serve(state_dir, host, port, **options)

@@ -1,0 +1,152 @@
+"""Composing the answer to one message."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from batch_pipeline.emulator.filling import Filler
+from batch_pipeline.emulator.options import Answers
+from batch_pipeline.emulator.prompt import CHARACTERS_PER_TOKEN, Prompt, count_tokens
+from batch_pipeline.emulator.reading import Reading
+from batch_pipeline.emulator.usage import PromptCaches, meter
+
+Answered = dict[str, Any]
+
+_EXTRACT_CHARACTERS = 400
+_THINKING = "Let me look at what the prompt says before answering."
+
+
+def answer(
+    params: dict[str, Any],
+    prompt: Prompt,
+    *,
+    message_id: str,
+    style: Answers,
+    outcome: str | None,
+    caches: PromptCaches,
+    scope: str,
+    now: float,
+    batch: bool,
+    miss: Callable[[], bool] = lambda: False,
+) -> Answered:
+    """The message that answers a request whose parameters have been checked.
+
+    Args:
+        params: Parameters of the request.
+        prompt: Its prompt, as `read_prompt` gave it.
+        message_id: Id of the message.
+        style: `fitting` or `digest`.
+        outcome: `refused`, `truncated`, or None.
+        caches: All prompt caches.
+        scope: Workspace of the request.
+        now: Moment of the answer.
+        batch: Whether it is answered in a batch.
+        miss: Says whether the request misses a cache that it could have read.
+    """
+    thinks = (params.get("thinking") or {}).get("type") in ("enabled", "adaptive")
+    thinking_tokens = count_tokens(_THINKING) if thinks else 0
+    stop_reason = "end_turn"
+    stop_sequence = None
+    tool = None if outcome == "refused" else _tool_to_use(params)
+    if outcome == "refused":
+        text, stop_reason = "", "refusal"
+    elif tool is not None:
+        text, stop_reason = orjson.dumps(_filled(tool["input_schema"], prompt, style)).decode(), ""
+    else:
+        text = _text(params, prompt, style)
+        text, stop_sequence = _stopped(text, params.get("stop_sequences") or ())
+    tokens = count_tokens(text)
+    room = max(params["max_tokens"] - thinking_tokens, 0)
+    if outcome == "truncated":
+        room = min(room, max(1, tokens // 2))
+    if tokens > room:
+        tokens, stop_reason, stop_sequence = room, "max_tokens", None
+        text = text[: int(room * CHARACTERS_PER_TOKEN)]
+    elif stop_sequence is not None:
+        stop_reason = "stop_sequence"
+    content: list[dict[str, Any]] = []
+    if thinks:
+        signature = hashlib.sha256(message_id.encode()).hexdigest()
+        content.append({"type": "thinking", "thinking": _THINKING, "signature": signature})
+    if tool is not None:
+        # An input cut short is no JSON: the API then reports what it had, here nothing.
+        input = {} if stop_reason == "max_tokens" else orjson.loads(text)
+        stop_reason = stop_reason or "tool_use"
+        id = "toolu_" + message_id.removeprefix("msg_")
+        content.append({"type": "tool_use", "id": id, "name": tool["name"], "input": input})
+    elif text:
+        content.append({"type": "text", "text": text})
+    usage = meter(
+        prompt,
+        params["model"],
+        tokens + min(thinking_tokens, params["max_tokens"]),
+        caches,
+        scope=scope,
+        now=now,
+        batch=batch,
+        miss=miss,
+    )
+    if thinks:
+        usage["output_tokens_details"] = {"thinking_tokens": thinking_tokens}
+    return {
+        "id": message_id,
+        "type": "message",
+        "role": "assistant",
+        "model": params["model"],
+        "content": content,
+        "stop_reason": stop_reason,
+        "stop_sequence": stop_sequence,
+        "stop_details": _REFUSAL if stop_reason == "refusal" else None,
+        "usage": usage,
+    }
+
+
+_REFUSAL = {
+    "type": "refusal",
+    "category": None,
+    "explanation": "The emulator was told to refuse this request.",
+}
+
+
+def digest_of(text: str) -> str:
+    """What `answers="digest"` answers to a prompt with this text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _tool_to_use(params: dict[str, Any]) -> dict[str, Any] | None:
+    """The tool that the answer calls: a forced one, else the first strict one."""
+    tools = [tool for tool in params.get("tools") or () if "input_schema" in tool]
+    choice = params.get("tool_choice") or {"type": "auto"}
+    if choice["type"] == "none" or not tools:
+        return None
+    if choice["type"] == "tool":
+        return next((tool for tool in tools if tool["name"] == choice["name"]), None)
+    if choice["type"] == "any":
+        return tools[0]
+    if (params.get("output_config") or {}).get("format") is not None:
+        return None
+    return next((tool for tool in tools if tool.get("strict")), None)
+
+
+def _text(params: dict[str, Any], prompt: Prompt, style: Answers) -> str:
+    form = (params.get("output_config") or {}).get("format")
+    if form is not None:
+        return orjson.dumps(_filled(form["schema"], prompt, style)).decode()
+    if style == "digest":
+        return digest_of(prompt.user)
+    return Reading(prompt.user).extract(_EXTRACT_CHARACTERS)
+
+
+def _filled(schema: dict[str, Any], prompt: Prompt, style: Answers) -> Any:
+    digest = digest_of(prompt.user) if style == "digest" else None
+    return Filler(schema, prompt.user, prompt.system, digest).fill()
+
+
+def _stopped(text: str, stop_sequences: Any) -> tuple[str, str | None]:
+    found = [(text.find(sequence), sequence) for sequence in stop_sequences if sequence in text]
+    if not found:
+        return text, None
+    position, sequence = min(found)
+    return text[:position], sequence

@@ -1,0 +1,191 @@
+"""The emulator's metadata in SQLite: batches, calls, prompt caches, the clock.
+
+A change is committed before the call that made it is answered, so a killed emulator (`kill -9`)
+forgets nothing that it said. It is not meant to survive a power cut: nothing waits for the disk.
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+_TABLES = """
+create table if not exists batches (
+    seq integer primary key autoincrement,
+    id text not null unique,
+    workspace text not null,
+    status text not null default 'in_progress',
+    requests integer not null,
+    created_at real not null,
+    cancel_initiated_at real,
+    finished_share real not null default 0,
+    ended_at real,
+    succeeded integer not null default 0,
+    errored integer not null default 0,
+    canceled integer not null default 0,
+    expired integer not null default 0,
+    usd text,
+    unpriced integer not null default 0,
+    deleted integer not null default 0
+);
+create index if not exists open_batches on batches (status) where status <> 'ended';
+create table if not exists calls (
+    route text not null, outcome text not null, count integer not null, primary key (route, outcome)
+);
+create table if not exists caches (key text primary key, expires_at real not null);
+create table if not exists messages (id integer primary key, document text not null);
+create table if not exists meta (key text primary key, value text not null);
+"""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch, as its row says.
+
+    Attributes:
+        seq: Place in the order of creation.
+        finished_share: Share of its requests that were answered when it was canceled.
+        usd: What its succeeded requests cost, as far as prices are known.
+        unpriced: Succeeded requests whose price is unknown.
+        deleted: Whether it was deleted; the row stays for the bill and for paging.
+    """
+
+    seq: int
+    id: str
+    workspace: str
+    status: str
+    requests: int
+    created_at: float
+    cancel_initiated_at: float | None
+    finished_share: float
+    ended_at: float | None
+    succeeded: int
+    errored: int
+    canceled: int
+    expired: int
+    usd: str | None
+    unpriced: int
+    deleted: int
+
+
+_COLUMNS = ", ".join(field.name for field in fields(Batch))
+
+
+class Database:
+    """All SQL of the emulator. Safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection.executescript(
+            "pragma journal_mode = wal; pragma synchronous = off;" + _TABLES
+        )
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside is committed together; other threads wait."""
+        with self._lock:
+            self._connection.execute("begin immediate")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("rollback")
+                raise
+            self._connection.execute("commit")
+
+    def _rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._connection.execute(sql, values).fetchall()
+
+    def _batches(self, condition: str, *values: Any) -> list[Batch]:
+        rows = self._rows(f"select {_COLUMNS} from batches where {condition}", *values)
+        return [Batch(*row) for row in rows]
+
+    def add_batch(self, id: str, workspace: str, requests: int, created_at: float) -> None:
+        self._rows(
+            "insert into batches (id, workspace, requests, created_at) values (?, ?, ?, ?)",
+            *(id, workspace, requests, created_at),
+        )
+
+    def batch(self, id: str) -> Batch | None:
+        return next(iter(self._batches("id = ?", id)), None)
+
+    def all_batches(self) -> list[Batch]:
+        return self._batches("true order by seq")
+
+    def open_batches(self) -> list[Batch]:
+        return self._batches("status <> 'ended' order by seq")
+
+    def page(
+        self, workspace: str, after: int | None, before: int | None, limit: int
+    ) -> tuple[list[Batch], bool]:
+        """Batches of a workspace, newest first, and whether there are more that way.
+
+        Args:
+            workspace: Whose batches.
+            after: Only those further down the list (older) than this place.
+            before: Only those further up the list (newer) than this place, nearest to it.
+            limit: How many at most.
+        """
+        visible = "workspace = ? and not deleted"
+        if before is not None:
+            found = self._batches(
+                f"{visible} and seq > ? order by seq limit ?", workspace, before, limit + 1
+            )
+            return found[:limit][::-1], len(found) > limit
+        found = self._batches(
+            f"{visible} and seq < ? order by seq desc limit ?",
+            *(workspace, after if after is not None else 2**62, limit + 1),
+        )
+        return found[:limit], len(found) > limit
+
+    def queued(self, workspace: str | None = None) -> int:
+        """Requests in batches that have not ended."""
+        [[count]] = self._rows(
+            "select coalesce(sum(requests), 0) from batches where status <> 'ended' "
+            "and workspace = coalesce(?, workspace)",
+            workspace,
+        )
+        return count
+
+    def change_batch(self, id: str, **changes: Any) -> None:
+        columns = ", ".join(f"{name} = ?" for name in changes)
+        self._rows(f"update batches set {columns} where id = ?", *changes.values(), id)
+
+    def count_call(self, route: str, outcome: str) -> None:
+        self._rows(
+            "insert into calls values (?, ?, 1) on conflict do update set count = count + 1",
+            *(route, outcome),
+        )
+
+    def calls(self) -> list[tuple[str, str, int]]:
+        return self._rows("select route, outcome, count from calls order by route, outcome")
+
+    def caches(self) -> dict[str, float]:
+        return dict(self._rows("select key, expires_at from caches"))
+
+    def save_caches(self, expiries: Iterable[tuple[str, float]]) -> None:
+        with self._lock:
+            self._connection.executemany("insert or replace into caches values (?, ?)", expiries)
+
+    def add_message(self, document: dict[str, Any]) -> None:
+        """Keep the bill of a direct message."""
+        self._rows("insert into messages (document) values (?)", json.dumps(document))
+
+    def messages(self) -> list[dict[str, Any]]:
+        return [json.loads(text) for [text] in self._rows("select document from messages")]
+
+    def get_meta(self, key: str, default: Any) -> Any:
+        rows = self._rows("select value from meta where key = ?", key)
+        return json.loads(rows[0][0]) if rows else default
+
+    def set_meta(self, key: str, value: Any) -> None:
+        self._rows("insert or replace into meta values (?, ?)", key, json.dumps(value))

@@ -1,0 +1,39 @@
+"""What a call answers, before it becomes HTTP."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class ConnectionDropped(Exception):
+    """The connection is to be closed without (the rest of) a reply.
+
+    Args:
+        while_sending: Close it before the client has sent everything.
+    """
+
+    def __init__(self, while_sending: bool = False) -> None:
+        super().__init__()
+        self.while_sending = while_sending
+
+
+@dataclass
+class Reply:
+    """The answer to a call: one of `document`, `body` and `lines`.
+
+    Attributes:
+        document: JSON body.
+        body: Body as it is.
+        lines: Body that is streamed without a length; raising `ConnectionDropped` cuts it off.
+        headers: Extra headers.
+        now: Moment of the reply by the emulator's clock.
+        date_offset: Seconds by which the `Date` header is off.
+    """
+
+    status: int = 200
+    document: dict[str, Any] | None = None
+    body: bytes | None = None
+    lines: Iterator[bytes] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    now: float = 0.0
+    date_offset: float = 0.0
