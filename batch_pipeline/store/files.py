@@ -1,0 +1,154 @@
+"""The store's files: immutable, named once, on a local disk or in an object store.
+
+A file counts only once a ledger row names it, so nothing here relies on renames. What is being
+written lives in a scratch folder of this machine and is put in place whole.
+"""
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import fsspec
+
+from batch_pipeline.errors import StoreError
+
+SCRATCH = ".scratch"
+STALE_SCRATCH_SECONDS = 24 * 3600
+
+
+class Files:
+    """Files under one root.
+
+    Args:
+        root: an absolute path, or a URL that fsspec understands (``s3://bucket/prefix``).
+    """
+
+    def __init__(self, root: str):
+        self.root = root
+        self.filesystem, self.base = fsspec.core.url_to_fs(root)
+        self.is_local = "file" in _protocols(self.filesystem)
+
+    def prepare(self) -> None:
+        """Make the root, and prove that it can be written.
+
+        Raises:
+            StoreError: it cannot.
+        """
+        probe = f"{self.base}/.writable-{os.getpid()}"
+        try:
+            self.filesystem.makedirs(self.base, exist_ok=True)
+            with self.filesystem.open(probe, "wb") as out:
+                out.write(b"ok")
+            self.filesystem.rm_file(probe)
+        except Exception as error:
+            raise StoreError(
+                f"The store's root {self.root} cannot be written ({error}). Give the user that runs Dagster "
+                "write access to it, or set BatchStore(root=...) to a place that it can write."
+            ) from error
+
+    def url(self, name: str) -> str:
+        """Return where ``name`` lives, in the form DuckDB reads (a path, or a URL; see ``register``)."""
+        path = f"{self.base}/{name}"
+        return path if self.is_local else self.filesystem.unstrip_protocol(path)
+
+    def register(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Let a DuckDB connection read this store's URLs."""
+        if not self.is_local:
+            connection.register_filesystem(self.filesystem)
+
+    def exists(self, name: str) -> bool:
+        """Return whether the file is there."""
+        return self.filesystem.exists(f"{self.base}/{name}")
+
+    def size(self, name: str) -> int:
+        """Return the file's size in bytes."""
+        return self.filesystem.size(f"{self.base}/{name}")
+
+    def open(self, name: str):
+        """Open a file for reading bytes."""
+        return self.filesystem.open(f"{self.base}/{name}", "rb")
+
+    def put(self, local_path: str, name: str) -> str:
+        """Put a finished local file in place, durably and whole, and return its name.
+
+        The local file is gone afterwards. Putting the same name twice leaves the later one.
+        """
+        target = f"{self.base}/{name}"
+        if not self.is_local:
+            self.filesystem.put_file(local_path, target)
+            os.unlink(local_path)
+            return name
+        parent = os.path.dirname(target)
+        os.makedirs(parent, exist_ok=True)
+        with open(local_path, "rb") as done:
+            os.fsync(done.fileno())
+        os.replace(local_path, target)
+        _sync_folder(parent)
+        return name
+
+    def new_part(self) -> str:
+        """Return a short random part for names that no other process may share."""
+        return secrets.token_hex(3)
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder that no ledger row names. Missing is fine."""
+        path = f"{self.base}/{name}"
+        if self.filesystem.exists(path):
+            self.filesystem.rm(path, recursive=True)
+
+    @contextmanager
+    def local(self, name: str) -> Iterator[str]:
+        """Give a path on this machine that holds the file's bytes, for as long as the block runs."""
+        if self.is_local:
+            yield f"{self.base}/{name}"
+            return
+        with self.scratch() as folder:
+            path = os.path.join(folder, os.path.basename(name))
+            self.filesystem.get_file(f"{self.base}/{name}", path)
+            yield path
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """Give a folder on this machine that is gone when the block ends.
+
+        For a local store it lies under the root, on the same disk as the place the files go to;
+        what a killed process left there is swept after a day.
+        """
+        parent = None
+        if self.is_local:
+            parent = os.path.join(self.base, SCRATCH)
+            os.makedirs(parent, exist_ok=True)
+            _sweep(parent)
+        folder = tempfile.mkdtemp(prefix="bp-", dir=parent)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _protocols(filesystem) -> tuple[str, ...]:
+    protocol = filesystem.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+def _sync_folder(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(parent: str) -> None:
+    for folder in Path(parent).iterdir():
+        try:
+            if time.time() - folder.stat().st_mtime > STALE_SCRATCH_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+        except FileNotFoundError:
+            continue

@@ -1,0 +1,56 @@
+"""Where a submission's files lie under the store's root: a folder that tells its own story.
+
+    <pipeline>/<submission>/records.parquet         the selected records as they were
+    <pipeline>/<submission>/requests/00000.jsonl    a request a line, one file per batch
+    <pipeline>/<submission>/answers/<file>.jsonl    what the API returned, byte for byte
+    <pipeline>/<submission>/results/<file>.parquet  joined, typed, judged rows
+    <pipeline>/<submission>/index/*.parquet         all that selection reads
+"""
+
+import secrets
+from datetime import datetime
+
+
+def new_submission_id(now: datetime) -> str:
+    """Return a folder name that sorts by time and is nobody else's."""
+    return f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+def submission_folder(pipeline: str, submission: str) -> str:
+    """Return the folder of a submission."""
+    return f"{pipeline}/{submission}"
+
+
+def records_name(pipeline: str, submission: str) -> str:
+    """Return the name of the selected records."""
+    return f"{pipeline}/{submission}/records.parquet"
+
+
+def request_name(pipeline: str, submission: str, part: str) -> str:
+    """Return the name of a request file."""
+    return f"{pipeline}/{submission}/requests/{part}.jsonl"
+
+
+def rejected_name(pipeline: str, submission: str, part: str) -> str:
+    """Return the name of the list of records that could not be asked."""
+    return f"{pipeline}/{submission}/requests/{part}.parquet"
+
+
+def answers_name(pipeline: str, submission: str, part: str) -> str:
+    """Return the name of a batch's kept answers."""
+    return f"{pipeline}/{submission}/answers/{part}.jsonl"
+
+
+def results_name(pipeline: str, submission: str, part: str) -> str:
+    """Return the name of a batch's joined rows."""
+    return f"{pipeline}/{submission}/results/{part}.parquet"
+
+
+def index_name(pipeline: str, submission: str, part: str) -> str:
+    """Return the name of an index file."""
+    return f"{pipeline}/{submission}/index/{part}.parquet"
+
+
+def table_name(pipeline: str) -> str:
+    """Return the folder of the results table of a pipeline that has no destination of its own."""
+    return f"{pipeline}/table"

@@ -1,0 +1,235 @@
+"""The ledger: one small SQL database that is the truth about money.
+
+Every step of a request file is one committed transaction that compares before it sets, so that a
+second process, a woken sleeper or a crash can change nothing that somebody else already changed.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    RowMapping,
+    create_engine,
+    event,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.pool import NullPool
+
+from batch_pipeline.errors import StoreError
+from batch_pipeline.store.clock import Clock
+from batch_pipeline.store.migrations import MIGRATIONS, SCHEMA_VERSION
+from batch_pipeline.store.tables import STEPS, FileState, leases, meta, request_files, transitions
+
+SQLITE_WAIT_SECONDS = 120
+
+
+class Ledger:
+    """A connection to the ledger; makes or migrates its tables when opened.
+
+    Args:
+        url: a SQLAlchemy URL.
+        clock: tells the time of every row written.
+
+    Raises:
+        StoreError: the database cannot be reached, or was written by a newer version.
+    """
+
+    def __init__(self, url: str, clock: Clock):
+        self.url = url
+        self.clock = clock
+        self.engine = _engine(url)
+        try:
+            self.id = self._prepare()
+        except DBAPIError as error:
+            shown = make_url(url).render_as_string(hide_password=True)
+            raise StoreError(
+                f"The ledger at {shown} cannot be used: {error.orig}. Check that the database runs, that the "
+                "URL is right and that its user may create tables."
+            ) from error
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a connection on one consistent snapshot."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Give a connection whose work is committed when the block ends, and undone if it raises."""
+        with self.engine.connect().execution_options(batch_pipeline_write=True) as connection, connection.begin():
+            yield connection
+
+    def rows(self, query) -> Sequence[RowMapping]:
+        """Return the rows of one query."""
+        with self.read() as tx:
+            return tx.execute(query).mappings().all()
+
+    def move(
+        self,
+        tx: Connection,
+        file_id: str,
+        come_from: FileState,
+        to: FileState,
+        note: str,
+        *conditions,
+        **values: Any,
+    ) -> bool:
+        """Take a file one step, if it still stands where the caller believes it does.
+
+        Args:
+            tx: a write transaction.
+            file_id: the row.
+            come_from: the state that it must be in.
+            to: the state that it gets.
+            note: why, for the history.
+            *conditions: further conditions on the row (its owner, its attempt).
+            **values: columns to set with the step.
+
+        Returns:
+            False, and nothing changed, when the row has moved on meanwhile.
+        """
+        if (come_from, to) not in STEPS:
+            raise ValueError(f"no such step: {come_from} to {to}")
+        step = (
+            update(request_files)
+            .where(request_files.c.id == file_id, request_files.c.state == come_from, *conditions)
+            .values(state=to, **values)
+            .returning(request_files.c.pipeline, request_files.c.partition)
+        )
+        row = tx.execute(step).first()
+        if row is None:
+            return False
+        self.record(tx, file_id, row.pipeline, row.partition, come_from, to, note)
+        return True
+
+    def record(
+        self, tx: Connection, file_id: str, pipeline: str, partition: str, come_from: str | None, to: str, note: str
+    ) -> None:
+        """Add a line to the history."""
+        tx.execute(
+            insert(transitions).values(
+                file_id=file_id,
+                pipeline=pipeline,
+                partition=partition,
+                at=self.clock.now(),
+                from_state=come_from,
+                to_state=to,
+                note=note,
+            )
+        )
+
+    @contextmanager
+    def lease(self, name: str, seconds: float) -> Iterator[bool]:
+        """Hold a named lease for the block, if it is free; gives whether it was.
+
+        A lease that its holder never returned (it was killed) is free again after ``seconds``.
+        """
+        owner = secrets.token_hex(8)
+        held = self._take(name, owner, seconds)
+        try:
+            yield held
+        finally:
+            if held:
+                with self.write() as tx:
+                    tx.execute(leases.delete().where(leases.c.name == name, leases.c.owner == owner))
+
+    def _take(self, name: str, owner: str, seconds: float) -> bool:
+        now = self.clock.now()
+        until = now + timedelta(seconds=seconds)
+        try:
+            with self.write() as tx:
+                taken = tx.execute(
+                    update(leases).where(leases.c.name == name, leases.c.until < now).values(owner=owner, until=until)
+                ).rowcount
+                if taken:
+                    return True
+                if tx.execute(select(leases.c.name).where(leases.c.name == name)).first():
+                    return False
+                tx.execute(insert(leases).values(name=name, owner=owner, until=until))
+                return True
+        except IntegrityError:
+            return False
+
+    def _prepare(self) -> str:
+        """Bring the tables to this version and return the ledger's random id (8 hex digits)."""
+        for attempt in range(5):
+            try:
+                with self.write() as tx:
+                    return self._migrate(tx)
+            except DBAPIError:
+                # Two processes that make the tables of a new PostgreSQL ledger at once: one of them loses.
+                if attempt == 4:
+                    raise
+                self.clock.sleep(0.2 * (attempt + 1))
+        raise AssertionError("unreachable")
+
+    def _migrate(self, tx: Connection) -> str:
+        has_meta = tx.dialect.has_table(tx, meta.name)
+        if not has_meta:
+            meta.create(tx)
+        found = {row.key: row.value for row in tx.execute(select(meta))}
+        version = int(found.get("schema_version", 0))
+        if version > SCHEMA_VERSION:
+            raise StoreError(
+                f"The ledger was written by a newer batch_pipeline (its tables are version {version}, this "
+                f"installation knows {SCHEMA_VERSION}). Upgrade batch_pipeline here; nothing was changed."
+            )
+        for number in range(version + 1, SCHEMA_VERSION + 1):
+            MIGRATIONS[number](tx)
+        if version != SCHEMA_VERSION:
+            tx.execute(meta.delete().where(meta.c.key == "schema_version"))
+            tx.execute(insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
+        if "ledger_id" not in found:
+            found["ledger_id"] = secrets.token_hex(4)
+            tx.execute(insert(meta).values(key="ledger_id", value=found["ledger_id"]))
+        return found["ledger_id"]
+
+
+def new_owner() -> str:
+    """Return a name for a process that claims rows: unlike any other's, and readable in the history."""
+    return f"{os.getpid()}-{secrets.token_hex(6)}"
+
+
+def sqlite_url(path: str) -> str:
+    """Return the SQLAlchemy URL of a SQLite file."""
+    return f"sqlite:///{path}"
+
+
+def seconds_since(clock: Clock, moment: datetime | None) -> float:
+    """Return the age of ``moment`` in seconds; endless when there is none."""
+    return float("inf") if moment is None else (clock.now() - moment).total_seconds()
+
+
+def _engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        return create_engine(parsed, pool_pre_ping=True)
+    engine = create_engine(parsed, poolclass=NullPool, connect_args={"timeout": SQLITE_WAIT_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection, _record) -> None:
+        # The driver must not open transactions of its own: "begin" below does.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout = {SQLITE_WAIT_SECONDS * 1000}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A writer takes its lock at the start: one that upgraded later could fail with "database is locked".
+        write = connection.get_execution_options().get("batch_pipeline_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine

@@ -1,0 +1,238 @@
+"""The ledger's tables and the states of a request file."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+
+class FileState(StrEnum):
+    """Where a request file stands. Each step is one committed transaction."""
+
+    READY = "ready"  # written, not sent
+    SENDING = "sending"  # one owner holds a lease and may be sending it right now
+    UNKNOWN = "unknown"  # it was sent, or perhaps not: no reply. Reconciliation finds out
+    IN_PROGRESS = "in_progress"  # the API gave it a batch id
+    ENDED = "ended"  # the API is done with it
+    COLLECTED = "collected"  # answers kept, rows and index written
+    HELD = "held"  # a person must decide; the error says what
+    SPLIT = "split"  # too large for the API: its halves stand in for it
+
+
+IN_QUEUE = (FileState.SENDING, FileState.UNKNOWN, FileState.IN_PROGRESS)
+OPEN = (FileState.READY, *IN_QUEUE, FileState.ENDED, FileState.HELD)
+
+# The only steps there are; anything else is a programming error and raises.
+STEPS = {
+    (FileState.READY, FileState.SENDING),
+    (FileState.SENDING, FileState.READY),
+    (FileState.SENDING, FileState.UNKNOWN),
+    (FileState.SENDING, FileState.IN_PROGRESS),
+    (FileState.SENDING, FileState.HELD),
+    (FileState.SENDING, FileState.SPLIT),
+    (FileState.UNKNOWN, FileState.IN_PROGRESS),  # its owner woke up, or reconciliation found the batch
+    (FileState.UNKNOWN, FileState.READY),  # proven not accepted: send again
+    (FileState.UNKNOWN, FileState.HELD),
+    (FileState.HELD, FileState.READY),
+    (FileState.HELD, FileState.UNKNOWN),
+    (FileState.IN_PROGRESS, FileState.ENDED),
+    (FileState.ENDED, FileState.COLLECTED),
+}
+
+
+class FileKind(StrEnum):
+    """What a row of ``request_files`` stands for."""
+
+    BATCH = "batch"  # requests for the API
+    REJECTED = "rejected"  # records that cannot be asked, with the reason of each
+    REUSED = "reused"  # records whose answer is known from earlier, and keys that are gone
+    LATE = "late"  # a second batch of a file that was sent again: adopted for what it answered
+
+
+class Instant(TypeDecorator):
+    """An aware UTC datetime, stored without zone so that every database keeps it alike."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect) -> datetime | None:
+        """Store UTC."""
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect) -> datetime | None:
+        """Read UTC."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+meta = Table("meta", metadata, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False))
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("base_url", Text, nullable=False),
+    Column("organization", Text, nullable=False),
+    Column("workspace", Text, nullable=False),
+    Column("polled_at", Instant),
+)
+
+# The last look each pipeline took at an endpoint: fifty sensors share one listing an interval.
+looks = Table(
+    "looks",
+    metadata,
+    Column("endpoint_id", String(32), primary_key=True),
+    Column("pipeline", String(200), primary_key=True),
+    Column("at", Instant, nullable=False),
+)
+
+generations = Table(
+    "generations",
+    metadata,
+    Column("pipeline", String(200), primary_key=True),
+    Column("partition", String(500), primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+)
+
+numbers = Table(
+    "numbers",
+    metadata,
+    Column("pipeline", String(200), primary_key=True),
+    Column("last", BigInteger, nullable=False),
+)
+
+submissions = Table(
+    "submissions",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("pipeline", String(200), nullable=False),
+    Column("partition", String(500), nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("state", String(20), nullable=False),  # selected | built | abandoned
+    Column("endpoint_id", String(32), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("records_path", Text),
+    Column("index_path", Text),
+    Column("counts", JSON, nullable=False),  # what the selection found
+    Column("question", JSON),  # what an answer must look like, as it was asked
+    Column("requests", BigInteger, nullable=False, default=0),
+    Column("bytes", BigInteger, nullable=False, default=0),
+    Column("rejected_path", Text),
+    Column("rejected", BigInteger, nullable=False, default=0),
+    Column("estimate_nanousd", BigInteger),
+    Column("retryable", BigInteger, nullable=False, default=0),
+    Column("retried_at", Instant),  # a later selection has looked at its retryable rows
+    Column("verified_at", Instant),  # every record accounted for
+    UniqueConstraint("pipeline", "number"),
+    Index("submissions_by_pipeline", "pipeline", "partition", "state"),
+)
+
+request_files = Table(
+    "request_files",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("submission_id", String(64), nullable=False),
+    Column("pipeline", String(200), nullable=False),
+    Column("partition", String(500), nullable=False),
+    Column("endpoint_id", String(32), nullable=False),
+    Column("number", BigInteger, nullable=False),  # the submission's
+    Column("seq", Integer, nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("path", Text),
+    Column("requests", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("first_row", BigInteger, nullable=False),
+    Column("last_row", BigInteger, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("owner", String(64)),  # who sends or collects it now
+    Column("lease_until", Instant),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("first_sent_at", Instant),
+    Column("sent_at", Instant),
+    Column("attempt_ended_at", Instant),
+    Column("resent_at", Instant),
+    Column("not_before", Instant),
+    Column("error", Text),
+    Column("batch_id", String(200), unique=True),
+    Column("batch_created_at", Instant),
+    Column("expires_at", Instant),
+    Column("ended_at", Instant),
+    Column("answered", BigInteger),  # lines the API says the results have
+    Column("absent_since", Instant),  # the API says that it knows no such batch
+    Column("downloads", Integer, nullable=False, default=0),
+    Column("first_download_at", Instant),
+    Column("answers_path", Text),
+    Column("damaged", Boolean, nullable=False, default=False),
+    Column("results_path", Text),
+    Column("index_path", Text),
+    Column("statuses", JSON),
+    Column("tokens", JSON),
+    Column("cost_nanousd", BigInteger),
+    Column("cost_unknown", BigInteger),  # answers whose price is not known
+    Column("retryable", BigInteger),
+    Column("collected_at", Instant),
+    Column("published_at", Instant),
+    Index("request_files_by_endpoint", "endpoint_id", "state"),
+    Index("request_files_by_pipeline", "pipeline", "partition", "state"),
+    Index("request_files_by_submission", "submission_id"),
+)
+
+# Batches of the list that might be a file of ours, until their results prove whose they are.
+candidates = Table(
+    "candidates",
+    metadata,
+    Column("endpoint_id", String(32), primary_key=True),
+    Column("batch_id", String(200), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("verdict", String(20), nullable=False),  # open | ours | foreign | unreadable
+    Column("file_id", String(64)),
+    Column("seen_at", Instant, nullable=False),
+)
+
+transitions = Table(
+    "transitions",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("file_id", String(64), nullable=False),
+    Column("pipeline", String(200), nullable=False),
+    Column("partition", String(500), nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("from_state", String(20)),
+    Column("to_state", String(20), nullable=False),
+    Column("note", Text, nullable=False),
+    Index("transitions_by_pipeline", "pipeline", "id"),
+)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("pipeline", String(200), primary_key=True),
+    Column("endpoint_id", String(32), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("since", Instant, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(300), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("until", Instant, nullable=False),
+)
