@@ -1,0 +1,1 @@
+"""Requests → paid batches, once each."""

@@ -1,0 +1,371 @@
+"""All talk with the Message Batches API. The only module that imports the anthropic SDK.
+
+Creating a batch is never retried here and no redirect is followed: there is no idempotency key, so
+only the caller, who knows the ledger, may decide to send again. Its outcome is one of five
+exceptions or a batch; each says what is known about the money.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import anthropic
+import httpx2
+from anthropic.types.messages import MessageBatch
+
+from batch_pipeline.errors import BatchPipelineError, HeldError
+from batch_pipeline.store.submissions import Endpoint
+
+BATCHES_PATH = "/v1/messages/batches"
+PUBLIC_API = "https://api.anthropic.com"
+PAGE = 1000  # the list's largest page (API reference: limit 1..1000)
+CHUNK = 1 << 20
+CONNECT_SECONDS = 5.0
+# What the SDK itself uses to hand out a response whose body is not read yet; results are hundreds of MB.
+STREAMED = {"X-Stainless-Raw-Response": "stream", "Accept": "application/binary"}
+
+
+class NotAccepted(BatchPipelineError):
+    """The API did not take the batch, for a reason that passes: it was busy, or not reached at all."""
+
+    def __init__(self, message: str, retry_after: float | None = None):
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class OutcomeUnknown(BatchPipelineError):
+    """No reply, or one that proves nothing: the batch may exist and be paid for."""
+
+
+class PipelineRefused(HeldError):
+    """The API refuses this account or key (401, 402, 403, a spend limit): no file of it can be sent."""
+
+
+class FileRefused(HeldError):
+    """The API will not take this request file as it is (any other 4xx)."""
+
+
+class FileTooLarge(BatchPipelineError):
+    """413: the API wants smaller batches."""
+
+
+class ApiUnavailable(BatchPipelineError):
+    """A look at the API failed for a reason that passes. Nothing was changed."""
+
+
+class NoSuchBatch(BatchPipelineError):
+    """The API knows no batch of this id, or no longer has its results."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as the API shows it."""
+
+    id: str
+    requests: int
+    created_at: datetime
+    expires_at: datetime | None
+    ended_at: datetime | None
+    ended: bool
+    has_results: bool
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the list, newest first."""
+
+    batches: list[Batch]
+    next_after: str | None
+    server_now: datetime | None
+    endpoint: Endpoint
+
+
+class BatchesApi:
+    """The API as one endpoint sees it.
+
+    Args:
+        api_key: the key; it is sent to ``base_url`` and to nobody else.
+        base_url: where the API is.
+        timeout_seconds: how long one call may take.
+        patient: let the SDK repeat failed look-ups; not for a sensor, which has little time.
+    """
+
+    def __init__(self, api_key: str, base_url: str, timeout_seconds: float, *, patient: bool = True):
+        self.base_url = base_url.rstrip("/")
+        self._origin = _origin(self.base_url)
+        self._client = self._make(api_key, timeout_seconds, keepalive=True).with_options(
+            max_retries=2 if patient else 0
+        )
+        # A kept-alive connection may be dead; sending on it would look like a lost reply.
+        self._sender = self._make(api_key, timeout_seconds, keepalive=False)
+
+    def __repr__(self) -> str:
+        """The endpoint, never the key."""
+        return f"BatchesApi({self.base_url})"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+        self._sender.close()
+
+    def identify(self) -> Endpoint:
+        """Ask the API who we are to it: one list call of one batch.
+
+        Raises:
+            HeldError: the key is refused.
+            ApiUnavailable: no answer.
+        """
+        with _looking(self.base_url):
+            raw = self._client.messages.batches.with_raw_response.list(limit=1)
+        return self._endpoint(raw.headers)
+
+    def create(self, body: Iterator[bytes], length: int) -> Batch:
+        """Create a batch from a body that is streamed, once.
+
+        Args:
+            body: the JSON body in pieces.
+            length: its size in bytes.
+
+        Raises:
+            NotAccepted, OutcomeUnknown, PipelineRefused, FileRefused, FileTooLarge: see each.
+        """
+        try:
+            created = self._sender.post(
+                BATCHES_PATH,
+                content=body,
+                cast_to=MessageBatch,
+                options={
+                    "headers": {"Content-Type": "application/json", "Content-Length": str(length)},
+                    "max_retries": 0,
+                    "follow_redirects": False,
+                },
+            )
+        except anthropic.APIStatusError as error:
+            raise _refusal(error, self.base_url) from error
+        except anthropic.APIConnectionError as error:
+            if isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
+                raise NotAccepted(f"{self.base_url} could not be reached: {error.__cause__}") from error
+            raise OutcomeUnknown(f"no reply from {self.base_url}: {error.__cause__ or error}") from error
+        except (httpx2.HTTPError, anthropic.AnthropicError, json.JSONDecodeError, ValueError) as error:
+            raise OutcomeUnknown(f"a reply from {self.base_url} that cannot be read: {error}") from error
+        try:
+            return _batch(created)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise OutcomeUnknown(f"a reply from {self.base_url} that is no batch: {error}") from error
+
+    def page(self, after: str | None = None, limit: int = PAGE) -> Page:
+        """Return a page of the list, newest first, starting after the batch ``after``.
+
+        Raises:
+            HeldError: the key is refused.
+            ApiUnavailable: no answer.
+        """
+        with _looking(self.base_url):
+            options: dict[str, Any] = {"after_id": after} if after else {}
+            raw = self._client.messages.batches.with_raw_response.list(limit=limit, **options)
+            listed = raw.parse()
+            batches = [_batch(item) for item in listed.data]
+        more = listed.last_id if listed.has_more and batches else None
+        return Page(batches, more, _date(raw.headers.get("date")), self._endpoint(raw.headers))
+
+    def retrieve(self, batch_id: str) -> Batch:
+        """Return one batch.
+
+        Raises:
+            NoSuchBatch: the API does not know it.
+            HeldError, ApiUnavailable: as ``page``.
+        """
+        with _looking(self.base_url):
+            return _batch(self._client.messages.batches.retrieve(batch_id))
+
+    def cancel(self, batch_id: str) -> None:
+        """Ask the API to cancel a batch; what it has answered by then is kept and paid for."""
+        with _looking(self.base_url):
+            self._client.messages.batches.cancel(batch_id)
+
+    def results(self, batch_id: str) -> Iterator[bytes]:
+        """Stream a batch's results as the API sends them, byte for byte.
+
+        Only ``base_url`` is asked: a ``results_url`` on another host (a gateway's upstream, or worse)
+        is replaced by the API's own path under ``base_url``.
+
+        Raises:
+            NoSuchBatch: the results are gone (29 days after creation) or the batch is.
+            HeldError, ApiUnavailable: as ``page``; also when the stream breaks off.
+        """
+        with _looking(self.base_url):
+            batch = self._client.messages.batches.retrieve(batch_id)
+            if not batch.results_url:
+                raise NoSuchBatch(f"the API has no results for {batch_id} any more (they are kept for 29 days)")
+            url = batch.results_url
+            if _origin(url) != self._origin:
+                url = f"{BATCHES_PATH}/{batch_id}/results"
+            response = self._client.get(
+                url, cast_to=httpx2.Response, options={"headers": STREAMED, "follow_redirects": False}
+            )
+            try:
+                yield from response.iter_bytes(CHUNK)
+            finally:
+                response.close()
+
+    def _endpoint(self, headers: httpx2.Headers) -> Endpoint:
+        names = (headers.get("anthropic-organization-id"), headers.get("anthropic-workspace-id"))
+        return Endpoint(self.base_url, *(name or "" for name in names))
+
+    def _make(self, api_key: str, timeout: float, *, keepalive: bool) -> anthropic.Anthropic:
+        limits = None if keepalive else httpx2.Limits(max_keepalive_connections=0)
+        http_client = anthropic.DefaultHttpxClient(
+            timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS),
+            event_hooks={"request": [self._guard]},
+            **({"limits": limits} if limits else {}),
+        )
+        return anthropic.Anthropic(
+            api_key=api_key,
+            base_url=self.base_url,
+            max_retries=0,
+            timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS),
+            http_client=http_client,
+        )
+
+    def _guard(self, request: httpx2.Request) -> None:
+        """Let no request, redirected or not, carry the key to another host."""
+        if _origin(str(request.url)) != self._origin:
+            raise httpx2.UnsupportedProtocol(f"refused to send the API key to {request.url.host}")
+
+
+class _looking:
+    """Turns what a look at the API may raise into this package's errors."""
+
+    def __init__(self, base_url: str):
+        self.base_url = base_url
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind, error: BaseException | None, _traceback) -> None:
+        if isinstance(error, anthropic.NotFoundError):
+            raise NoSuchBatch(f"{self.base_url} answers 404: {_message(error)}") from error
+        if isinstance(error, anthropic.APIStatusError):
+            if error.status_code in (401, 402, 403):
+                raise PipelineRefused(_account(error, self.base_url)) from error
+            raise ApiUnavailable(
+                f"{self.base_url} answers {error.status_code}: {_message(error)}{_request_id(error)}"
+            ) from error
+        if isinstance(error, anthropic.APIError | httpx2.HTTPError):
+            cause = error.__cause__ or error
+            raise ApiUnavailable(
+                f"{self.base_url} could not be asked ({type(cause).__name__}: {cause}). Check the network and "
+                "ClaudeBatches(base_url=...); it is tried again later."
+            ) from error
+        if isinstance(error, anthropic.AnthropicError | AttributeError | json.JSONDecodeError):
+            raise ApiUnavailable(f"{self.base_url} sent something that is no Message Batches reply: {error}") from error
+
+
+def _refusal(error: anthropic.APIStatusError, base_url: str) -> BatchPipelineError:
+    status, text = error.status_code, f"{_message(error)}{_request_id(error)}"
+    retry_after = _seconds(error.response.headers.get("retry-after"))
+    if _spend_limit(error):
+        return PipelineRefused(
+            f"{base_url} refuses new work because a spend limit is reached ({status}: {text}). Raise the limit "
+            "in the Console or wait for next month; then launch the send job. What was sent stays paid and is collected."
+        )
+    if status in (401, 402, 403):
+        return PipelineRefused(_account(error, base_url))
+    if status == 413:
+        return FileTooLarge(f"{base_url} answers 413: {text}")
+    if status == 429:
+        if retry_after is None:
+            return PipelineRefused(
+                f"{base_url} answers 429 without saying when to try again, which is how a spend limit looks ({text}). "
+                "Look at the organization's limits in the Console; then launch the send job."
+            )
+        return NotAccepted(f"{base_url} is at its rate limit: {text}", retry_after)
+    if status == 529:
+        return NotAccepted(f"{base_url} is overloaded: {text}", retry_after)
+    if status >= 500 or status == 408:
+        return OutcomeUnknown(f"{base_url} answers {status}: {text}")
+    if 300 <= status < 400:
+        return FileRefused(
+            f"{base_url} answers {status} and points to {error.response.headers.get('location')}; redirects are not "
+            "followed because the key would go with them. Set ClaudeBatches(base_url=...) to the final address."
+        )
+    return FileRefused(f"{base_url} refuses the batch ({status}: {text})")
+
+
+def _spend_limit(error: anthropic.APIStatusError) -> bool:
+    if error.status_code not in (400, 429):
+        return False
+    code = str(getattr(error, "error_code", None) or "")
+    text = _message(error).lower()
+    return "spend_limit" in code or "spend limit" in text or "usage limit" in text or "credit balance" in text
+
+
+def _account(error: anthropic.APIStatusError, base_url: str) -> str:
+    what = {
+        401: "does not accept the API key",
+        402: "reports a billing problem",
+        403: "does not allow this key to use message batches",
+    }[error.status_code]
+    return (
+        f"{base_url} {what} ({error.status_code}: {_message(error)}{_request_id(error)}). Check "
+        "ClaudeBatches(api_key=..., base_url=...) and the account in the Console; then launch the job again."
+    )
+
+
+def _message(error: anthropic.APIStatusError) -> str:
+    body = error.body
+    if isinstance(body, dict):
+        inner = body.get("error")
+        if isinstance(inner, dict) and inner.get("message"):
+            return str(inner["message"])
+    return str(error.message)[:500]
+
+
+def _request_id(error: anthropic.APIStatusError) -> str:
+    return f" [request {error.request_id}]" if error.request_id else ""
+
+
+def _batch(item: MessageBatch) -> Batch:
+    counts = item.request_counts
+    total = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
+    return Batch(
+        id=str(item.id),
+        requests=int(total),
+        created_at=_instant(item.created_at),
+        expires_at=_instant(item.expires_at) if item.expires_at else None,
+        ended_at=_instant(item.ended_at) if item.ended_at else None,
+        ended=item.processing_status == "ended",
+        has_results=bool(item.results_url),
+    )
+
+
+def _instant(value: datetime | str) -> datetime:
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _date(header: str | None) -> datetime | None:
+    try:
+        return parsedate_to_datetime(header).astimezone(UTC) if header else None
+    except ValueError:
+        return None
+
+
+def _seconds(header: str | None) -> float | None:
+    if header is None:
+        return None
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        moment = _date(header)
+        return None if moment is None else max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    default = {"https": 443, "http": 80}.get(parts.scheme)
+    return parts.scheme, parts.hostname, parts.port or default

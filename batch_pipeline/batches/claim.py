@@ -1,0 +1,171 @@
+"""Which request file may be sent now, and by whom: the ledger's side of sending."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import Connection, RowMapping, delete, func, insert, or_, select, update
+
+from batch_pipeline.batches.policy import SendPolicy
+from batch_pipeline.store.ledger import Ledger
+from batch_pipeline.store.submissions import Endpoint, Scope
+from batch_pipeline.store.tables import (
+    IN_QUEUE,
+    FileKind,
+    FileState,
+    endpoints,
+    holds,
+    request_files,
+)
+
+
+@dataclass(frozen=True)
+class Room:
+    """Why nothing was claimed."""
+
+    waiting: int  # files of this scope that are ready, now or later
+    reason: str
+
+
+def claim(ledger: Ledger, scope: Scope, owner: str, policy: SendPolicy) -> RowMapping | Room:
+    """Take the next file of a scope to send, in order, if the endpoint's queue has room for it.
+
+    Files whose outcome is being found out keep their request count to themselves: no other file of
+    that size is sent meanwhile, so that a batch in the list points to one file.
+
+    Returns:
+        The claimed row, in state ``sending`` with this owner's lease; or why there is none.
+    """
+    now = ledger.clock.now()
+    with ledger.write() as tx:
+        # One claim at a time per endpoint: PostgreSQL locks this row, SQLite the whole ledger.
+        tx.execute(select(endpoints.c.id).where(endpoints.c.id == scope.endpoint.id).with_for_update())
+        _expire_leases(ledger, tx, scope.endpoint)
+        ready = _ready(tx, scope)
+        due = [row for row in ready if row["not_before"] is None or row["not_before"] <= now]
+        queued, doubtful = _queue(tx, scope.endpoint)
+        for row in due:
+            if row["requests"] in doubtful:
+                continue
+            if queued and queued + row["requests"] > policy.max_queued_requests:
+                return Room(len(ready), f"{queued:,} requests are queued at the API, room for {policy.max_queued_requests:,}")
+            taken = ledger.move(
+                tx,
+                row["id"],
+                FileState.READY,
+                FileState.SENDING,
+                f"attempt {row['attempts'] + 1}",
+                owner=owner,
+                lease_until=now + timedelta(seconds=policy.lease_seconds),
+                attempts=row["attempts"] + 1,
+                first_sent_at=row["first_sent_at"] or now,
+                sent_at=now,
+                attempt_ended_at=None,
+                not_before=None,
+            )
+            assert taken, "the row was read in this transaction"
+            return tx.execute(select(request_files).where(request_files.c.id == row["id"])).mappings().one()
+    if due:
+        return Room(len(ready), "files of the same size are being reconciled")
+    return Room(len(ready), "waiting after the API turned them away" if ready else "all is sent")
+
+
+def expire_leases(ledger: Ledger, endpoint: Endpoint) -> None:
+    """Turn files whose sender is gone into files whose outcome is unknown."""
+    with ledger.write() as tx:
+        _expire_leases(ledger, tx, endpoint)
+
+
+def hold_pipeline(ledger: Ledger, scope: Scope, reason: str) -> None:
+    """Write down that the API refuses a pipeline's account, until something is accepted again."""
+    with ledger.write() as tx:
+        tx.execute(delete(holds).where(*_held(scope)))
+        tx.execute(
+            insert(holds).values(
+                pipeline=scope.pipeline, endpoint_id=scope.endpoint.id, reason=reason, since=ledger.clock.now()
+            )
+        )
+
+
+def release_pipeline(ledger: Ledger, scope: Scope) -> None:
+    """The API accepts again."""
+    if held(ledger, scope):
+        with ledger.write() as tx:
+            tx.execute(delete(holds).where(*_held(scope)))
+
+
+def held(ledger: Ledger, scope: Scope) -> str | None:
+    """Return why the pipeline is held, or None."""
+    rows = ledger.rows(select(holds.c.reason).where(*_held(scope)))
+    return rows[0]["reason"] if rows else None
+
+
+def queued_requests(ledger: Ledger, endpoint: Endpoint) -> int:
+    """Return how many requests wait at an endpoint, as far as this ledger knows."""
+    with ledger.read() as tx:
+        return _queue(tx, endpoint)[0]
+
+
+def _held(scope: Scope):
+    return holds.c.pipeline == scope.pipeline, holds.c.endpoint_id == scope.endpoint.id
+
+
+def _ready(tx: Connection, scope: Scope) -> Sequence[RowMapping]:
+    query = (
+        select(request_files)
+        .where(
+            request_files.c.pipeline == scope.pipeline,
+            request_files.c.partition == scope.partition,
+            request_files.c.endpoint_id == scope.endpoint.id,
+            request_files.c.kind == FileKind.BATCH,
+            request_files.c.state == FileState.READY,
+        )
+        .order_by(request_files.c.number, request_files.c.seq)
+    )
+    return tx.execute(query).mappings().all()
+
+
+def _queue(tx: Connection, endpoint: Endpoint) -> tuple[int, set[int]]:
+    """The requests that wait at an endpoint, and the sizes of the files nobody knows the outcome of."""
+    here = request_files.c.endpoint_id == endpoint.id
+    queued = tx.execute(
+        select(func.coalesce(func.sum(request_files.c.requests), 0)).where(here, request_files.c.state.in_(IN_QUEUE))
+    ).scalar_one()
+    doubtful = tx.execute(
+        select(request_files.c.requests).where(
+            here, or_(request_files.c.state == FileState.SENDING, request_files.c.state == FileState.UNKNOWN)
+        )
+    ).scalars()
+    return int(queued), set(doubtful)
+
+
+def _expire_leases(ledger: Ledger, tx: Connection, endpoint: Endpoint) -> None:
+    now = ledger.clock.now()
+    expired = tx.execute(
+        select(request_files.c.id, request_files.c.lease_until).where(
+            request_files.c.endpoint_id == endpoint.id,
+            request_files.c.state == FileState.SENDING,
+            request_files.c.lease_until < now,
+        )
+    ).all()
+    for row in expired:
+        # The attempt may have gone on until the lease ran out, so that is when it ended.
+        ledger.move(
+            tx,
+            row.id,
+            FileState.SENDING,
+            FileState.UNKNOWN,
+            "its sender is gone: nobody knows whether the API took it",
+            request_files.c.lease_until == row.lease_until,
+            attempt_ended_at=row.lease_until,
+            owner=None,
+        )
+
+
+def postpone(ledger: Ledger, file_id: str, seconds: float, error: str | None = None) -> None:
+    """Look at a file again no earlier than in ``seconds``."""
+    values: dict = {"not_before": ledger.clock.now() + timedelta(seconds=seconds)}
+    if error is not None:
+        values["error"] = error
+    with ledger.write() as tx:
+        tx.execute(update(request_files).where(request_files.c.id == file_id).values(**values))

@@ -1,0 +1,375 @@
+"""Looking at the endpoint: one walk over its batch list serves every open file of every pipeline.
+
+The walk tells which batches have ended, and which unknown ones could be a file whose outcome nobody
+knows. The latter are settled by the custom_ids of their results once they end: only a batch whose
+custom_ids carry this ledger's id and stand in the request file is ours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import orjson
+from sqlalchemy import RowMapping, and_, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from batch_pipeline.batches.api import ApiUnavailable, Batch, BatchesApi, NoSuchBatch, PipelineRefused
+from batch_pipeline.batches.claim import expire_leases
+from batch_pipeline.batches.policy import CLOCK_MARGIN_SECONDS, WATCH_SECONDS, SendPolicy
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import Endpoint, NewFile, add_file, next_seq
+from batch_pipeline.store.tables import (
+    FileKind,
+    FileState,
+    candidates,
+    endpoints,
+    looks,
+    request_files,
+    submissions,
+)
+
+MOST_RETRIEVALS = 20  # single look-ups per poll, for batches that the list does not show
+
+
+@dataclass
+class Polled:
+    """What a look at the endpoint found."""
+
+    open: int = 0  # batches still in progress, over all pipelines of this ledger
+    ended: list[str] = field(default_factory=list)  # ids of the files that turned out to have ended
+    adopted: list[str] = field(default_factory=list)  # ids of the files whose batch was found
+    list_calls: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def poll(store: Store, api: BatchesApi, endpoint: Endpoint, policy: SendPolicy) -> Polled:
+    """Bring the ledger up to date with the endpoint. Safe at any time, by any number of processes.
+
+    Raises:
+        HeldError: the key is refused.
+        ApiUnavailable: no answer; the ledger keeps what it knew.
+    """
+    expire_leases(store.ledger, endpoint)
+    sent = _rows(store, endpoint, request_files.c.state == FileState.IN_PROGRESS)
+    doubtful = _doubtful(store, endpoint)
+    report = Polled()
+    if not sent and not doubtful:
+        return report
+    started = store.clock.now()
+    listed = _walk(api, endpoint, started, sent, doubtful, report)
+    for file in sent:
+        _see(store, api, file, listed.get(file["batch_id"]), policy, report)
+    _note_candidates(store, endpoint, listed, doubtful)
+    _settle_candidates(store, api, endpoint, listed, report)
+    with store.ledger.write() as tx:
+        tx.execute(update(endpoints).where(endpoints.c.id == endpoint.id).values(polled_at=started))
+    return report
+
+
+def share_poll(store: Store, endpoint: Endpoint, pipeline: str, interval_seconds: float) -> bool:
+    """Return whether this pipeline should poll now, or another one just did it for all.
+
+    Sensors of many pipelines take turns: who finds that somebody polled since its own last look
+    (and since its own last batch was sent) leaves it at that.
+    """
+    now = store.clock.now()
+    with store.ledger.write() as tx:
+        polled = tx.execute(select(endpoints.c.polled_at).where(endpoints.c.id == endpoint.id)).scalar()
+        mine = and_(looks.c.endpoint_id == endpoint.id, looks.c.pipeline == pipeline)
+        last = tx.execute(select(looks.c.at).where(mine)).scalar()
+        if last is None:
+            tx.execute(insert(looks).values(endpoint_id=endpoint.id, pipeline=pipeline, at=now))
+        else:
+            tx.execute(update(looks).where(mine).values(at=now))
+        newest = tx.execute(
+            select(request_files.c.sent_at)
+            .where(request_files.c.endpoint_id == endpoint.id, request_files.c.pipeline == pipeline)
+            .where(request_files.c.sent_at.is_not(None))
+            .order_by(request_files.c.sent_at.desc())
+            .limit(1)
+        ).scalar()
+    if last is None or polled is None or (now - polled).total_seconds() >= interval_seconds:
+        return True
+    return polled <= last or (newest is not None and newest >= polled)
+
+
+def window_start(file: RowMapping, server_ahead: timedelta) -> datetime:
+    """Return the earliest creation time, by the server's clock, of a batch that could be this file."""
+    # A server clock that is ahead only widens the window: harmless, since custom_ids decide.
+    return file["first_sent_at"] + min(timedelta(0), server_ahead) - timedelta(seconds=CLOCK_MARGIN_SECONDS)
+
+
+def _rows(store: Store, endpoint: Endpoint, *conditions) -> Sequence[RowMapping]:
+    return store.ledger.rows(select(request_files).where(request_files.c.endpoint_id == endpoint.id, *conditions))
+
+
+def _doubtful(store: Store, endpoint: Endpoint) -> Sequence[RowMapping]:
+    """Files that may have a batch in the list which the ledger does not know."""
+    watched = store.clock.now() - timedelta(seconds=WATCH_SECONDS)
+    return _rows(
+        store,
+        endpoint,
+        request_files.c.kind == FileKind.BATCH,
+        or_(
+            request_files.c.state == FileState.UNKNOWN,
+            and_(request_files.c.state == FileState.HELD, request_files.c.first_sent_at.is_not(None)),
+            request_files.c.resent_at > watched,
+        ),
+    )
+
+
+def _walk(
+    api: BatchesApi,
+    endpoint: Endpoint,
+    started: datetime,
+    sent: Sequence[RowMapping],
+    doubtful: Sequence[RowMapping],
+    report: Polled,
+) -> dict[str, Batch]:
+    """Read the list, newest first, as far back as any file needs it."""
+    listed: dict[str, Batch] = {}
+    missing = {file["batch_id"] for file in sent}
+    after: str | None = None
+    while True:
+        page = api.page(after)
+        report.list_calls += 1
+        if page.endpoint != endpoint:
+            raise PipelineRefused(
+                f"Open batches were sent to {endpoint}, but the key now belongs to {page.endpoint}. Set "
+                "ClaudeBatches(api_key=..., base_url=...) back to collect them; nothing was changed."
+            )
+        ahead = (page.server_now - started) if page.server_now else timedelta(0)
+        for batch in page.batches:
+            listed[batch.id] = batch
+            missing.discard(batch.id)
+        if page.next_after is None:
+            return listed
+        oldest = page.batches[-1].created_at
+        wanted = [window_start(file, ahead) for file in doubtful]
+        wanted += [file["batch_created_at"] for file in sent if file["batch_id"] in missing]
+        if not wanted or oldest < min(wanted):
+            return listed
+        after = page.next_after
+
+
+def _see(
+    store: Store, api: BatchesApi, file: RowMapping, batch: Batch | None, policy: SendPolicy, report: Polled
+) -> None:
+    """Take note of what became of one batch."""
+    if batch is None:
+        batch = _retrieve(store, api, file, policy, report)
+        if batch is None:
+            return
+    if not batch.ended:
+        report.open += 1
+        return
+    with store.ledger.write() as tx:
+        if _end(store, tx, file, batch):
+            report.ended.append(file["id"])
+
+
+def _end(store: Store, tx, file: RowMapping, batch: Batch) -> bool:
+    return store.ledger.move(
+        tx,
+        file["id"],
+        FileState.IN_PROGRESS,
+        FileState.ENDED,
+        f"{batch.id} ended",
+        request_files.c.batch_id == batch.id,
+        ended_at=batch.ended_at or store.clock.now(),
+        answered=batch.requests,
+        absent_since=None,
+        not_before=None,
+    )
+
+
+def _retrieve(
+    store: Store, api: BatchesApi, file: RowMapping, policy: SendPolicy, report: Polled
+) -> Batch | None:
+    """Look up a batch that the list did not show; one that stays unknown to the API was deleted."""
+    if report.list_calls > MOST_RETRIEVALS:
+        report.open += 1
+        return None
+    report.list_calls += 1
+    try:
+        return api.retrieve(file["batch_id"])
+    except NoSuchBatch as error:
+        now = store.clock.now()
+        since = file["absent_since"]
+        with store.ledger.write() as tx:
+            if since is None:
+                tx.execute(update(request_files).where(request_files.c.id == file["id"]).values(absent_since=now))
+            elif (now - since).total_seconds() >= policy.reconcile_after_seconds:
+                note = f"{file['batch_id']} is gone ({error}): somebody deleted it. Its answers are lost."
+                if store.ledger.move(
+                    tx, file["id"], FileState.IN_PROGRESS, FileState.ENDED, note, ended_at=now, error=note
+                ):
+                    report.ended.append(file["id"])
+                report.notes.append(note)
+                return None
+        report.open += 1
+        return None
+    except ApiUnavailable as error:
+        report.notes.append(str(error))
+        report.open += 1
+        return None
+
+
+def _note_candidates(
+    store: Store, endpoint: Endpoint, listed: dict[str, Batch], doubtful: Sequence[RowMapping]
+) -> None:
+    """Write down the batches nobody knows that have the size and the age of a doubtful file."""
+    if not doubtful:
+        return
+    known = set(_known_batches(store, endpoint))
+    for batch in listed.values():
+        if batch.id in known:
+            continue
+        fits = any(
+            batch.requests == file["requests"] and batch.created_at >= window_start(file, _behind(store, listed))
+            for file in doubtful
+        )
+        if not fits:
+            continue
+        try:
+            with store.ledger.write() as tx:
+                tx.execute(
+                    insert(candidates).values(
+                        endpoint_id=endpoint.id,
+                        batch_id=batch.id,
+                        requests=batch.requests,
+                        created_at=batch.created_at,
+                        verdict="open",
+                        seen_at=store.clock.now(),
+                    )
+                )
+        except IntegrityError:
+            continue  # another process wrote it down
+
+
+def _behind(store: Store, listed: dict[str, Batch]) -> timedelta:
+    """How far the server's clock is behind ours at most, as its newest batch shows: never positive."""
+    newest = max((batch.created_at for batch in listed.values()), default=store.clock.now())
+    return min(timedelta(0), newest - store.clock.now())
+
+
+def _known_batches(store: Store, endpoint: Endpoint):
+    rows = store.ledger.rows(select(request_files.c.batch_id).where(request_files.c.batch_id.is_not(None)))
+    yield from (row["batch_id"] for row in rows)
+    rows = store.ledger.rows(select(candidates.c.batch_id).where(candidates.c.endpoint_id == endpoint.id))
+    yield from (row["batch_id"] for row in rows)
+
+
+def _settle_candidates(
+    store: Store, api: BatchesApi, endpoint: Endpoint, listed: dict[str, Batch], report: Polled
+) -> None:
+    """Find out whose the candidates are that have ended."""
+    rows = store.ledger.rows(
+        select(candidates).where(candidates.c.endpoint_id == endpoint.id, candidates.c.verdict == "open")
+    )
+    for row in rows:
+        owner = store.ledger.rows(select(request_files.c.id).where(request_files.c.batch_id == row["batch_id"]))
+        if owner:  # its sender stored the id after the list was read
+            _judge(store, row, "ours", owner[0]["id"])
+            continue
+        batch = listed.get(row["batch_id"])
+        try:
+            batch = batch or api.retrieve(row["batch_id"])
+            if not batch.ended:
+                continue
+            custom_id = _first_custom_id(api, batch.id)
+        except NoSuchBatch:
+            _judge(store, row, "unreadable")
+            continue
+        except ApiUnavailable as error:
+            report.notes.append(str(error))
+            continue
+        file = _whose(store, endpoint, batch, custom_id)
+        if file is None:
+            _judge(store, row, "foreign")
+        elif _adopt(store, file, batch):
+            _judge(store, row, "ours", file["id"])
+            report.adopted.append(file["id"])
+            report.notes.append(f"{batch.id} is {file['id']}, whose reply was lost: its answers are collected")
+
+
+def _first_custom_id(api: BatchesApi, batch_id: str) -> str | None:
+    """Return the custom_id of the first result line; None when there is no such line."""
+    head = b""
+    stream = api.results(batch_id)
+    try:
+        for chunk in stream:
+            head += chunk
+            if b"\n" in head:
+                break
+    finally:
+        stream.close()  # type: ignore[attr-defined]
+    try:
+        return orjson.loads(head.split(b"\n", 1)[0])["custom_id"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+
+
+def _whose(store: Store, endpoint: Endpoint, batch: Batch, custom_id: str | None) -> RowMapping | None:
+    """Return the file that a batch was made from, if it is one of ours."""
+    if custom_id is None or not custom_id.startswith(f"{store.ledger.id}-"):
+        return None
+    needle = orjson.dumps(custom_id)
+    for file in _doubtful(store, endpoint):
+        if file["requests"] != batch.requests:
+            continue
+        with store.files.open(file["path"]) as lines:
+            if any(needle in line for line in lines):
+                return file
+    return None
+
+
+def _judge(store: Store, row: RowMapping, verdict: str, file_id: str | None = None) -> None:
+    with store.ledger.write() as tx:
+        tx.execute(
+            update(candidates)
+            .where(candidates.c.endpoint_id == row["endpoint_id"], candidates.c.batch_id == row["batch_id"])
+            .values(verdict=verdict, file_id=file_id)
+        )
+
+
+def _adopt(store: Store, file: RowMapping, batch: Batch) -> bool:
+    """Give a file its batch; a file that was sent again meanwhile keeps the late one beside its own.
+
+    Returns:
+        False when the file is being sent at this moment: the batch may be the one its sender is about to store.
+    """
+    values = dict(
+        batch_id=batch.id, batch_created_at=batch.created_at, expires_at=batch.expires_at, error=None, not_before=None
+    )
+    free = request_files.c.batch_id.is_(None)
+    ledger = store.ledger
+    try:
+        with ledger.write() as tx:
+            state = tx.execute(select(request_files.c.state).where(request_files.c.id == file["id"])).scalar()
+            if state == FileState.SENDING:
+                return False
+            for state in (FileState.UNKNOWN, FileState.HELD):
+                note = f"found in the list as {batch.id}"
+                if state is FileState.HELD and not ledger.move(
+                    tx, file["id"], FileState.HELD, FileState.UNKNOWN, note, free
+                ):
+                    continue
+                if ledger.move(tx, file["id"], FileState.UNKNOWN, FileState.IN_PROGRESS, note, free, **values):
+                    _end(store, tx, file, batch)
+                    return True
+            submission = (
+                tx.execute(select(submissions).where(submissions.c.id == file["submission_id"])).mappings().one()
+            )
+            late = NewFile(
+                next_seq(tx, file["submission_id"]), file["path"], file["requests"], file["bytes"],
+                file["first_row"], file["last_row"], FileKind.LATE,
+            )  # fmt: skip
+            add_file(
+                ledger, tx, submission, late, FileState.ENDED, f"{batch.id} is a second batch of {file['id']}",
+                batch_id=batch.id, batch_created_at=batch.created_at, expires_at=batch.expires_at,
+                ended_at=batch.ended_at or store.clock.now(), answered=batch.requests,
+            )  # fmt: skip
+    except IntegrityError:
+        pass  # another process adopted it
+    return True

@@ -1,0 +1,198 @@
+"""Sending request files, each paid once.
+
+The intent (state ``sending``, with an owner and a lease) is committed before the POST and the batch
+id after it. What may go wrong in between is settled by ``reconcile``. The one risk that remains is a
+batch list that lags behind the API by more than ``reconcile_after_seconds``: the API has no
+idempotency key, so a batch that does not show in its list by then counts as not accepted.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from sqlalchemy import RowMapping, select
+
+from batch_pipeline.batches.api import (
+    Batch,
+    BatchesApi,
+    FileRefused,
+    FileTooLarge,
+    NotAccepted,
+    OutcomeUnknown,
+    PipelineRefused,
+)
+from batch_pipeline.batches.claim import Room, claim, hold_pipeline, release_pipeline
+from batch_pipeline.batches.policy import SendPolicy, back_off
+from batch_pipeline.batches.split import split
+from batch_pipeline.errors import BatchPipelineError
+from batch_pipeline.store.ledger import new_owner
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import Scope
+from batch_pipeline.store.tables import FileState, request_files
+
+OPENING, CLOSING = b'{"requests":[', b"]}"
+CHUNK = 1 << 20
+
+
+@dataclass
+class Sent:
+    """What one sending pass did."""
+
+    batches: list[Batch] = field(default_factory=list)
+    requests: int = 0
+    bytes: int = 0
+    waiting: int = 0
+    reason: str = ""
+    trouble: list[str] = field(default_factory=list)  # messages about files that were not accepted
+    refused: str | None = None  # why the pipeline is held
+
+
+def send(
+    store: Store, api: BatchesApi, scope: Scope, policy: SendPolicy, tell: Callable[[str], None] = lambda _: None
+) -> Sent:
+    """Send what is ready and due, until all is sent or the queue's room is used up.
+
+    Args:
+        store: where the files and the ledger are.
+        api: the endpoint of ``scope``.
+        scope: whose files.
+        policy: limits and waits.
+        tell: gets a line per batch.
+    """
+    report = Sent()
+    owner = new_owner()
+    while report.refused is None:
+        claimed = claim(store.ledger, scope, owner, policy)
+        if isinstance(claimed, Room):
+            report.waiting, report.reason = claimed.waiting, claimed.reason
+            return report
+        _attempt(store, api, scope, policy, claimed, report, tell)
+    report.waiting = _count_ready(store, scope)
+    report.reason = "the API refuses this account"
+    return report
+
+
+def _attempt(
+    store: Store,
+    api: BatchesApi,
+    scope: Scope,
+    policy: SendPolicy,
+    file: RowMapping,
+    report: Sent,
+    tell: Callable[[str], None],
+) -> None:
+    """Send one claimed file, and write down what is known of the outcome."""
+    ledger, now = store.ledger, store.clock.now
+    name = f"{file['id']} ({file['requests']:,} requests)"
+
+    def step(to: FileState, error: BatchPipelineError, **values) -> None:
+        with ledger.write() as tx:
+            ledger.move(
+                tx,
+                file["id"],
+                FileState.SENDING,
+                to,
+                str(error),
+                request_files.c.owner == file["owner"],
+                request_files.c.attempts == file["attempts"],
+                owner=None,
+                error=str(error),
+                attempt_ended_at=now(),
+                **values,
+            )
+
+    try:
+        length = store.files.size(file["path"]) - 1 + len(OPENING) + len(CLOSING)
+        started = file["lease_until"] - timedelta(seconds=policy.lease_seconds)
+        if (now() - started).total_seconds() > policy.lease_seconds / 2:
+            raise NotAccepted("half of the lease was gone before the call could start; nothing was sent", 1.0)
+        batch = api.create(body(store, file["path"]), length)
+    except NotAccepted as error:
+        wait = back_off(file["attempts"], error.retry_after)
+        step(FileState.READY, error, not_before=now() + timedelta(seconds=wait))
+        report.trouble.append(f"{name}: {error}; sent again in {wait:.0f} s")
+    except OutcomeUnknown as error:
+        step(FileState.UNKNOWN, error)
+        report.trouble.append(
+            f"{name}: {error}. Whether the API took it is found out from its batch list in "
+            f"{policy.reconcile_after_seconds:.0f} s; nothing is sent twice."
+        )
+    except PipelineRefused as error:
+        step(FileState.READY, error)
+        hold_pipeline(ledger, scope, str(error))
+        report.refused = str(error)
+    except FileTooLarge as error:
+        halves = split(store, file, str(error))
+        report.trouble.append(f"{name}: {error}; " + ("cut into two" if halves else "its one record is rejected"))
+    except FileRefused as error:
+        step(FileState.HELD, error)
+        report.trouble.append(f"{name}: {error}. It is held; nothing was paid for it.")
+    except BaseException as error:
+        # A run that is being terminated, a disk that fails while the file is read: it may have been sent.
+        step(FileState.UNKNOWN, OutcomeUnknown(f"the attempt was cut short ({type(error).__name__}: {error})"))
+        raise
+    else:
+        _accepted(store, api, file, batch)
+        release_pipeline(ledger, scope)
+        report.batches.append(batch)
+        report.requests += file["requests"]
+        report.bytes += length
+        tell(f"sent {name} as {batch.id}")
+
+
+def body(store: Store, path: str) -> Iterator[bytes]:
+    """Yield a request file as the API's JSON body: its line ends become the commas between requests."""
+    yield OPENING
+    remaining = store.files.size(path) - 1  # the last line end closes the list instead
+    with store.files.open(path) as lines:
+        while remaining > 0:
+            chunk = lines.read(min(CHUNK, remaining))
+            if not chunk:
+                raise OSError(f"{path} is shorter than it was; it is not sent")
+            remaining -= len(chunk)
+            yield chunk.replace(b"\n", b",")
+    yield CLOSING
+
+
+def _accepted(store: Store, api: BatchesApi, file: RowMapping, batch: Batch) -> None:
+    """Store the batch id by compare-and-set; a batch that nobody waits for any more is cancelled.
+
+    That cancel is the only automatic one there is: the row was given up and sent again while this
+    process slept past its lease, so this batch is the second of two.
+    """
+    ledger = store.ledger
+    values = dict(
+        batch_id=batch.id,
+        batch_created_at=batch.created_at,
+        expires_at=batch.expires_at,
+        attempt_ended_at=store.clock.now(),
+        owner=None,
+        error=None,
+    )
+    mine = (request_files.c.attempts == file["attempts"], request_files.c.batch_id.is_(None))
+    with ledger.write() as tx:
+        for state in (FileState.SENDING, FileState.UNKNOWN):
+            if ledger.move(tx, file["id"], state, FileState.IN_PROGRESS, f"accepted as {batch.id}", *mine, **values):
+                return
+        adopted = tx.execute(select(request_files.c.id).where(request_files.c.batch_id == batch.id)).first()
+    if adopted is None:
+        api.cancel(batch.id)
+        with ledger.write() as tx:
+            ledger.record(
+                tx, file["id"], file["pipeline"], file["partition"], None, "canceled",
+                f"{batch.id} came after the file was given up and sent again, so it was cancelled (by process {os.getpid()})",
+            )  # fmt: skip
+
+
+def _count_ready(store: Store, scope: Scope) -> int:
+    return len(
+        store.ledger.rows(
+            select(request_files.c.id).where(
+                request_files.c.pipeline == scope.pipeline,
+                request_files.c.partition == scope.partition,
+                request_files.c.endpoint_id == scope.endpoint.id,
+                request_files.c.state == FileState.READY,
+            )
+        )
+    )
