@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlalchemy import or_, select
 
 from batch_pipeline.batches.api import BatchesApi
-from batch_pipeline.batches.claim import postpone
+from batch_pipeline.batches.claim import expire_leases, postpone
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll, window_start
 from batch_pipeline.store.store import Store
@@ -58,6 +58,7 @@ def reconcile(store: Store, api: BatchesApi, scope: Scope, policy: SendPolicy) -
         HeldError, ApiUnavailable: as ``poll``; nothing is decided then.
     """
     report = Reconciled()
+    expire_leases(store.ledger, scope.endpoint)
     doubtful = due(store, scope, policy)
     if not doubtful:
         return report
