@@ -1,0 +1,201 @@
+"""A template bound to a source: it knows its columns and turns records into API parameters."""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from batch_pipeline.errors import InputError
+from batch_pipeline.requests.messages import declared_messages, declared_system, is_empty
+from batch_pipeline.requests.prompt import template_values, unknown_column
+from batch_pipeline.requests.schema import OutputSchema
+
+if TYPE_CHECKING:
+    from batch_pipeline.requests.template import MessageTemplate
+
+ANSWER_TOOL = "answer"
+"""Name of the one tool an answer comes through when ``output_mode="tool"``."""
+NOT_IN_A_BATCH = (
+    "stream",
+    "speed",
+    "store",
+    "previous_thread_event_id",
+    "cache_hint",
+    "context_hint",
+)
+"""Parameters the API refuses inside a batch (batch guide, 2026-09-26 and summer copies)."""
+
+
+EMPTY = "empty"
+"""The kind of rejection of a record that leaves nothing to ask."""
+
+
+class RecordRejected(Exception):
+    """This record cannot be asked. ``reason`` is for the user, ``kind`` groups like reasons."""
+
+    def __init__(self, reason: str, kind: str):
+        super().__init__(reason)
+        self.reason = reason
+        self.kind = kind
+
+
+class CompiledTemplate:
+    """A template that knows its columns and renders requests.
+
+    Attributes:
+        template: the declaration.
+        columns: the columns it reads, sorted: a change in one of these is a changed record.
+        output: the schema of answers, None for plain text.
+        output_columns: ``(name, DuckDB type)`` of what an answer adds to a row.
+    """
+
+    def __init__(
+        self, template: "MessageTemplate", available: Mapping[str, str], output_prefix: str
+    ):
+        self.template = template
+        self.output = OutputSchema.from_(template.output)
+        self._messages = declared_messages(template.prompt, template.messages)
+        self._system = declared_system(template.system)
+        self.columns = tuple(sorted(self._columns_read(available)))
+        found = self.output.columns if self.output else (("answer", "VARCHAR"),)
+        self.output_columns = [(f"{output_prefix}{name}", kind) for name, kind in found]
+        self._fixed = self._fixed_params()
+
+    def _columns_read(self, available: Collection[str]) -> set[str]:
+        for name in self.template.columns:
+            if name not in available:
+                raise InputError(f"build reads {unknown_column(name, available)}")
+        texts = [*self._messages.texts, *([self._system] if self._system else [])]
+        return set(self.template.columns).union(*(text.columns(available) for text in texts))
+
+    @cached_property
+    def version(self) -> str:
+        """16 hex characters that change when the question does (not with cache or max_tokens)."""
+        declared = self.template
+        if declared.version is not None and declared.build is None:
+            return hashlib.sha256(declared.version.encode()).hexdigest()[:16]
+        question = {
+            "model": declared.model,
+            "prompt": declared.prompt,
+            "messages": _without_cache(declared.messages),
+            "build": declared.version,
+            "system": declared.system or None,
+            "output": self.output and self.output.fingerprint,
+            "output_mode": declared.output_mode if self.output else None,
+            "params": _without_cache(declared.params),
+        }
+        # What is not used is left out, so that a field added later changes no version of today.
+        used = {name: value for name, value in question.items() if value}
+        return hashlib.sha256(orjson.dumps(used, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+    def _fixed_params(self) -> dict[str, Any]:
+        declared = self.template
+        fixed: dict[str, Any] = {"model": declared.model, "max_tokens": declared.max_tokens}
+        fixed |= declared.params
+        if self._system and self._system.reads_nothing:
+            try:
+                text = self._system.render({})
+            except Exception as error:  # a template can fail in any way that Python can
+                raise InputError(f"system: {type(error).__name__}: {error}") from error
+            fixed |= self._system_blocks(text)
+        if self.output and declared.output_mode == "json_schema":
+            given = fixed.get("output_config") or {}
+            form = {"type": "json_schema", "schema": self.output.sent}
+            fixed["output_config"] = {**given, "format": form}
+        elif self.output:
+            fixed["tools"] = [
+                {
+                    "name": ANSWER_TOOL,
+                    "description": "Give the answer.",
+                    "input_schema": self.output.sent,
+                    "strict": True,
+                }
+            ]
+            fixed["tool_choice"] = {"type": "tool", "name": ANSWER_TOOL}
+        return fixed
+
+    def _system_blocks(self, text: str) -> dict[str, Any]:
+        """Return the ``system`` parameter, or nothing for a blank text, which the API refuses."""
+        if not text.strip():
+            return {}
+        block: dict[str, Any] = {"type": "text", "text": text}
+        if self.template.cache:
+            block["cache_control"] = {"type": "ephemeral", "ttl": self.template.cache}
+        return {"system": [block]}
+
+    def params(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Return the API parameters that ask about one record.
+
+        Args:
+            record: column to value, with at least `columns`.
+
+        Raises:
+            RecordRejected: the record cannot be asked.
+        """
+        params = dict(self._fixed)
+        if self.template.build is not None:
+            return self._built(params, record)
+        values = template_values(record)
+        try:
+            if self._system and not self._system.reads_nothing:
+                params |= self._system_blocks(self._system.render(values))
+            params["messages"] = self._messages.render(values)
+        except Exception as error:  # a template can fail in any way that Python can
+            kind = type(error).__name__
+            raise RecordRejected(
+                f"The template failed on this record: {kind}: {error}", kind
+            ) from error
+        if any(is_empty(message["content"]) for message in params["messages"]):
+            raise RecordRejected("The prompt is empty for this record.", EMPTY)
+        return params
+
+    def _built(self, params: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+        assert self.template.build is not None
+        name = getattr(self.template.build, "__name__", "build")
+        try:
+            built = self.template.build(
+                {column: record[column] for column in self.template.columns}
+            )
+        except Exception as error:
+            kind = type(error).__name__
+            raise RecordRejected(
+                f"{name}() failed on this record: {kind}: {error}", kind
+            ) from error
+        if not isinstance(built, Mapping) or not built.get("messages"):
+            raise RecordRejected(
+                f"{name}() must return a dict with `messages`, got {built!r:.200}", "build"
+            )
+        if built.get("model", self.template.model) != self.template.model:
+            raise RecordRejected(f"{name}() set another model than the template's.", "build")
+        tokens = built.get("max_tokens", 1)
+        if not isinstance(tokens, int) or not 1 <= tokens <= self.template.max_tokens:
+            raise RecordRejected(
+                f"{name}() set max_tokens {tokens!r}; 1 to {self.template.max_tokens} is allowed: "
+                "the budget counts with that.",
+                "build",
+            )
+        if refused := [word for word in NOT_IN_A_BATCH if word in built]:
+            raise RecordRejected(f"{name}() set {refused[0]!r}, which a batch refuses.", "build")
+        if clash := [
+            word for word in ("tools", "tool_choice") if word in params.keys() & built.keys()
+        ]:
+            raise RecordRejected(f"{name}() set {clash[0]!r}, which the template sets.", "build")
+        merged = {**params, **built}
+        if "output_config" in params and "output_config" in built:
+            merged["output_config"] = {**(built["output_config"] or {}), **params["output_config"]}
+        try:
+            orjson.dumps(merged)
+        except TypeError as error:
+            raise RecordRejected(f"{name}() returned what is not JSON: {error}", "build") from error
+        return merged
+
+
+def _without_cache(value: Any) -> Any:
+    """Return messages or parameters without ``cache_control``, which changes no answer."""
+    if isinstance(value, Mapping):
+        return {k: _without_cache(v) for k, v in value.items() if k != "cache_control"}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_without_cache(inner) for inner in value]
+    return value

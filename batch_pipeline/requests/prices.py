@@ -1,0 +1,139 @@
+"""Batch prices of Claude models, from the data that genai-prices ships (no network).
+
+genai-prices answers with the standard price, twice the batch price, when a model has no batch price
+or not yet on that day, and it matches many models by the beginning of their name. Here both are an
+unknown price: None, never a guess.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from functools import lru_cache
+
+from genai_prices import Usage, calc_price
+from genai_prices.types import TieredPrices
+
+PROVIDER = "anthropic"
+BATCH = {"processing": "batch"}
+SOURCE = "genai-prices' list of Anthropic batch prices"
+
+_PER_MTOK = (
+    "input_mtok",
+    "output_mtok",
+    "cache_read_mtok",
+    "cache_write_mtok",
+    "cache_write_1h_mtok",
+)
+_SEARCHES = "web_searches_kcount"
+_RELEASE = re.compile(r"(-latest|[-@]\d{8})$")
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What one request used. ``input`` counts tokens neither read from nor written to the cache."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    web_searches: int = 0
+
+
+@dataclass(frozen=True)
+class BatchPrice:
+    """The prices of one model in a batch, in USD per token; a part that is not known is absent."""
+
+    per_token: dict[str, Decimal | TieredPrices]
+    per_search: Decimal | None
+
+    def cost(self, tokens: Tokens) -> Decimal | None:
+        """Return what one request costs in USD, exactly; None when a part has no known price."""
+        prompt = tokens.input + tokens.cache_read + tokens.cache_write_5m + tokens.cache_write_1h
+        # In the order of _PER_MTOK: genai-prices calls the price of 5-minute writes `cache_write`.
+        counts = (
+            tokens.input,
+            tokens.output,
+            tokens.cache_read,
+            tokens.cache_write_5m,
+            tokens.cache_write_1h,
+        )
+        total = Decimal(0)
+        for name, count in zip(_PER_MTOK, counts, strict=True):
+            if not count:
+                continue
+            price = self.per_token.get(name)
+            if price is None:
+                return None
+            if isinstance(price, TieredPrices):
+                price = _in_tier(price, prompt)
+            total += price * count
+        if tokens.web_searches:
+            if self.per_search is None:
+                return None
+            total += self.per_search * tokens.web_searches
+        return total
+
+
+def batch_cost(model: str, tokens: Tokens, at: datetime) -> Decimal | None:
+    """Return the USD that one request of a batch costs, None when it is not known.
+
+    Args:
+        model: as the API names it.
+        tokens: what the request used.
+        at: when it was processed; its UTC day decides which price was valid.
+    """
+    price = batch_price(model, utc_day(at))
+    return price.cost(tokens) if price else None
+
+
+def utc_day(at: datetime) -> date:
+    """Return the UTC day of an instant; one without a time zone is in UTC."""
+    return at.date() if at.tzinfo is None else at.astimezone(UTC).date()
+
+
+@lru_cache(maxsize=256)
+def batch_price(model: str, day: date) -> BatchPrice | None:
+    """Return a model's prices in a batch on a UTC day, None when they are not known."""
+    noon = datetime.combine(day, time(12), UTC)
+    try:
+        found = calc_price(
+            Usage(input_tokens=0, output_tokens=0),
+            model,
+            provider_id=PROVIDER,
+            genai_request_timestamp=noon,
+            price_context=BATCH,
+        )
+    except LookupError:
+        return None
+    if _RELEASE.sub("", model.lower()) != _RELEASE.sub("", found.model.id):
+        return None
+    halved: set[str] = set()
+    for variant in found.model.price_variants or ():
+        if variant.when == BATCH and (
+            variant.constraint is None or variant.constraint.active(noon)
+        ):
+            halved |= {name for name, price in vars(variant.prices).items() if price is not None}
+    prices = {name: price for name, price in vars(found.model_price).items() if price is not None}
+    if not {"input_mtok", "output_mtok"} <= halved or prices.keys() - {*_PER_MTOK, _SEARCHES}:
+        return None
+    # Web searches cost the same in a batch (pricing page), so theirs need not be in the variant.
+    searches = prices.get(_SEARCHES)
+    return BatchPrice(
+        {name: _per_token(prices[name]) for name in _PER_MTOK if name in halved and name in prices},
+        searches / 1000 if isinstance(searches, Decimal) else None,
+    )
+
+
+def _per_token(price: Decimal | TieredPrices) -> Decimal | TieredPrices:
+    if isinstance(price, Decimal):
+        return price / 1_000_000
+    tiers = [type(tier)(tier.start, tier.price / 1_000_000) for tier in price.tiers]
+    return TieredPrices(price.base / 1_000_000, tiers)
+
+
+def _in_tier(price: TieredPrices, prompt: int) -> Decimal:
+    """Return the price of every token of a request whose prompt has this many tokens."""
+    reached = (tier.price for tier in reversed(price.tiers) if prompt > tier.start)
+    return next(reached, price.base)

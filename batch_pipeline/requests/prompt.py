@@ -1,0 +1,214 @@
+"""Prompt text: sandboxed Jinja over one record, whose values are data and never templates."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
+from difflib import get_close_matches
+from typing import Any
+from uuid import UUID
+
+import orjson
+from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, meta, nodes
+from jinja2.exceptions import TemplateRuntimeError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from batch_pipeline.errors import InputError
+
+RECORD = "record"
+"""The variable that holds the whole record: ``{{ record["a column"] }}`` reaches any name."""
+
+
+class Null:
+    """SQL's NULL inside a template: prints and joins as nothing, is ``none``, false and empty."""
+
+    def __str__(self) -> str:
+        return ""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __eq__(self, other: object) -> bool:
+        return other is None or isinstance(other, Null)
+
+    def __hash__(self) -> int:
+        return hash(None)
+
+
+NULL = Null()
+
+
+class Unreadable:
+    """A value of the source that Python cannot hold: printing it rejects the record."""
+
+    def __init__(self, why: str):
+        self.why = why
+
+    def __str__(self) -> str:
+        raise TemplateRuntimeError(self.why)
+
+
+def text_of(value: Any) -> str:
+    """Return the text a template prints for a value.
+
+    Text as it is; NULL as nothing; true and false; dates and times in ISO 8601; a decimal without
+    exponent; a list, struct or map as compact JSON.
+
+    Raises:
+        TemplateRuntimeError: the value has no text (binary data, a function).
+    """
+    match value:
+        case str():
+            return str(value)
+        case None | Null():
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case int() | float() | UUID():
+            return str(value)
+        case Decimal():
+            return format(value, "f")
+        case datetime() | date() | time():
+            return value.isoformat()
+        case Mapping() | Sequence() if not isinstance(value, bytes | bytearray | memoryview):
+            return orjson.dumps(
+                value, default=_json_default, option=orjson.OPT_NON_STR_KEYS
+            ).decode()
+        case bytes() | bytearray() | memoryview():
+            raise TemplateRuntimeError(
+                "a binary value has no text; encode it in the source query, e.g. base64(column)"
+            )
+    if callable(value):
+        raise TemplateRuntimeError(
+            f'a function ({value!r}) was printed; a column of that name is record["name"]'
+        )
+    return str(value)
+
+
+def _json_default(value: Any) -> Any:
+    return None if isinstance(value, Null) else text_of(value)
+
+
+def _printed(value: Any) -> Any:
+    return value if isinstance(value, Undefined) else text_of(value)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        return NULL if isinstance(obj, Null) else super().getitem(obj, argument)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        return NULL if isinstance(obj, Null) else super().getattr(obj, attribute)
+
+
+def _environment() -> _Environment:
+    made = _Environment(
+        undefined=StrictUndefined,
+        autoescape=False,
+        finalize=_printed,
+        keep_trailing_newline=True,
+    )
+    made.tests["none"] = lambda value: value is None or isinstance(value, Null)
+    # Chance has no place in a text that decides whether a record is asked again.
+    del made.globals["lipsum"], made.filters["random"]
+    return made
+
+
+_ENVIRONMENT = _environment()
+
+
+class Prompt:
+    """One Jinja text and the names it reads.
+
+    Args:
+        source: the text.
+        where: what it is to the user (``prompt``, ``system``, ``messages[0]``), for errors.
+
+    Attributes:
+        names: the variables it reads, without Jinja's own functions.
+        reads_nothing: it is the same for every record.
+
+    Raises:
+        InputError: the text is not valid Jinja; the message names the line.
+    """
+
+    def __init__(self, source: str, where: str):
+        self.source = source
+        self.where = where
+        try:
+            tree = _ENVIRONMENT.parse(source)
+            self.names = frozenset(meta.find_undeclared_variables(tree))
+            self._template = _ENVIRONMENT.from_string(source)
+        except TemplateSyntaxError as error:
+            raise InputError(f"{where}, line {error.lineno}: {error.message}") from error
+        self._keys, self._whole = _record_keys(tree)
+        self.reads_nothing = not self.names - set(_ENVIRONMENT.globals)
+
+    def columns(self, available: Collection[str]) -> set[str]:
+        """Return the columns this text reads, of those available.
+
+        Raises:
+            InputError: it reads one that does not exist; the message names a close match.
+        """
+        whole = RECORD in self.names and RECORD not in available
+        read = self.names - ({RECORD} if whole else set())
+        if whole:
+            read |= self._keys
+        for name in sorted(read - set(available)):
+            if name in _ENVIRONMENT.globals:
+                continue
+            raise InputError(f"{self.where} reads {unknown_column(name, available)}")
+        if whole and self._whole:
+            return set(available)
+        return set(read & set(available))
+
+    def render(self, record: Mapping[str, Any]) -> str:
+        """Return the text for one record (values as `template_values` gives them)."""
+        return self._template.render({RECORD: record, **record})
+
+
+def unknown_column(name: str, available: Collection[str]) -> str:
+    """Return what an error says of a missing column: its name, and the nearest that exists."""
+    folded = {column.casefold(): column for column in available}
+    near = folded.get(name.casefold()) or next(iter(get_close_matches(name, available, 1)), None)
+    hint = f"did you mean {near!r}?" if near else f"it has {', '.join(sorted(available)[:20])}."
+    return f"column {name!r}, which the source does not have; {hint}"
+
+
+def template_values(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record with `NULL` for None, at any depth."""
+    return {name: _with_null(value) for name, value in record.items()}
+
+
+def _with_null(value: Any) -> Any:
+    if value is None:
+        return NULL
+    if isinstance(value, dict):
+        return {key: _with_null(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_null(inner) for inner in value]
+    return value
+
+
+def _record_keys(tree: nodes.Template) -> tuple[set[str], bool]:
+    """Return the constant keys read from ``record``, and whether it is read in any other way."""
+    keys: set[str] = set()
+    accounted: set[int] = set()
+    for node in tree.find_all((nodes.Getitem, nodes.Getattr)):
+        owner = node.node
+        if not isinstance(owner, nodes.Name) or owner.name != RECORD:
+            continue
+        if isinstance(node, nodes.Getattr) and not hasattr(dict, node.attr):
+            keys.add(node.attr)
+        elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+            keys.add(str(node.arg.value))
+        else:
+            continue
+        accounted.add(id(owner))
+    uses = {id(n) for n in tree.find_all(nodes.Name) if n.name == RECORD and n.ctx == "load"}
+    return keys, bool(uses - accounted)

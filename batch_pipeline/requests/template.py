@@ -1,0 +1,175 @@
+"""What is asked of Claude about each record: the declaration."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+from batch_pipeline.errors import InputError
+from batch_pipeline.requests.compiled import NOT_IN_A_BATCH, CompiledTemplate
+from batch_pipeline.requests.messages import declared_messages, declared_system
+from batch_pipeline.requests.schema import OutputSchema
+
+CACHE_TTLS = (None, "5m", "1h")
+OUTPUT_MODES = ("json_schema", "tool")
+OWN_FIELDS = ("model", "max_tokens", "messages", "system")
+"""Parameters that `MessageTemplate` has fields for."""
+NO_FORCED_TOOL = (
+    "claude-opus-5-5",
+    "claude-sonnet-5-5",
+    "claude-fable-5-1",
+    "claude-mythos-5-1",
+    "claude-fable-5-2",
+    "claude-mythos-5-2",
+)
+"""Models that answer a forced ``tool_choice`` with a 400 (release notes 2026-09-01; the 5.2 ones
+and Mythos follow Fable 5.1, untested)."""
+
+
+@dataclass(frozen=True)
+class MessageTemplate:
+    """What to ask about each record. Give one of ``prompt``, ``messages`` and ``build``.
+
+    Attributes:
+        model: the Claude model, e.g. ``claude-haiku-4-5``.
+        max_tokens: the longest answer, in tokens (thinking included); at least 1.
+        prompt: Jinja text of the one user message. Columns are variables; ``record["a b"]`` reaches
+            a column whose name is no identifier. NULL prints as nothing.
+        messages: the ``messages`` of the API; every text in it is Jinja.
+        build: a function ``record -> params`` returning a dict with ``messages`` and whatever else
+            it wants to set (not another model, nor more tokens). Needs ``columns`` and ``version``.
+        columns: the columns ``build`` reads.
+        system: Jinja text of the system prompt.
+        cache: how long the API caches the shared system prompt: None, ``5m`` or ``1h``.
+        output: a pydantic model class or a JSON Schema of the answer; None: plain text.
+        output_mode: ``json_schema`` (structured outputs) or ``tool`` (one strict, forced tool).
+        version: replaces the computed version; with ``build`` it stands for the function's code.
+            Another version asks every record again.
+        params: further parameters of the Messages API, passed through untouched.
+
+    Raises:
+        InputError: at construction, for a declaration that cannot be asked.
+    """
+
+    model: str
+    max_tokens: int
+    prompt: str | None = None
+    messages: Sequence[Mapping[str, Any]] | None = None
+    build: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None
+    columns: Sequence[str] = ()
+    system: str | None = None
+    cache: str | None = None
+    output: type[BaseModel] | Mapping[str, Any] | None = None
+    output_mode: str = "json_schema"
+    version: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._check_words()
+        self._check_params()
+        OutputSchema.from_(self.output)
+        asked = declared_messages(self.prompt, self.messages)
+        system = declared_system(self.system)
+        texts = [*asked.texts, *([system] if system else [])]
+        if self.build is None and all(text.reads_nothing for text in texts):
+            raise InputError(
+                f"{'messages' if self.prompt is None else 'prompt'} reads no column: every record "
+                "would be asked the same. Name one, e.g. {{ description }}."
+            )
+        if self.cache is None or self.build is not None:
+            return
+        if system is None and not _has_key(self.messages, "cache_control"):
+            raise InputError(f"cache={self.cache!r} needs a `system`: the part requests share.")
+        if system is not None and not system.reads_nothing:
+            raise InputError(
+                "`system` reads a column, so no two requests share it and `cache` would only add "
+                "cost. Move the column to the prompt, or set cache=None."
+            )
+
+    def _check_words(self) -> None:
+        given = [n for n in ("prompt", "messages", "build") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise InputError(
+                f"Give one of prompt, messages and build; got {' and '.join(given) or 'none'}."
+            )
+        if not isinstance(self.model, str) or not self.model:
+            raise InputError(f"model must be a model's name, not {self.model!r}.")
+        if (
+            not isinstance(self.max_tokens, int)
+            or isinstance(self.max_tokens, bool)
+            or self.max_tokens < 1
+        ):
+            raise InputError(
+                f"max_tokens must be a whole number of at least 1, not {self.max_tokens!r}."
+            )
+        if self.cache not in CACHE_TTLS:
+            raise InputError(f'cache must be None, "5m" or "1h", not {self.cache!r}.')
+        if self.output_mode not in OUTPUT_MODES:
+            raise InputError(
+                f'output_mode must be "json_schema" or "tool", not {self.output_mode!r}.'
+            )
+        if self.version is not None and (not isinstance(self.version, str) or not self.version):
+            raise InputError(f"version must be a text, not {self.version!r}.")
+        if isinstance(self.columns, str):
+            raise InputError(f"columns must be a list of names, e.g. columns=[{self.columns!r}].")
+        if self.build is not None and not callable(self.build):
+            raise InputError(f"build must be a function record -> params, not {self.build!r}.")
+        if self.build is not None and not (self.columns and self.version):
+            raise InputError(
+                "build needs columns=[...] (what it reads, so that a change of another column asks "
+                'nothing) and version="..." (change it when the function changes).'
+            )
+        if self.build is None and self.columns:
+            raise InputError("columns belongs to build; a prompt's columns are read from its text.")
+
+    def _check_params(self) -> None:
+        if not isinstance(self.params, Mapping):
+            raise InputError(f"params must be a dict of API parameters, not {self.params!r}.")
+        for name in OWN_FIELDS:
+            if name in self.params:
+                raise InputError(f"params sets {name!r}; use the field `{name}` instead.")
+        for name in NOT_IN_A_BATCH:
+            if name in self.params:
+                raise InputError(
+                    f"params sets {name!r}, which the API refuses in a batch. Remove it."
+                )
+        try:
+            orjson.dumps(dict(self.params))
+        except TypeError as error:
+            raise InputError(f"params is not JSON: {error}") from error
+        if self.output is None:
+            return
+        if self.output_mode == "tool":
+            if self.model.startswith(NO_FORCED_TOOL):
+                raise InputError(
+                    f'{self.model} refuses a forced tool_choice; use output_mode="json_schema".'
+                )
+            for name in ("tools", "tool_choice"):
+                if name in self.params:
+                    raise InputError(
+                        f'params sets {name!r}, which output_mode="tool" needs itself.'
+                    )
+        elif "format" in (self.params.get("output_config") or {}):
+            raise InputError("params sets output_config.format; use the field `output` instead.")
+
+    def compile(self, columns: Mapping[str, str], output_prefix: str = "") -> "CompiledTemplate":
+        """Return the template bound to a source's columns.
+
+        Args:
+            columns: the source's columns, name to DuckDB type.
+            output_prefix: put before the name of every output column.
+
+        Raises:
+            InputError: the template reads a column that the source does not have.
+        """
+        return CompiledTemplate(self, columns, output_prefix)
+
+
+def _has_key(value: Any, key: str) -> bool:
+    if isinstance(value, Mapping):
+        return key in value or any(_has_key(inner, key) for inner in value.values())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return any(_has_key(inner, key) for inner in value)
+    return False

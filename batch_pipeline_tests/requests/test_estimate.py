@@ -1,0 +1,54 @@
+"""What a submission may cost, before it is sent."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from batch_pipeline.requests.build import Built
+from batch_pipeline.requests.compiled import CompiledTemplate
+from batch_pipeline.requests.estimate import Estimate, estimate
+from batch_pipeline.requests.template import MessageTemplate
+
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+def compiled(**fields: Any) -> CompiledTemplate:
+    declared = {"model": "claude-haiku-4-5", "max_tokens": 100, "prompt": "{{ t }}"} | fields
+    return MessageTemplate(**declared).compile({"t": "VARCHAR"})
+
+
+def built(requests: int, size: int) -> Built:
+    return Built([], requests, size, 0, None, [])
+
+
+def test_tokens_come_from_bytes_and_the_worst_case_from_max_tokens() -> None:
+    found = estimate(built(1000, 2_500_000), compiled(), at=NOW)
+    assert found == Estimate(
+        input_tokens=1_000_000,
+        output_tokens_max=100_000,
+        usd_max=Decimal("0.5") + Decimal("0.25"),
+        usd_likely=None,
+    )
+
+
+def test_a_mean_answer_gives_the_likely_cost_never_above_the_worst() -> None:
+    likely = estimate(built(1000, 2_500_000), compiled(), at=NOW, mean_output_tokens=9.5)
+    assert likely.usd_likely == Decimal("0.5") + Decimal("0.025")
+    capped = estimate(built(1000, 2_500_000), compiled(), at=NOW, mean_output_tokens=1e6)
+    assert capped.usd_likely == capped.usd_max
+
+
+def test_the_worst_case_writes_the_shared_prompt_to_the_cache_each_time() -> None:
+    template = compiled(system="s" * 1000, cache="1h")
+    found = estimate(built(1000, 2_500_000), template, at=NOW)
+    assert found.usd_max == Decimal("0.25") + Decimal("0.5") * Decimal("0.6") + Decimal("0.4")
+
+
+def test_an_unknown_price_is_an_unknown_cost() -> None:
+    found = estimate(built(1, 1000), compiled(model="claude-x"), at=NOW, mean_output_tokens=1)
+    assert (found.usd_max, found.usd_likely) == (None, None)
+    assert found.input_tokens == 400
+
+
+def test_nothing_to_ask_costs_nothing_whatever_the_model() -> None:
+    assert estimate(built(0, 0), compiled(model="claude-x"), at=NOW).usd_max == 0
