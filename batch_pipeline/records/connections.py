@@ -1,0 +1,211 @@
+"""DuckDB connections: short, bounded in memory, and patient with a database file that is in use."""
+
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import duckdb
+import fsspec
+import tenacity
+
+from batch_pipeline.errors import InputError
+
+MEMORY_LIMIT = "512MB"
+"""What DuckDB may hold in memory per connection; the rest spills to the system's temp folder."""
+
+LOCK_WAIT_SECONDS = 60.0
+"""How long to wait for a database file that another process or connection is using."""
+
+
+Opened = TypeVar("Opened")
+
+
+class DatabaseInUseError(Exception):
+    """The file is open elsewhere in a way that excludes us; worth trying again."""
+
+
+@dataclass(frozen=True)
+class OpenDatabase:
+    """A connection whose default catalog is one database file."""
+
+    connection: duckdb.DuckDBPyConnection
+    catalog: str
+
+
+@contextmanager
+def memory_connection(memory_limit: str = MEMORY_LIMIT) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield an in-memory DuckDB with UTC, a memory limit, and a folder of its own to spill to."""
+    with tempfile.TemporaryDirectory(
+        prefix="batch-pipeline-", ignore_cleanup_errors=True
+    ) as spill_folder:
+        connection = duckdb.connect(
+            ":memory:",
+            config={
+                "memory_limit": memory_limit,
+                "temp_directory": spill_folder,
+                "preserve_insertion_order": False,
+                # A name in a user's query never means a Python variable of ours.
+                "python_enable_replacements": False,
+            },
+        )
+        try:
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
+        finally:
+            connection.close()
+
+
+@contextmanager
+def open_database(
+    path: str, *, read_only: bool, wait_seconds: float = LOCK_WAIT_SECONDS
+) -> Iterator[OpenDatabase]:
+    """Yield a connection to the DuckDB file at ``path``; close it in any case.
+
+    The file is attached to an in-memory DuckDB, so that memory limit and time zone are ours alone.
+    When this process already has the file open, that instance is shared instead.
+
+    Args:
+        path: the database file; created when missing unless ``read_only``.
+        read_only: nothing can be written, and other readers are let in.
+        wait_seconds: how long to wait, in total, while the file is in use elsewhere.
+
+    Raises:
+        InputError: the file is missing, is no DuckDB database, or stayed in use.
+    """
+    if read_only and not Path(path).is_file():
+        raise InputError(
+            f"There is no DuckDB database at {path}. Correct `database`"
+            f" (relative paths start at the project root), or create the file first."
+        )
+    if not read_only:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with memory_connection() as own:
+        opened = _when_free(path, wait_seconds, lambda: _open_once(path, own, read_only))
+        try:
+            yield opened
+        finally:
+            if opened.connection is not own:
+                opened.connection.close()
+
+
+def attach_database(
+    connection: duckdb.DuckDBPyConnection, path: str, wait_seconds: float = LOCK_WAIT_SECONDS
+) -> str:
+    """Make the DuckDB file at ``path`` readable through ``connection``; return its catalog's name.
+
+    Raises:
+        InputError: the file is missing, is no DuckDB database, or stayed in use.
+    """
+    attached = connection.execute("SELECT database_name, path FROM duckdb_databases()").fetchall()
+    for name, file in attached:
+        if file and Path(file).resolve() == Path(path).resolve():
+            return name
+    catalog = f"{Path(path).stem}_{len(attached)}"
+    sql = f"ATTACH {quote_text(path)} AS {quote_name(catalog)} (READ_ONLY)"
+    _when_free(path, wait_seconds, lambda: _attach_once(path, connection, sql))
+    return catalog
+
+
+def _when_free(path: str, wait_seconds: float, action: Callable[[], Opened]) -> Opened:
+    """Return what ``action`` returns, trying again while it raises DatabaseInUseError."""
+    attempts = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(DatabaseInUseError),
+        stop=tenacity.stop_after_delay(wait_seconds),
+        wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
+        reraise=True,
+    )
+    try:
+        return attempts(action)
+    except DatabaseInUseError as error:
+        raise InputError(
+            f"The DuckDB database {path} stayed in use for {wait_seconds:g} seconds. DuckDB says:"
+            f" {error}. Close the program that holds it (a notebook, a DuckDB shell or UI,"
+            f" another run), then run this again."
+        ) from error
+
+
+def _open_once(path: str, own: duckdb.DuckDBPyConnection, read_only: bool) -> OpenDatabase:
+    catalog = Path(path).stem
+    if catalog.lower() in ("memory", "system", "temp"):
+        catalog += "_database"
+    mode = " (READ_ONLY)" if read_only else ""
+    try:
+        _attach_once(path, own, f"ATTACH {quote_text(path)} AS {quote_name(catalog)}{mode}")
+    except DatabaseInUseError as error:
+        if "set lock" in str(error):
+            raise
+        return _share_instance(path)
+    own.execute(f"USE {quote_name(catalog)}")
+    return OpenDatabase(own, catalog)
+
+
+def _share_instance(path: str) -> OpenDatabase:
+    """Join the instance that this process has already opened for writing."""
+    with _in_use_told_apart(path):
+        connection = duckdb.connect(path)
+    # Only what is local to this connection: memory and folders belong to the other opener.
+    connection.execute("SET SESSION TimeZone = 'UTC'")
+    row = connection.execute("SELECT current_database()").fetchone()
+    return OpenDatabase(connection, row[0] if row else Path(path).stem)
+
+
+def _attach_once(path: str, connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    with _in_use_told_apart(path):
+        connection.execute(sql)
+
+
+@contextmanager
+def _in_use_told_apart(path: str) -> Iterator[None]:
+    """Raise DatabaseInUseError when DuckDB says that the file is in use, InputError otherwise."""
+    signs = ("Could not set lock", "file handle conflict", "already attached", "different config")
+    try:
+        yield
+    except duckdb.Error as error:
+        text = str(error).rstrip(".")
+        if any(sign in text for sign in signs):
+            raise DatabaseInUseError(text) from error
+        raise InputError(
+            f"The DuckDB database {path} cannot be opened. DuckDB says: {text}."
+        ) from error
+
+
+def let_read(connection: duckdb.DuckDBPyConnection, paths: Iterable[str]) -> None:
+    """Make object-store URLs among ``paths`` readable (and writable) through fsspec.
+
+    Raises:
+        InputError: the URL's protocol is unknown, or its package is not installed.
+    """
+    for protocol in sorted({path.split("://", 1)[0] for path in paths if "://" in path}):
+        if protocol == "file" or connection.filesystem_is_registered(protocol):
+            continue
+        try:
+            connection.register_filesystem(fsspec.filesystem(protocol))
+        except (ValueError, ImportError) as error:
+            raise InputError(
+                f"Files at {protocol}:// cannot be read: {error}. Install the fsspec package for"
+                f" this protocol (s3fs for s3://, gcsfs for gs://), or correct the path."
+            ) from error
+
+
+def quote_name(name: str) -> str:
+    """Return ``name`` as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_text(text: str) -> str:
+    """Return ``text`` as a SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def quote_list(texts: Iterable[str]) -> str:
+    """Return ``texts`` as a SQL list of string literals."""
+    return "[" + ", ".join(quote_text(text) for text in texts) + "]"
+
+
+def first_line(error: Exception) -> str:
+    """Return DuckDB's message without the drawing of where in the SQL it happened."""
+    return re.split(r"\n\s*\n|\nLINE ", str(error), maxsplit=1)[0].strip()

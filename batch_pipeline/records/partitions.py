@@ -1,0 +1,102 @@
+"""A partition of a pipeline, as a condition over the source's rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from batch_pipeline.errors import InputError
+from batch_pipeline.records.connections import quote_name, quote_text
+from batch_pipeline.records.sources import closest
+
+
+@dataclass(frozen=True)
+class PartitionFilter:
+    """The rows of one partition.
+
+    Attributes:
+        sql: a condition over the view ``source``.
+        key: the partition's key, as Dagster has it; "" when unpartitioned.
+    """
+
+    sql: str
+    key: str
+
+
+HAS_OFFSET = r":\d\d.*([zZ]|[+-]\d\d(:?\d\d)?)$"
+"""Finds the UTC offset at the end of a time stamp written as text."""
+
+
+def time_window_filter(
+    columns: Mapping[str, str], column: str, start: datetime, end: datetime, key: str
+) -> PartitionFilter:
+    """Return the rows whose ``column`` lies in ``start <= column < end``.
+
+    A DATE, a TIMESTAMP and text without an offset are read as wall time of the window's own zone
+    (a DATE as its midnight); a TIMESTAMP WITH TIME ZONE and text with an offset as instants. Rows
+    without a value belong to no partition.
+
+    Args:
+        columns: the source's columns and their DuckDB types (``source_columns``).
+        column: the pipeline's ``partition_column``.
+        start: the window's first moment, with its time zone.
+        end: the first moment after the window, with its time zone.
+        key: the partition's key.
+
+    Raises:
+        InputError: the column is absent or holds no times.
+    """
+    kind = _type_of(columns, column)
+    name = f"source.{quote_name(column)}"
+    instants = (_literal(start.astimezone(UTC)), _literal(end.astimezone(UTC)))
+    walls = (_literal(start.replace(tzinfo=None)), _literal(end.replace(tzinfo=None)))
+    as_instant = _between(f"CAST({name} AS TIMESTAMPTZ)", "TIMESTAMPTZ", instants)
+    as_wall = _between(f"CAST({name} AS TIMESTAMP)", "TIMESTAMP", walls)
+    if kind.startswith("TIMESTAMP") and kind.endswith("WITH TIME ZONE"):
+        return PartitionFilter(as_instant, key)
+    if kind == "DATE" or kind.startswith("TIMESTAMP"):
+        return PartitionFilter(as_wall, key)
+    if kind == "VARCHAR":
+        has_offset = f"regexp_matches({name}, {quote_text(HAS_OFFSET)})"
+        return PartitionFilter(
+            f"CASE WHEN {has_offset} THEN {as_instant} ELSE {as_wall} END", key
+        )
+    raise InputError(
+        f"The partition column `{column}` is of type {kind}; time partitions need a DATE, a"
+        f" TIMESTAMP, or text that holds one. Cast it in the source's query, or choose another"
+        f" `partition_column`."
+    )
+
+
+def key_filter(columns: Mapping[str, str], column: str, key: str) -> PartitionFilter:
+    """Return the rows whose ``column``, as text, is ``key`` (static and dynamic partitions).
+
+    Args:
+        columns: the source's columns and their DuckDB types (``source_columns``).
+        column: the pipeline's ``partition_column``.
+        key: the partition's key.
+
+    Raises:
+        InputError: the column is absent.
+    """
+    _type_of(columns, column)
+    return PartitionFilter(
+        f"CAST(source.{quote_name(column)} AS VARCHAR) = {quote_text(key)}", key
+    )
+
+
+def _type_of(columns: Mapping[str, str], column: str) -> str:
+    for name, kind in columns.items():
+        if name.lower() == column.lower():
+            return kind
+    raise InputError(
+        f"The partition column `{column}` is not in the source.{closest(column, list(columns))}"
+        f" Its columns are: {', '.join(columns)}."
+    )
+
+
+def _literal(moment: datetime) -> str:
+    return quote_text(moment.isoformat(sep=" "))
+
+
+def _between(value: str, kind: str, window: tuple[str, str]) -> str:
+    return f"({value} >= {kind} {window[0]} AND {value} < {kind} {window[1]})"

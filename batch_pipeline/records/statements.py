@@ -1,0 +1,202 @@
+"""The SQL of selection. Each statement says what it leaves behind; ``{...}`` is filled in by
+``selection``. Temporary tables start with ``_bp_`` so that they never hide a user's table.
+
+A *group* is what may be asked once: (key, content, version), or the key alone when only new keys
+are asked. ``rank`` orders the rows of a group: by submission, then attempt, then how settled.
+"""
+
+INDEX = """
+-- View _bp_index: every index row, with its submission's number and partition.
+-- standing: 0 pending, 1 may be asked again, 2 refused or rejected, 3 answered.
+CREATE OR REPLACE TEMP VIEW _bp_index AS
+SELECT key_hash, content_hash, version, custom_id, attempt, number, partition, deleted,
+       (number << 20) + attempt * 4 + standing AS rank
+FROM (
+    SELECT rows.key_hash, rows.content_hash, rows.version, rows.custom_id,
+           CAST(rows.attempt AS BIGINT) AS attempt, files.number, files.partition,
+           rows.status = 'deleted' AS deleted,
+           CASE rows.status WHEN 'pending' THEN 0 WHEN 'answered' THEN 3
+                WHEN 'refused' THEN 2 WHEN 'rejected' THEN 2 ELSE 1 END AS standing
+    FROM (SELECT *, file_index AS file FROM read_parquet({paths})) AS rows
+    JOIN (VALUES {files}) AS files (file, number, partition) USING (file)
+)
+"""
+
+EMPTY_INDEX = """
+-- View _bp_index when nothing was ever submitted.
+CREATE OR REPLACE TEMP VIEW _bp_index AS
+SELECT NULL::UUID AS key_hash, NULL::UUID AS content_hash, '' AS version, '' AS custom_id,
+       0::BIGINT AS attempt, 0::BIGINT AS number, '' AS partition, false AS deleted,
+       0::BIGINT AS rank
+WHERE false
+"""
+
+HASHED = """
+-- Table _bp_hashed: one row per source row of this partition: its key (k0, k1, ...), its hashes,
+-- and whether the `where` of the run wants it.
+CREATE OR REPLACE TEMP TABLE _bp_hashed AS
+SELECT {keys}, {key_hash} AS key_hash, {content_hash} AS content_hash, {wanted} AS wanted
+FROM {source} AS source
+WHERE {partition}
+"""
+
+KEY_PROBLEMS = """
+-- One row: how many rows of _bp_hashed have no key, and how many share their key with another row.
+SELECT count(*) FILTER (WHERE {is_null}), count(*) - count(DISTINCT key_hash) FROM _bp_hashed
+"""
+
+REPEATED_KEYS = """
+-- Up to {examples} keys that occur more than once, and how often each does.
+SELECT any_value(concat_ws(', ', {key_texts})) AS key, count(*) AS times
+FROM _bp_hashed GROUP BY key_hash HAVING count(*) > 1 ORDER BY times DESC, key LIMIT {examples}
+"""
+
+KEYLESS_ROWS = """
+-- Up to {examples} rows without a complete key: the key columns' values.
+SELECT {keys} FROM _bp_hashed WHERE {is_null} LIMIT {examples}
+"""
+
+OPEN = """
+-- Table _bp_open: the groups with an attempt that is selected or sent but not settled.
+CREATE OR REPLACE TEMP TABLE _bp_open AS
+SELECT DISTINCT {group} FROM (
+    SELECT key_hash, content_hash, version
+    FROM _bp_index
+    WHERE NOT deleted
+    GROUP BY key_hash, content_hash, version, number, attempt
+    HAVING max(rank & 3) = 0
+)
+"""
+
+VERDICTS = """
+-- Table _bp_verdicts: for each row of _bp_hashed (by rowid) what is to be done with it, the attempts
+-- that its group has had, and the rank of its group's latest row.
+CREATE OR REPLACE TEMP TABLE _bp_verdicts AS
+WITH history AS (
+    SELECT hashed.rowid AS id, past.number, past.rank, past.attempt,
+           {in_group} AND NOT past.deleted AS in_group,
+           past.content_hash = hashed.content_hash AND past.version <> {version} AS other_version
+    FROM _bp_index AS past JOIN _bp_hashed AS hashed USING (key_hash)
+),
+state AS (
+    SELECT id, max(number) AS key_number, bool_or(other_version) AS other_version,
+           max(rank) FILTER (WHERE in_group) AS latest,
+           max(attempt) FILTER (WHERE in_group) AS attempts
+    FROM history GROUP BY id
+)
+SELECT hashed.rowid AS id, coalesce(state.attempts, 0) AS attempts, state.latest,
+       CASE
+           WHEN open.key_hash IS NOT NULL THEN 'in_flight'
+           WHEN {force} AND hashed.wanted THEN 'forced'
+           WHEN state.id IS NULL THEN 'new'
+           WHEN state.latest IS NULL AND state.other_version THEN 'version'
+           WHEN state.latest IS NULL THEN 'changed'
+           WHEN state.latest & 3 < 2 AND state.attempts < {max_attempts} THEN 'retry'
+           WHEN state.key_number > state.latest >> 20 THEN 'reuse'
+           WHEN state.latest & 3 < 2 THEN 'exhausted'
+           ELSE 'settled'
+       END AS verdict
+FROM _bp_hashed AS hashed
+LEFT JOIN state ON state.id = hashed.rowid
+LEFT JOIN _bp_open AS open ON {is_open}
+"""
+
+COUNTS = """
+-- One row per verdict: how many source rows, and how many of them the run's `where` wants.
+SELECT verdict, count(*), count(*) FILTER (WHERE hashed.wanted)
+FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
+GROUP BY verdict
+"""
+
+PLAN = """
+-- Table _bp_plan: the records of this submission in their final order (asked first, then by key).
+CREATE OR REPLACE TEMP TABLE _bp_plan AS
+WITH actionable AS (
+    SELECT {key_names}, key_hash, content_hash, verdict, attempts, latest
+    FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
+    WHERE wanted AND verdict IN {asked_verdicts}
+    ORDER BY {key_names}
+    {limit}
+),
+chosen AS (
+    SELECT 'ask' AS kind, * FROM actionable
+    UNION ALL
+    SELECT 'reuse', {key_names}, key_hash, content_hash, verdict, attempts, latest
+    FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
+    WHERE wanted AND verdict = 'reuse' AND {with_reuse}
+),
+earlier AS (
+    SELECT past.key_hash, past.rank, any_value(past.custom_id) AS custom_id
+    FROM _bp_index AS past
+    SEMI JOIN (SELECT key_hash, latest AS rank FROM chosen WHERE kind = 'reuse')
+        USING (key_hash, rank)
+    WHERE NOT past.deleted
+    GROUP BY ALL
+),
+numbered AS (
+    SELECT chosen.*, CAST(CASE kind WHEN 'ask' THEN attempts + 1
+                          ELSE (latest & ((1 << 20) - 1)) >> 2 END AS INTEGER) AS attempt,
+           row_number() OVER (ORDER BY kind, {key_names}) - 1 AS row
+    FROM chosen
+)
+SELECT numbered.row, numbered.kind, numbered.verdict AS reason, {key_names},
+       numbered.key_hash, numbered.content_hash, numbered.attempt,
+       CASE kind WHEN 'ask' THEN {custom_id} ELSE earlier.custom_id END AS custom_id
+FROM numbered
+LEFT JOIN earlier ON earlier.key_hash = numbered.key_hash AND earlier.rank = numbered.latest
+    AND kind = 'reuse'
+"""
+
+PLAN_PROBLEMS = """
+-- One row: the plan's rows; its asked rows; its different custom_ids among them; rows without one.
+SELECT count(*), count(*) FILTER (WHERE kind = 'ask'),
+       count(DISTINCT custom_id) FILTER (WHERE kind = 'ask'),
+       count(*) FILTER (WHERE custom_id IS NULL)
+FROM _bp_plan
+"""
+
+GONE = """
+-- Table _bp_gone: the latest row of each key that this partition published and that is no longer
+-- in the source.
+CREATE OR REPLACE TEMP TABLE _bp_gone AS
+SELECT key_hash, arg_max(content_hash, past) AS content_hash, arg_max(version, past) AS version,
+       arg_max(custom_id, past) AS custom_id, arg_max(attempt, past) AS attempt
+FROM (SELECT *, rank * 2 + CAST(deleted AS BIGINT) AS past FROM _bp_index)
+ANTI JOIN _bp_hashed USING (key_hash)
+GROUP BY key_hash
+HAVING NOT arg_max(deleted, past) AND arg_max(partition, past) = {partition_key}
+"""
+
+RECORDS = """
+-- File records.parquet: the planned source rows as they are, with the helper columns.
+COPY (
+    SELECT {columns}, plan.row AS _row, plan.kind AS _kind, plan.reason AS _reason,
+           plan.key_hash AS _key_hash, {content_hash} AS _content_hash,
+           plan.custom_id AS _custom_id, plan.attempt AS _attempt
+    FROM (SELECT * FROM {source} AS source WHERE {partition}) AS source
+    JOIN _bp_plan AS plan ON {same_key}
+    ORDER BY plan.row
+) TO {path} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {row_group_size})
+"""
+
+RECORDS_WRITTEN = """
+-- One row: the records in the file, and how many of them are what the plan saw.
+SELECT count(*), count(*) FILTER (WHERE plan.content_hash = records._content_hash)
+FROM read_parquet({path}) AS records LEFT JOIN _bp_plan AS plan ON plan.row = records._row
+"""
+
+SELECTED = """
+-- File index/selected.parquet: what this submission asks, publishes again, or removes.
+COPY (
+    SELECT key_hash, content_hash, {version} AS version, custom_id, attempt, 'pending' AS status
+    FROM _bp_plan
+    UNION ALL
+    SELECT key_hash, content_hash, version, custom_id, CAST(attempt AS INTEGER), 'deleted'
+    FROM _bp_gone
+) TO {path} (FORMAT parquet, COMPRESSION zstd)
+"""
+
+ONCE = """
+-- Table _bp_once: the source, read once, for sources that read differently each time.
+CREATE OR REPLACE TEMP TABLE _bp_once AS SELECT * FROM source
+"""

@@ -1,0 +1,118 @@
+"""Accounting for every record: what was selected comes back as exactly one row."""
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import RowMapping, func, select, update
+
+from batch_pipeline.records.connections import memory_connection, quote_list
+from batch_pipeline.results.join import MEMORY
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import Scope
+from batch_pipeline.store.tables import OPEN, FileKind, FileState, request_files, submissions
+
+# Per settled submission, the records without a row, the rows without a record, and the records with two.
+DIFFERENCE = """
+with records as (select _custom_id from read_parquet({records})),
+     results as (select _custom_id, count(*) as n from read_parquet({results}) group by all)
+select (select count(*) from records anti join results using (_custom_id)),
+       (select count(*) from results anti join records using (_custom_id)),
+       (select count(*) from results where n > 1),
+       (select count(*) from records)
+"""
+
+
+@dataclass
+class Account:
+    """What became of the records of a scope's submissions."""
+
+    settled: int = 0  # submissions that were compared now
+    records: int = 0  # records of these
+    missing: int = 0  # of them without a row
+    unexpected: int = 0  # rows that no record stands behind
+    doubled: int = 0
+    pending: int = 0  # requests that are still on their way
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every record of every settled submission has exactly one row."""
+        return not self.failures
+
+
+def account(store: Store, scope: Scope) -> Account:
+    """Compare records and rows of every settled submission that has not been found balanced before."""
+    report = Account(pending=_pending(store, scope))
+    for submission in _settled(store, scope):
+        report.settled += 1
+        missing, unexpected, doubled, records = _difference(store, submission)
+        report.records += records
+        report.missing += missing
+        report.unexpected += unexpected
+        report.doubled += doubled
+        if missing or unexpected or doubled:
+            report.failures.append(
+                f"submission {submission['number']} ({submission['id']}): {missing:,} of {records:,} records have no "
+                f"row, {unexpected:,} rows have no record, {doubled:,} records have two"
+            )
+            continue
+        with store.ledger.write() as tx:
+            tx.execute(
+                update(submissions)
+                .where(submissions.c.id == submission["id"])
+                .values(verified_at=store.clock.now())
+            )
+    return report
+
+
+def _pending(store: Store, scope: Scope) -> int:
+    with store.ledger.read() as tx:
+        waiting = tx.execute(
+            select(func.coalesce(func.sum(request_files.c.requests), 0)).where(
+                request_files.c.pipeline == scope.pipeline,
+                request_files.c.partition == scope.partition,
+                request_files.c.kind == FileKind.BATCH,
+                request_files.c.state.in_(OPEN),
+            )
+        ).scalar_one()
+    return int(waiting)
+
+
+def _settled(store: Store, scope: Scope) -> list[RowMapping]:
+    still_open = select(request_files.c.submission_id).where(request_files.c.state.in_(OPEN))
+    return list(
+        store.ledger.rows(
+            select(submissions)
+            .where(
+                submissions.c.pipeline == scope.pipeline,
+                submissions.c.partition == scope.partition,
+                submissions.c.state == "built",
+                submissions.c.verified_at.is_(None),
+                submissions.c.id.not_in(still_open),
+            )
+            .order_by(submissions.c.number)
+        )
+    )
+
+
+def _difference(store: Store, submission: RowMapping) -> tuple[int, int, int, int]:
+    if not submission["records_path"]:
+        return 0, 0, 0, 0
+    files = store.ledger.rows(
+        select(request_files.c.results_path).where(
+            request_files.c.submission_id == submission["id"],
+            request_files.c.state == FileState.COLLECTED,
+            # A second batch of a file answers records that its first one answered too.
+            request_files.c.kind != FileKind.LATE,
+            request_files.c.results_path.is_not(None),
+        )
+    )
+    with memory_connection(MEMORY) as connection:
+        store.files.register(connection)
+        records = quote_list([store.files.url(submission["records_path"])])
+        if not files:
+            row = connection.execute(f"select count(*), 0, 0, count(*) from read_parquet({records})").fetchone()
+        else:
+            results = quote_list(store.files.url(file["results_path"]) for file in files)
+            row = connection.execute(DIFFERENCE.format(records=records, results=results)).fetchone()
+    assert row is not None
+    return row

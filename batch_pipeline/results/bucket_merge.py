@@ -1,0 +1,295 @@
+"""One merge into a Parquet dataset: the files of the next state, bucket by bucket."""
+
+import secrets
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+
+from batch_pipeline.errors import InputError
+from batch_pipeline.records.connections import (
+    let_read,
+    memory_connection,
+    quote_list,
+    quote_name,
+    quote_text,
+)
+from batch_pipeline.records.identity import key_hash_sql
+from batch_pipeline.results.manifest import DataFile, Manifest
+from batch_pipeline.results.merging import (
+    Merged,
+    cast_columns,
+    file_columns,
+    grown_columns,
+    same_key,
+)
+
+DATA_FOLDER = "data"
+ROW_GROUP_SIZE = 10_240
+"""Rows per Parquet row group: small, so that wide rows need little memory to write."""
+BUCKET = "_bp_bucket"
+"""The column that staged rows carry their bucket in; it is never published."""
+
+STAGE = """
+-- File {target}: the rows of {rows} in the columns of the next state, ordered by bucket, so that
+-- reading one bucket touches few row groups.
+COPY (
+    SELECT *, {bucket} AS _bp_bucket FROM (SELECT {columns} FROM {rows} AS rows) AS source
+    ORDER BY _bp_bucket
+) TO {target} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {row_group_size})
+"""
+
+CHANGED_KEYS = """
+-- Table _bp_changed: each key that gets a new row (is_new) or loses its row, and its bucket.
+CREATE OR REPLACE TEMP TABLE _bp_changed AS
+SELECT *, {bucket} AS _bp_bucket FROM (
+    SELECT {keys}, bool_or(_bp_new) AS _bp_new FROM ({parts}) GROUP BY {keys}
+) AS source
+"""
+
+COUNTS = """
+-- One row: the bucket's old rows; those that get replaced; those that go.
+SELECT count(*), count(*) FILTER (WHERE changed._bp_new),
+       count(*) FILTER (WHERE NOT changed._bp_new)
+FROM ({old}) AS old
+LEFT JOIN (SELECT * FROM _bp_changed WHERE _bp_bucket = {bucket}) AS changed ON {same_key}
+"""
+
+WRITE = """
+-- File {target}: the bucket's rows of the next state.
+COPY (
+    SELECT {names} FROM ({old}) AS old
+    WHERE NOT EXISTS (
+        SELECT 1 FROM _bp_changed AS changed WHERE changed._bp_bucket = {bucket} AND {same_key}
+    )
+    UNION ALL
+    SELECT {names} FROM ({new}) AS new
+) TO {target} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {row_group_size})
+"""
+
+
+@contextmanager
+def bucket_merge(
+    url: str,
+    before: Manifest | None,
+    rows_path: str | None,
+    key: Sequence[str],
+    deleted_path: str | None,
+) -> Iterator["BucketMerge"]:
+    """Yield a merge with a DuckDB connection and a work folder of its own."""
+    with (
+        memory_connection() as con,
+        tempfile.TemporaryDirectory(prefix="batch-pipeline-merge-") as work,
+    ):
+        let_read(con, [url])
+        yield BucketMerge(con, Path(work), url, before, rows_path, tuple(key), deleted_path)
+
+
+@dataclass
+class BucketMerge:
+    """Rows to put in and keys to take out, on their way into the next state of a dataset.
+
+    After ``write``: ``after`` is the next manifest, ``written`` the new files (relative to the
+    dataset), ``merged`` the counts.
+    """
+
+    con: duckdb.DuckDBPyConnection
+    work: Path
+    url: str
+    before: Manifest | None
+    rows_path: str | None
+    key: tuple[str, ...]
+    deleted_path: str | None
+    written: list[str] = field(default_factory=list)
+    after: Manifest = field(init=False)
+    merged: Merged = field(init=False)
+
+    def write(self, rows_per_bucket: int) -> None:
+        """Write the files of each bucket that changes."""
+        new_columns = file_columns(self.con, self.rows_path) if self.rows_path else {}
+        old_columns = self.before.columns if self.before else {}
+        columns = grown_columns(self.con, old_columns, new_columns)
+        buckets = self._wanted_buckets(rows_per_bucket)
+        self._stage_new(columns, buckets)
+        # Each file has the columns of the manifest: one added column rewrites them all.
+        rewrite_all = columns != old_columns or self.before is None
+        reshuffled = self._stage_old(columns, buckets)
+        new_counts = self._new_counts()
+        changed = {row[0] for row in self._rows("SELECT DISTINCT _bp_bucket FROM _bp_changed")}
+        files: list[DataFile] = []
+        inserted = updated = deleted = 0
+        for bucket in range(buckets):
+            kept_file = self.before.file_of(bucket) if self.before and not reshuffled else None
+            new = new_counts.get(bucket, 0)
+            if bucket not in changed and not (rewrite_all or reshuffled):
+                files += [kept_file] if kept_file else []
+                continue
+            old_sql = self._old_rows(columns, bucket, kept_file, reshuffled)
+            names = self._same_key("old", "changed")
+            ((old, replaced, gone),) = self._rows(
+                COUNTS.format(old=old_sql, bucket=bucket, same_key=names)
+            )
+            inserted, updated, deleted = (
+                inserted + new - replaced,
+                updated + replaced,
+                deleted + gone,
+            )
+            total = old - replaced - gone + new
+            if not (new or gone or rewrite_all or reshuffled):
+                files += [kept_file] if kept_file else []
+            elif total:
+                files.append(self._write_bucket(columns, bucket, old_sql, total))
+        self.after = Manifest(
+            number=self.before.number + 1 if self.before else 1,
+            key=self.key,
+            columns=columns,
+            buckets=buckets,
+            files=tuple(files),
+        )
+        self.merged = Merged(inserted, updated, deleted, self.after.rows)
+
+    def _wanted_buckets(self, rows_per_bucket: int) -> int:
+        """Return the number of buckets: a power of two that only grows, when twice too small."""
+        now = self.before.buckets if self.before else 0
+        rows = self.before.rows if self.before else 0
+        if self.rows_path:
+            ((new,),) = self._rows(
+                f"SELECT count(*) FROM read_parquet({quote_text(self.rows_path)})"
+            )
+            rows = max(rows, new)
+        if now and rows <= 2 * rows_per_bucket * now:
+            return now
+        return max(now, 1 << (max(rows - 1, 0) // rows_per_bucket).bit_length())
+
+    def _stage_new(self, columns: dict[str, str], buckets: int) -> None:
+        """Write the new rows, ordered by bucket, to the work folder; fill _bp_changed."""
+        keys = ", ".join(quote_name(name) for name in self.key)
+        kinds = self._key_types(columns)
+        parts = [f"SELECT {keys}, true AS _bp_new FROM ({self._empty(kinds)})"]
+        if self.rows_path:
+            self._stage(self.rows_path, "new", columns, buckets)
+            parts.append(f"SELECT {keys}, true FROM {self._staged('new')}")
+        if self.deleted_path:
+            have = file_columns(self.con, self.deleted_path)
+            parts.append(
+                f"SELECT {cast_columns(have, kinds, 'gone')}, false"
+                f" FROM read_parquet({quote_text(self.deleted_path)}) AS gone"
+            )
+        self.con.execute(
+            CHANGED_KEYS.format(
+                bucket=self._bucket_sql(columns, buckets),
+                keys=keys,
+                parts=" UNION ALL ".join(parts),
+            )
+        )
+
+    def _stage_old(self, columns: dict[str, str], buckets: int) -> bool:
+        """Write all old rows by their new buckets, if they change buckets; say whether they do."""
+        before = self.before
+        if before is None or not before.files:
+            return False
+        same_types = self._key_types(before.columns) == self._key_types(columns)
+        if before.buckets == buckets and before.key == self.key and same_types:
+            return False
+        source = rows_sql(self.con, self.url, before)
+        casts = cast_columns(before.columns, columns, "rows")
+        self._stage_sql(source, casts, "old", columns, buckets)
+        return True
+
+    def _stage(self, path: str, name: str, columns: dict[str, str], buckets: int) -> None:
+        casts = cast_columns(file_columns(self.con, path), columns, "rows")
+        self._stage_sql(f"read_parquet({quote_text(path)})", casts, name, columns, buckets)
+
+    def _stage_sql(
+        self, rows: str, casts: str, name: str, columns: dict[str, str], buckets: int
+    ) -> None:
+        self.con.execute(
+            STAGE.format(
+                target=quote_text(str(self.work / f"{name}.parquet")),
+                rows=rows,
+                columns=casts,
+                bucket=self._bucket_sql(columns, buckets),
+                row_group_size=ROW_GROUP_SIZE,
+            )
+        )
+
+    def _old_rows(
+        self, columns: dict[str, str], bucket: int, file: DataFile | None, reshuffled: bool
+    ) -> str:
+        if reshuffled:
+            return f"SELECT * FROM {self._staged('old')} WHERE {BUCKET} = {bucket}"
+        if file is None or self.before is None:
+            return self._empty(columns)
+        casts = cast_columns(self.before.columns, columns, "rows")
+        return f"SELECT {casts} FROM read_parquet({quote_text(f'{self.url}/{file.path}')}) AS rows"
+
+    def _write_bucket(
+        self, columns: dict[str, str], bucket: int, old_sql: str, total: int
+    ) -> DataFile:
+        name = f"{DATA_FOLDER}/{bucket:04d}-{secrets.token_hex(8)}.parquet"
+        new_sql = self._empty(columns)
+        if self.rows_path:
+            new_sql = f"SELECT * FROM {self._staged('new')} WHERE {BUCKET} = {bucket}"
+        self.written.append(name)
+        row = self.con.execute(
+            WRITE.format(
+                names=", ".join(quote_name(column) for column in columns),
+                old=old_sql,
+                new=new_sql,
+                bucket=bucket,
+                same_key=self._same_key("old", "changed"),
+                target=quote_text(f"{self.url}/{name}"),
+                row_group_size=ROW_GROUP_SIZE,
+            )
+        ).fetchone()
+        if row is None or row[0] != total:
+            raise RuntimeError(f"{name} got {row} rows, {total} were expected")
+        return DataFile(bucket, name, total)
+
+    def _new_counts(self) -> dict[int, int]:
+        if not self.rows_path:
+            return {}
+        counts = self._rows(f"SELECT {BUCKET}, count(*) FROM {self._staged('new')} GROUP BY ALL")
+        return {bucket: count for bucket, count in counts}
+
+    def _bucket_sql(self, columns: dict[str, str], buckets: int) -> str:
+        # sha256 and not DuckDB's hash(): a later DuckDB must find the same bucket.
+        key_hash = key_hash_sql(self.key, self._key_types(columns))
+        return f"CAST('0x' || substr(CAST({key_hash} AS VARCHAR), 1, 8) AS BIGINT) % {buckets}"
+
+    def _key_types(self, columns: dict[str, str]) -> dict[str, str]:
+        kinds = {name.lower(): kind for name, kind in columns.items()}
+        missing = [name for name in self.key if name.lower() not in kinds]
+        if missing:
+            raise InputError(f"The result rows have no key column `{missing[0]}`.")
+        return {name: kinds[name.lower()] for name in self.key}
+
+    def _same_key(self, left: str, right: str) -> str:
+        return same_key(self.key, left, right)
+
+    def _staged(self, name: str) -> str:
+        return f"read_parquet({quote_text(str(self.work / f'{name}.parquet'))})"
+
+    def _empty(self, columns: dict[str, str]) -> str:
+        return empty_sql(columns)
+
+    def _rows(self, sql: str) -> list[tuple[int, ...]]:
+        return self.con.execute(sql).fetchall()
+
+
+def empty_sql(columns: dict[str, str]) -> str:
+    """Return a SELECT of no rows with ``columns``."""
+    nulls = ", ".join(f"CAST(NULL AS {kind}) AS {quote_name(c)}" for c, kind in columns.items())
+    return f"SELECT {nulls} WHERE false"
+
+
+def rows_sql(con: duckdb.DuckDBPyConnection, url: str, manifest: Manifest) -> str:
+    """Return SQL for a table of all rows of one state, readable through ``con``."""
+    if not manifest.files:
+        return f"({empty_sql(manifest.columns)})"
+    paths = [f"{url}/{file.path}" for file in manifest.files]
+    let_read(con, paths)
+    return f"read_parquet({quote_list(paths)}, union_by_name = true)"

@@ -1,0 +1,161 @@
+"""Collecting what has ended: answers kept and verified, then judged, joined and indexed.
+
+Every step can be done again: the answers are kept byte for byte, and the same answers give the same
+rows. A file counts as collected in the transaction that names its rows and its index.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from sqlalchemy import RowMapping, or_, select, update
+
+from batch_pipeline.batches.api import ApiUnavailable, BatchesApi, NoSuchBatch
+from batch_pipeline.errors import HeldError
+from batch_pipeline.results.download import Incomplete, answers_of
+from batch_pipeline.results.join import Joined, join_batch, join_rejected, join_reused
+from batch_pipeline.store.layout import index_name, results_name
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import Scope
+from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
+
+COLLECT_LEASE_SECONDS = 3600.0
+NANO = Decimal(10) ** 9
+
+
+@dataclass
+class Collected:
+    """What one collecting pass did."""
+
+    files: list[str] = field(default_factory=list)
+    rows: int = 0
+    statuses: dict[str, int] = field(default_factory=dict)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cost_usd: Decimal = Decimal(0)
+    cost_unknown: int = 0
+    trouble: list[str] = field(default_factory=list)
+
+
+def ready_to_collect(store: Store, scope: Scope) -> Sequence[RowMapping]:
+    """Return the files of a scope that have ended and may be collected now, oldest first."""
+    return store.ledger.rows(
+        select(request_files)
+        .where(
+            request_files.c.pipeline == scope.pipeline,
+            request_files.c.partition == scope.partition,
+            request_files.c.endpoint_id == scope.endpoint.id,
+            request_files.c.state == FileState.ENDED,
+            or_(request_files.c.not_before.is_(None), request_files.c.not_before <= store.clock.now()),
+        )
+        .order_by(request_files.c.number, request_files.c.seq)
+    )
+
+
+def collect(
+    store: Store, api: BatchesApi, scope: Scope, max_attempts: int, tell: Callable[[str], None] = lambda _: None
+) -> Collected:
+    """Collect every file of a scope that has ended.
+
+    Trouble with one file (an incomplete download, an API that does not answer) is reported and
+    leaves the others alone.
+
+    Args:
+        store: where the files and the ledger are.
+        api: the endpoint of ``scope``.
+        scope: whose files.
+        max_attempts: how often a record is asked at most.
+        tell: gets a line per file.
+
+    Raises:
+        HeldError: the key is refused.
+    """
+    report = Collected()
+    for file in ready_to_collect(store, scope):
+        with store.ledger.lease(f"collect/{file['id']}", COLLECT_LEASE_SECONDS) as mine:
+            if not mine:
+                continue
+            try:
+                joined = _collect_one(store, api, file, max_attempts)
+            except (Incomplete, ApiUnavailable, NoSuchBatch) as error:
+                report.trouble.append(f"{file['id']}: {error}")
+                continue
+            except HeldError:
+                if report.files:
+                    tell("the API refuses the key; what was collected so far counts")
+                raise
+            if joined is not None:
+                _add(report, file, joined)
+                shown = ", ".join(f"{count:,} {status}" for status, count in joined.statuses.items())
+                tell(f"collected {file['id']}: {shown or 'nothing to add'}")
+    return report
+
+
+def _collect_one(store: Store, api: BatchesApi, file: RowMapping, max_attempts: int) -> Joined | None:
+    """Collect one file; None when another process did so first, or there is nothing to add."""
+    submission = store.ledger.rows(select(submissions).where(submissions.c.id == file["submission_id"]))[0]
+    with store.files.scratch() as folder:
+        match file["kind"]:
+            case FileKind.REJECTED:
+                joined = join_rejected(store, file, submission, folder)
+            case FileKind.REUSED:
+                joined = join_reused(store, submission, folder)
+            case _:
+                answers = answers_of(store, api, file)
+                joined = join_batch(store, file, submission, answers.name, answers.damage, max_attempts, folder)
+                if answers.damage:
+                    joined.counts.cost_unknown += joined.statuses.get("missing", 0)
+        part = f"{file['seq']:05d}-{file['batch_id'] or file['kind']}"
+        values: dict = {"statuses": {}, "tokens": {}, "cost_nanousd": 0, "cost_unknown": 0, "retryable": 0}
+        if joined is not None:
+            where = (file["pipeline"], file["submission_id"], part)
+            values = {
+                "results_path": store.files.put(joined.rows_path, results_name(*where)),
+                "index_path": store.files.put(joined.index_path, index_name(*where)),
+                "statuses": joined.statuses,
+                "tokens": {
+                    "input": joined.counts.input_tokens,
+                    "output": joined.counts.output_tokens,
+                    "cache_read": joined.counts.cache_read_tokens,
+                    "cache_write": joined.counts.cache_write_tokens,
+                },
+                "cost_nanousd": int((joined.counts.cost * NANO).to_integral_value()),
+                "cost_unknown": joined.counts.cost_unknown,
+                "retryable": joined.retryable,
+            }
+        with store.ledger.write() as tx:
+            note = f"{joined.rows if joined else 0:,} rows"
+            moved = store.ledger.move(
+                tx,
+                file["id"],
+                FileState.ENDED,
+                FileState.COLLECTED,
+                note,
+                collected_at=store.clock.now(),
+                not_before=None,
+                **values,
+            )
+            if moved and values["retryable"]:
+                tx.execute(
+                    update(submissions)
+                    .where(submissions.c.id == file["submission_id"])
+                    .values(retryable=submissions.c.retryable + values["retryable"])
+                )
+    return joined if moved else None
+
+
+def _add(report: Collected, file: RowMapping, joined: Joined) -> None:
+    report.files.append(file["id"])
+    report.rows += joined.rows
+    for status, count in joined.statuses.items():
+        report.statuses[status] = report.statuses.get(status, 0) + count
+    report.input_tokens += joined.counts.input_tokens
+    report.output_tokens += joined.counts.output_tokens
+    report.cache_read_tokens += joined.counts.cache_read_tokens
+    report.cache_write_tokens += joined.counts.cache_write_tokens
+    report.cost_usd += joined.counts.cost
+    report.cost_unknown += joined.counts.cost_unknown
+    if joined.foreign:
+        report.trouble.append(f"{file['id']}: {joined.foreign:,} answers belong to no request of it and were ignored")

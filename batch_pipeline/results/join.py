@@ -1,0 +1,219 @@
+"""Joining answers to the records they were asked about, by DuckDB, one file at a time."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+from sqlalchemy import RowMapping, select
+
+from batch_pipeline.records.connections import memory_connection, quote_list, quote_name, quote_text
+from batch_pipeline.requests.schema import OutputSchema
+from batch_pipeline.results import sql
+from batch_pipeline.results.judge import JUDGED_SCHEMA, Counts, judge_file
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.tables import FileKind, FileState, request_files
+
+HELPERS = ("_row", "_kind", "_reason", "_key_hash", "_content_hash", "_custom_id", "_attempt")
+FINAL = ("answered", "refused", "rejected")
+MEMORY = "256MB"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an answer must look like, as it was when it was asked (the code may have changed since)."""
+
+    output: OutputSchema | None
+    prefix: str
+
+    @classmethod
+    def stored(cls, value: dict[str, Any]) -> "Question":
+        """Read a question from the ledger."""
+        return cls(OutputSchema.from_(value["output"]), value["prefix"])
+
+    def to_store(self) -> dict[str, Any]:
+        """Return what the ledger keeps of a question."""
+        return {"output": None if self.output is None else self.output.declared, "prefix": self.prefix}
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """The output's columns and their DuckDB types."""
+        fields = [("answer", "VARCHAR")] if self.output is None else self.output.columns
+        return [(f"{self.prefix}{name}", kind) for name, kind in fields]
+
+    def parsed(self) -> str:
+        """Return SQL for the typed fields of a judged answer; NULL unless it was answered."""
+        typed = (
+            "struct_pack(answer := answer)"
+            if self.output is None
+            else f"json_transform(answer, {quote_text(self.output.structure)})"
+        )
+        return f"case when status = 'answered' then {typed} end"
+
+    def select_list(self) -> str:
+        """Return SQL that makes the output's columns of those fields."""
+        names = ["answer"] if self.output is None else [name for name, _ in self.output.columns]
+        return ", ".join(f"judged.fields.{quote_name(name)} as {quote_name(self.prefix + name)}" for name in names)
+
+    def null_list(self) -> str:
+        """Return SQL for the output's columns of a record that has no answer."""
+        return ", ".join(f"null::{kind} as {quote_name(name)}" for name, kind in self.columns)
+
+
+@dataclass
+class Joined:
+    """Rows that were joined: local files, and what they came to."""
+
+    rows_path: str
+    index_path: str
+    rows: int
+    statuses: dict[str, int]
+    retryable: int
+    counts: Counts = field(default_factory=Counts)
+    foreign: int = 0  # answers whose custom_id is not in the request file
+
+
+def join_batch(
+    store: Store,
+    file: RowMapping,
+    submission: RowMapping,
+    answers: str | None,
+    damage: str | None,
+    max_attempts: int,
+    folder: str,
+) -> Joined:
+    """Judge a batch's kept answers and join them to the records of its request file.
+
+    Args:
+        store: where the files are.
+        file: the ledger's row of the request file.
+        submission: the ledger's row of its submission.
+        answers: the name of the kept answers; None when they are lost.
+        damage: what is wrong with them, for the rows that have none.
+        max_attempts: how often a record is asked at most.
+        folder: gets the files.
+    """
+    question = Question.stored(submission["question"])
+    counts = Counts()
+    with ExitStack() as stack:
+        connection = stack.enter_context(memory_connection(MEMORY))
+        records = stack.enter_context(store.files.local(submission["records_path"]))
+        _rejected_table(stack, store, connection, submission)
+        judged = f"{folder}/judged.parquet"
+        with pq.ParquetWriter(judged, JUDGED_SCHEMA, compression="zstd") as writer:
+            if answers is not None:
+                path = stack.enter_context(store.files.local(answers))
+                priced_at = file["ended_at"] or submission["created_at"]
+                for batch in judge_file(path, question.output, priced_at=priced_at, counts=counts):
+                    writer.write_batch(batch)
+        connection.execute(
+            "create temp view judged as " + sql.JUDGED.format(parsed=question.parsed(), path=quote_list([judged]))
+        )
+        connection.execute(
+            "create temp view asked as "
+            + sql.ASKED.format(
+                records=quote_list([records]), first_row=int(file["first_row"]), last_row=int(file["last_row"])
+            )
+        )
+        foreign = connection.execute(
+            "select count(*) from judged where custom_id not in (select _custom_id from asked)"
+        ).fetchone()
+        query = sql.JOINED.format(
+            source=_source_list(connection, "asked"),
+            output=question.select_list(),
+            # A second batch of the same file is there for what it answered, not for what it lacks.
+            join="inner" if file["kind"] == FileKind.LATE else "left",
+        )
+        parameters = {
+            "missing": damage or "The API returned no result for this request.",
+            "batch_id": file["batch_id"],
+            "answered_at": file["ended_at"],
+        }
+        joined = _write(connection, query, parameters, submission["version"], max_attempts, folder)
+    joined.counts = counts
+    joined.foreign = foreign[0] if foreign else 0
+    return joined
+
+
+def join_rejected(store: Store, file: RowMapping, submission: RowMapping, folder: str) -> Joined:
+    """Make the rows of records that could not be asked."""
+    question = Question.stored(submission["question"])
+    with ExitStack() as stack:
+        connection = stack.enter_context(memory_connection(MEMORY))
+        records = stack.enter_context(store.files.local(submission["records_path"]))
+        rejected = stack.enter_context(store.files.local(file["path"]))
+        connection.execute(f"create temp view rejected as select * from read_parquet({quote_list([rejected])})")
+        query = sql.REJECTED.format(source=_source_list(connection, records), output=question.null_list())
+        parameters = {"records": records, "answered_at": submission["created_at"]}
+        return _write(connection, query, parameters, submission["version"], 0, folder)
+
+
+def join_reused(store: Store, submission: RowMapping, folder: str) -> Joined | None:
+    """Make the rows of records whose answer is known from earlier; None when only keys are deleted."""
+    if not submission["records_path"] or not submission["counts"].get("reused"):
+        return None
+    question = Question.stored(submission["question"])
+    with memory_connection(MEMORY) as connection, store.files.local(submission["records_path"]) as records:
+        store.files.register(connection)
+        results = [store.files.url(name) for name in results_files(store, submission["pipeline"])]
+        there = {row[0].lower() for row in connection.execute(
+            f"describe select * from read_parquet({quote_list(results)}, union_by_name = true)").fetchall()}  # fmt: skip
+        output = ", ".join(
+            f"try_cast(earlier.{quote_name(name)} as {kind}) as {quote_name(name)}"
+            if name.lower() in there else f"null::{kind} as {quote_name(name)}"
+            for name, kind in question.columns
+        )  # fmt: skip
+        carried = ", ".join(f"earlier.{name} as {name}" for name, _ in sql.RESERVED[2:9])
+        query = sql.REUSED.format(
+            source=_source_list(connection, records), output=output, carried=carried, results=quote_list(results)
+        )
+        return _write(connection, query, {"records": records}, submission["version"], 0, folder)
+
+
+def results_files(store: Store, pipeline: str) -> list[str]:
+    """Return the names of all joined rows of a pipeline."""
+    rows = store.ledger.rows(
+        select(request_files.c.results_path).where(
+            request_files.c.pipeline == pipeline,
+            request_files.c.state == FileState.COLLECTED,
+            request_files.c.results_path.is_not(None),
+        )
+    )
+    return [row["results_path"] for row in rows]
+
+
+def _rejected_table(stack: ExitStack, store: Store, connection, submission: RowMapping) -> None:
+    if submission["rejected_path"]:
+        path = stack.enter_context(store.files.local(submission["rejected_path"]))
+        connection.execute(f"create temp view rejected as select _row from read_parquet({quote_list([path])})")
+    else:
+        connection.execute("create temp table rejected (_row bigint)")
+
+
+def _source_list(connection: duckdb.DuckDBPyConnection, records: str) -> str:
+    """Return the source's columns, as SQL that reads them from ``records``."""
+    relation = records if records == "asked" else f"read_parquet({quote_list([records])})"
+    described = connection.execute(f"describe select * from {relation}").fetchall()
+    return ", ".join(f"records.{quote_name(row[0])}" for row in described if row[0] not in HELPERS)
+
+
+def _write(
+    connection, query: str, parameters: dict[str, Any], version: str, max_attempts: int, folder: str
+) -> Joined:
+    """Write joined rows and their index, in an order that is always the same."""
+    rows_path, index_path = f"{folder}/rows.parquet", f"{folder}/index.parquet"
+    connection.execute(f"create temp table joined as {query}", parameters)
+    connection.execute(
+        f"copy (select * exclude (_key_hash, _content_hash) from joined order by _custom_id) "
+        f"to {quote_text(rows_path)} (format parquet, compression zstd)"
+    )
+    connection.execute(
+        f"copy ({sql.INDEX.replace('$version', quote_text(version))} order by _custom_id) "
+        f"to {quote_text(index_path)} (format parquet, compression zstd)"
+    )
+    statuses = dict(connection.execute("select _status, count(*) from joined group by all order by all").fetchall())
+    retryable = connection.execute(
+        f"select count(*) from joined where _attempt < {int(max_attempts)} and _status not in {FINAL}"
+    ).fetchone()[0]
+    return Joined(rows_path, index_path, sum(statuses.values()), statuses, retryable)

@@ -1,0 +1,307 @@
+"""Judging answers: one line of a batch's results becomes a status, a reason, a cost, an answer."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import orjson
+import pyarrow as pa
+
+from batch_pipeline.requests.compiled import ANSWER_TOOL
+from batch_pipeline.requests.schema import OutputSchema
+from batch_pipeline.results.cost import answer_cost
+
+JUDGED_SCHEMA = pa.schema(
+    [
+        ("custom_id", pa.string()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("model", pa.string()),
+        ("stop_reason", pa.string()),
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+        ("cache_read_tokens", pa.int64()),
+        ("cache_write_tokens", pa.int64()),
+        ("cost", pa.decimal128(38, 15)),
+        ("answer", pa.string()),
+    ]
+)
+"""Columns of judged rows; ``cost`` in USD, ``answer`` as text or as JSON text."""
+
+ROWS_AT_ONCE = 2_000
+BYTES_AT_ONCE = 8_000_000
+"""A batch of judged rows ends at whichever comes first, so that long answers stay bounded."""
+NOT_BILLED = Decimal(0)
+"""Errored, expired and canceled requests are not billed (batch guide, 2026-09-26)."""
+RAW_SHOWN = 500
+"""Characters of an unusable answer that its error shows."""
+
+CUT_SHORT = {
+    "max_tokens": "The answer reached max_tokens; raise it to have it whole.",
+    "model_context_window_exceeded": "The answer reached the end of the model's context window.",
+}
+NEVER_ACCEPTED = ("invalid_request_error", "request_too_large")
+_ABOUT_THE_ACCOUNT = re.compile(r"credit balance|usage limit|spend limit|spending limit", re.I)
+"""The API words these as an invalid request, too, though they say nothing about the record."""
+
+
+class Judged(NamedTuple):
+    """One judged line. ``input_tokens`` is the uncached part, as the API reports it."""
+
+    custom_id: str
+    status: str
+    error: str | None = None
+    model: str | None = None
+    stop_reason: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cost: Decimal | None = None
+    answer: str | None = None
+
+
+@dataclass
+class Counts:
+    """What a results file came to.
+
+    Attributes:
+        lines: all but blank ones.
+        damaged: of these, lines that are no result at all.
+        statuses: rows by status.
+        input_tokens: and the other tokens: sums of what was reported.
+        cost: USD of the rows whose cost is known.
+        cost_unknown: rows that may have been billed and whose cost is not known.
+    """
+
+    lines: int = 0
+    damaged: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cost: Decimal = Decimal(0)
+    cost_unknown: int = 0
+
+    def add(self, judged: Judged) -> None:
+        """Count one row."""
+        self.statuses[judged.status] += 1
+        self.input_tokens += judged.input_tokens or 0
+        self.output_tokens += judged.output_tokens or 0
+        self.cache_read_tokens += judged.cache_read_tokens or 0
+        self.cache_write_tokens += judged.cache_write_tokens or 0
+        if judged.cost is None:
+            self.cost_unknown += 1
+        else:
+            self.cost += judged.cost
+
+
+def judge_line(line: bytes, output: OutputSchema | None, priced_at: datetime) -> Judged | None:
+    """Return what one line of results says, None when it is damaged (no JSON, no custom_id).
+
+    Args:
+        line: as the API wrote it.
+        output: the schema an answer must fit; None for plain text.
+        priced_at: when the batch was processed; it decides the prices.
+    """
+    result = _parsed(line)
+    if not isinstance(result, dict) or not isinstance(result.get("custom_id"), str):
+        return None
+    custom_id = result["custom_id"]
+    body = result.get("result")
+    body = body if isinstance(body, dict) else {}
+    match body.get("type"):
+        case "succeeded" if isinstance(body.get("message"), dict):
+            return _judged_message(custom_id, body["message"], output, priced_at)
+        case "errored":
+            return _judged_error(custom_id, body)
+        case "expired":
+            why = "The batch expired, after 24 hours, before this request was processed."
+            return Judged(custom_id, "expired", why, cost=NOT_BILLED)
+        case "canceled":
+            why = "The batch was canceled before this request was processed."
+            return Judged(custom_id, "canceled", why, cost=NOT_BILLED)
+        case other:
+            return Judged(custom_id, "errored", f"A result of unknown form, type {other!r:.100}.")
+
+
+def _judged_message(
+    custom_id: str, message: dict[str, Any], output: OutputSchema | None, priced_at: datetime
+) -> Judged:
+    reported = message.get("usage")
+    usage = reported if isinstance(reported, dict) else {}
+    model = _text(message.get("model"))
+    stop_reason = _text(message.get("stop_reason"))
+    status, error, answer = _verdict(message, stop_reason, output)
+    return Judged(
+        custom_id,
+        status,
+        error,
+        model,
+        stop_reason,
+        _count(usage.get("input_tokens")),
+        _count(usage.get("output_tokens")),
+        _count(usage.get("cache_read_input_tokens")),
+        _count(usage.get("cache_creation_input_tokens")),
+        answer_cost(model, usage, priced_at),
+        answer,
+    )
+
+
+def _verdict(
+    message: dict[str, Any], stop_reason: str | None, output: OutputSchema | None
+) -> tuple[str, str | None, str | None]:
+    """Return status, error and answer of a message."""
+    if stop_reason == "refusal":
+        details = message.get("stop_details")
+        why = details.get("explanation") if isinstance(details, dict) else None
+        return "refused", f"The model refused to answer{f': {_text(why)}' if why else '.'}", None
+    if stop_reason in CUT_SHORT:
+        return "truncated", CUT_SHORT[stop_reason], None
+    if stop_reason == "pause_turn":
+        paused = "The turn was paused for a server tool, and a batch cannot continue it."
+        return "errored", paused, None
+    blocks = message.get("content")
+    blocks = [b for b in blocks if isinstance(b, dict)] if isinstance(blocks, list) else []
+    texts = [
+        b["text"] for b in blocks if b.get("type") == "text" and isinstance(b.get("text"), str)
+    ]
+    if output is None:
+        if text := "".join(texts):
+            return "answered", None, text
+        return "invalid", f"The answer holds no text{_instead(blocks)}", None
+    for block in blocks:
+        if block.get("type") == "tool_use" and block.get("name") == ANSWER_TOOL:
+            return _fitted(block.get("input"), output)
+    if not texts:
+        return "invalid", f"The answer holds no JSON{_instead(blocks)}", None
+    # Server tools may put a remark before the answer, which is then the last block.
+    for text in dict.fromkeys(["".join(texts), texts[-1]]):
+        parsed = _parsed(text)
+        if parsed is not None:
+            return _fitted(parsed, output)
+    return "invalid", f"The answer is not JSON. It reads: {_shown(''.join(texts))}", None
+
+
+def _instead(blocks: list[dict[str, Any]]) -> str:
+    kinds = ", ".join(dict.fromkeys(str(block.get("type")) for block in blocks))
+    return f", only {kinds}." if kinds else "."
+
+
+def _fitted(answer: Any, output: OutputSchema) -> tuple[str, str | None, str | None]:
+    fitted, error = output.validate(answer)
+    try:
+        text = orjson.dumps(fitted).decode()
+    except TypeError as problem:  # nested deeper than a column could be
+        return "invalid", f"The answer cannot be kept: {problem}.", None
+    if error is None:
+        return "answered", None, text
+    return "invalid", f"{error}. The answer reads: {_shown(text)}", None
+
+
+def _judged_error(custom_id: str, body: dict[str, Any]) -> Judged:
+    outer = body.get("error")
+    outer = outer if isinstance(outer, dict) else {}
+    nested = outer.get("error")
+    inner = nested if isinstance(nested, dict) else outer
+    kind, message = str(inner.get("type")), str(inner.get("message"))
+    final = kind in NEVER_ACCEPTED and not _ABOUT_THE_ACCOUNT.search(message)
+    why = message if final else f"{kind}: {message}"
+    return Judged(custom_id, "rejected" if final else "errored", why, cost=NOT_BILLED)
+
+
+def _parsed(text: bytes | str) -> Any:
+    """Return the JSON value, None when it is none. Half of a surrogate pair becomes U+FFFD."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        # Python's own parser takes lone surrogates, as where an answer was cut inside an emoji.
+        found = json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_number)
+        return _mended(found)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _number(digits: str) -> int | float | None:
+    try:
+        return orjson.loads(digits)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_mended(key): _mended(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_mended(inner) for inner in value]
+    return value
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**63 else None
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= RAW_SHOWN else f"{text[:RAW_SHOWN]}..."
+
+
+def judge_file(
+    path: str,
+    output: OutputSchema | None,
+    *,
+    priced_at: datetime,
+    counts: Counts | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Yield the judged rows of a results file, in the file's order, in memory of bounded size.
+
+    Args:
+        path: a local JSONL file as the API returned it.
+        output: the schema answers must fit; None for plain text.
+        priced_at: when the batch was processed; it decides the prices.
+        counts: is filled while the rows are read.
+
+    Yields:
+        Batches of `JUDGED_SCHEMA`. A damaged line gives no row; ``counts.damaged`` counts it.
+    """
+    counts = Counts() if counts is None else counts
+    rows: list[Judged] = []
+    size = 0
+    with open(path, "rb") as lines:
+        for line in lines:
+            if line.isspace():
+                continue
+            counts.lines += 1
+            judged = judge_line(line, output, priced_at)
+            if judged is None:
+                counts.damaged += 1
+                continue
+            counts.add(judged)
+            rows.append(judged)
+            size += len(line)
+            if len(rows) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
+                yield _batch(rows)
+                rows, size = [], 0
+    if rows:
+        yield _batch(rows)
+
+
+def _batch(rows: list[Judged]) -> pa.RecordBatch:
+    scale = JUDGED_SCHEMA.field("cost").type.scale
+    rounded = (r if r.cost is None else r._replace(cost=round(r.cost, scale)) for r in rows)
+    columns = zip(*rounded, strict=True)
+    arrays = [pa.array(c, f.type) for c, f in zip(columns, JUDGED_SCHEMA, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=JUDGED_SCHEMA)

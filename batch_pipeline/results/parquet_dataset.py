@@ -1,0 +1,184 @@
+"""Results as Parquet files: hash-bucketed files behind one manifest."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import fsspec
+import pyarrow as pa
+
+from batch_pipeline.errors import InputError
+from batch_pipeline.records.connections import memory_connection
+from batch_pipeline.results.bucket_merge import DATA_FOLDER, bucket_merge, rows_sql
+from batch_pipeline.results.manifest import FOLDER, Manifest, ManifestFolder
+from batch_pipeline.results.merging import Merged, check_key_is_there
+from batch_pipeline.settings import project_path
+
+log = logging.getLogger(__name__)
+
+MAX_LOST_RACES = 100
+"""How often a merge starts again because another writer was faster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParquetDataset:
+    """A folder of Parquet files with one row per record.
+
+    ``_manifests/<number>.json`` with the highest number says which files under ``data/`` are the
+    dataset's rows. To read it without this package, ask for the files first::
+
+        files = ParquetDataset(path="out/invoices").files()
+        pandas.read_parquet(files)                        # or
+        duckdb.sql("select * from read_parquet($files)", params={"files": files})
+
+    Attributes:
+        path: a folder, or an object-store URL (s3://..., gs://..., any fsspec protocol).
+        rows_per_bucket: how many rows a file should hold; more rows make more files.
+        grace_seconds: how long files that are no longer in use stay, for readers that have
+            already asked for the list. A merge must take less.
+    """
+
+    path: str
+    rows_per_bucket: int = 100_000
+    grace_seconds: float = 6 * 3600
+
+    def describe(self) -> str:
+        """Return which folder, for messages and metadata."""
+        return f"Parquet dataset {self._url}"
+
+    def check(self) -> None:
+        """Check that results may be written here; to be called before any money is spent.
+
+        Raises:
+            InputError: the folder holds something else.
+        """
+        filesystem, root = self._filesystem()
+        if ManifestFolder(filesystem, root).names() or not filesystem.exists(root):
+            return
+        ours = (DATA_FOLDER, FOLDER)
+        others = [
+            name
+            for name in map(_last_part, filesystem.ls(root, detail=False))
+            if name not in ours
+        ]
+        if others:
+            raise InputError(
+                f"The destination {self._url} holds files that batch_pipeline did not write"
+                f" ({', '.join(sorted(others)[:3])}). Nothing in it was changed."
+                f" Name an empty or new folder."
+            )
+
+    def exists(self) -> bool:
+        """Return whether anything was ever merged."""
+        return self._manifest() is not None
+
+    def columns(self) -> dict[str, str]:
+        """Return the columns, name to DuckDB type, in order; empty when nothing was merged."""
+        manifest = self._manifest()
+        return manifest.columns if manifest else {}
+
+    def row_count(self) -> int:
+        """Return how many rows there are."""
+        manifest = self._manifest()
+        return manifest.rows if manifest else 0
+
+    def files(self) -> list[str]:
+        """Return the paths (or URLs) of the Parquet files that are the dataset's rows now."""
+        manifest = self._manifest()
+        return [f"{self._url}/{file.path}" for file in manifest.files] if manifest else []
+
+    def sample(self, n: int) -> pa.Table:
+        """Return any ``n`` rows."""
+        with memory_connection() as con:
+            return con.sql(
+                f"SELECT * FROM {self.relation(con)} LIMIT {int(n)}"
+            ).to_arrow_table()
+
+    def relation(self, con: duckdb.DuckDBPyConnection) -> str:
+        """Return SQL that reads all rows through ``con``, as in ``SELECT * FROM <it>``."""
+        manifest = self._manifest()
+        if manifest is None:
+            raise InputError(f"There are no results yet at {self._url}.")
+        return rows_sql(con, self._url, manifest)
+
+    def merge(self, rows_path: str | None, key: Sequence[str], deleted_path: str | None) -> Merged:
+        """Put rows into the dataset and take rows out, in one step.
+
+        The step is the creation of the next manifest. A crash before it leaves the old rows; a
+        writer that finds the number taken starts again from the other writer's rows.
+
+        Args:
+            rows_path: a local Parquet file of result rows, unique by key; each replaces the row of
+                its key. Columns the dataset lacks are added, types are widened where needed.
+            key: the key columns.
+            deleted_path: a local Parquet file with the key columns of rows to remove.
+
+        Raises:
+            InputError: the folder holds something else, or was filled under another key.
+        """
+        self.check()
+        filesystem, root = self._filesystem()
+        folder = ManifestFolder(filesystem, root)
+        for _ in range(MAX_LOST_RACES):
+            before = folder.latest()
+            if before is None and rows_path is None:
+                return Merged(0, 0, 0, 0)
+            if before is not None:
+                check_key_is_there(key, before.columns, self.describe())
+            if "://" not in self._url:
+                Path(self._url, DATA_FOLDER).mkdir(parents=True, exist_ok=True)
+            with bucket_merge(self._url, before, rows_path, key, deleted_path) as merge:
+                merge.write(self.rows_per_bucket)
+            if folder.publish(merge.after):
+                self._sweep(folder)
+                return merge.merged
+            for name in merge.written:
+                filesystem.rm_file(f"{root}/{name}")
+        raise InputError(
+            f"Other writers kept changing {self._url}: {MAX_LOST_RACES} merges in a row came too"
+            f" late. Let fewer pipelines write there at the same time."
+        )
+
+    def _sweep(self, folder: ManifestFolder) -> None:
+        """Delete manifests, and files that no manifest names, that are older than the grace."""
+        filesystem = folder.filesystem
+        oldest = datetime.now(UTC) - timedelta(seconds=self.grace_seconds)
+
+        def is_old(name: str) -> bool:
+            return filesystem.modified(name) < oldest
+
+        try:
+            *earlier, _ = names = folder.names()
+            dropped = {name for name in earlier if is_old(name)}
+            named = {
+                file.path for name in names if name not in dropped for file in folder.read(name).files
+            }
+            data = filesystem.ls(f"{folder.root}/{DATA_FOLDER}", detail=False)
+            unnamed = [
+                str(name)
+                for name in data
+                if f"{DATA_FOLDER}/{_last_part(name)}" not in named and is_old(name)
+            ]
+            for name in (*unnamed, *dropped):
+                filesystem.rm_file(name)
+        except OSError as error:
+            # The merge itself is done; the next one tries again.
+            log.warning("Old files of %s could not be deleted: %s", self._url, error)
+
+    def _manifest(self) -> Manifest | None:
+        return ManifestFolder(*self._filesystem()).latest()
+
+    def _filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        filesystem, root = fsspec.url_to_fs(self._url)
+        return filesystem, root.rstrip("/")
+
+    @property
+    def _url(self) -> str:
+        return project_path(self.path).rstrip("/")
+
+
+def _last_part(path: object) -> str:
+    return str(path).rstrip("/").rsplit("/", 1)[-1]

@@ -1,0 +1,174 @@
+"""Publishing collected rows into the results table: the latest row per key ever selected.
+
+Which row is a key's latest is read from the index files of all submissions, so an old batch that is
+collected late never overwrites a newer answer, and publishing twice changes nothing.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+from sqlalchemy import RowMapping, select, update
+
+from batch_pipeline.records.connections import memory_connection, quote_list, quote_name, quote_text
+from batch_pipeline.results import sql
+from batch_pipeline.results.duckdb_table import DuckDBTable
+from batch_pipeline.results.join import MEMORY, results_files
+from batch_pipeline.results.parquet_dataset import ParquetDataset
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import index_files
+from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
+
+PUBLISH_LEASE_SECONDS = 3600.0
+
+
+@dataclass
+class Published:
+    """What publishing changed in the table."""
+
+    files: int = 0
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    superseded: int = 0  # rows that a newer submission had overtaken already
+    busy: bool = False  # another process was publishing; it or a later run does the rest
+
+
+def unpublished(store: Store, pipeline: str) -> Sequence[RowMapping]:
+    """Return the collected files of a pipeline whose rows are not in the table yet."""
+    return store.ledger.rows(
+        select(request_files)
+        .where(
+            request_files.c.pipeline == pipeline,
+            request_files.c.state == FileState.COLLECTED,
+            request_files.c.published_at.is_(None),
+        )
+        .order_by(request_files.c.number, request_files.c.seq)
+    )
+
+
+def publish(store: Store, pipeline: str, destination: DuckDBTable | ParquetDataset, key: Sequence[str]) -> Published:
+    """Bring the table up to date with everything that is collected.
+
+    Args:
+        store: where the files and the ledger are.
+        pipeline: whose rows; all its partitions share the table.
+        destination: the table.
+        key: the key's columns.
+
+    Raises:
+        InputError: the destination cannot take the rows; they stay in the store and are published later.
+    """
+    report = Published()
+    with store.ledger.lease(f"publish/{pipeline}", PUBLISH_LEASE_SECONDS) as mine:
+        if not mine:
+            report.busy = True
+            return report
+        files = unpublished(store, pipeline)
+        if not files:
+            return report
+        with store.files.scratch() as folder:
+            _merge(store, pipeline, destination, key, files, folder, report)
+        with store.ledger.write() as tx:
+            tx.execute(
+                update(request_files)
+                .where(request_files.c.id.in_([file["id"] for file in files]))
+                .values(published_at=store.clock.now())
+            )
+        report.files = len(files)
+    return report
+
+
+def _merge(
+    store: Store,
+    pipeline: str,
+    destination: DuckDBTable | ParquetDataset,
+    key: Sequence[str],
+    files: Sequence[RowMapping],
+    folder: str,
+    report: Published,
+) -> None:
+    results = {file["index_path"]: file["results_path"] for file in files if file["index_path"]}
+    fresh = [*results, *_tombstones(store, files)]
+    if not fresh:
+        return
+    with ExitStack() as stack:
+        connection = stack.enter_context(memory_connection(MEMORY))
+        store.files.register(connection)
+        _winners(store, connection, pipeline, fresh)
+        rows_path = deleted_path = None
+        if results:
+            rows_path = f"{folder}/rows.parquet"
+            report.superseded = _rows(store, connection, results, rows_path)
+        gone = connection.execute("select count(*) from winners where status = 'deleted'").fetchone()
+        if gone and gone[0]:
+            deleted_path = _deleted(store, connection, pipeline, key, f"{folder}/deleted.parquet")
+    if rows_path is None and deleted_path is None:
+        return
+    merged = destination.merge(rows_path, key, deleted_path)
+    report.inserted, report.updated, report.deleted = merged.inserted, merged.updated, merged.deleted
+
+
+def _tombstones(store: Store, files: Sequence[RowMapping]) -> list[str]:
+    """Return the selections that declared keys deleted."""
+    ids = [file["submission_id"] for file in files if file["kind"] == FileKind.REUSED]
+    rows = store.ledger.rows(select(submissions.c.index_path, submissions.c.counts).where(submissions.c.id.in_(ids)))
+    return [row["index_path"] for row in rows if row["counts"].get("deleted")]
+
+
+def _winners(store: Store, connection: duckdb.DuckDBPyConnection, pipeline: str, fresh: Sequence[str]) -> None:
+    """Make the table ``winners``: for each key of the fresh files, where its latest row is."""
+    index = index_files(store.ledger, pipeline)
+    files = pa.table(
+        {
+            "name": [row.name for row in index],
+            "path": [store.files.url(row.name) for row in index],
+            "number": pa.array([row.number for row in index], pa.int64()),
+        }
+    )
+    connection.register("files", files)
+    query = sql.WINNERS.format(
+        fresh=quote_list(store.files.url(name) for name in fresh),
+        index=quote_list(store.files.url(row.name) for row in index),
+    )
+    connection.execute(f"create temp table winners as {query}")
+
+
+def _rows(
+    store: Store, connection: duckdb.DuckDBPyConnection, results: dict[str, str], rows_path: str
+) -> int:
+    """Write the rows of the files to publish that are the latest of their key; return how many are not."""
+    urls = {store.files.url(path): store.files.url(index) for index, path in results.items()}
+    connection.register(
+        "pairs",
+        pa.table({"rows_url": list(urls), "name": list(results)}),
+    )
+    connection.execute(
+        "create temp table latest as select w.custom_id, p.rows_url from winners w join pairs p on p.name = w.name"
+    )
+    connection.execute(
+        f"copy (select r.* exclude (rows_url) from read_parquet({quote_list(urls)}, union_by_name = true, "
+        f"filename = 'rows_url') r semi join latest l on l.custom_id = r._custom_id and l.rows_url = r.rows_url) "
+        f"to {quote_text(rows_path)} (format parquet, compression zstd)"
+    )
+    total = connection.execute(f"select count(*) from read_parquet({quote_list(urls)})").fetchone()
+    kept = connection.execute(f"select count(*) from read_parquet({quote_list([rows_path])})").fetchone()
+    return (total[0] if total else 0) - (kept[0] if kept else 0)
+
+
+def _deleted(
+    store: Store, connection: duckdb.DuckDBPyConnection, pipeline: str, key: Sequence[str], path: str
+) -> str | None:
+    """Write the keys that are gone, as the earlier rows of the same key have them; None without such rows."""
+    earlier = [store.files.url(name) for name in results_files(store, pipeline)]
+    if not earlier:
+        return None
+    columns = ", ".join(quote_name(name) for name in key)
+    connection.execute(
+        f"copy (select distinct {columns} from read_parquet({quote_list(earlier)}, union_by_name = true) "
+        f"where _custom_id in (select custom_id from winners where status = 'deleted')) "
+        f"to {quote_text(path)} (format parquet)"
+    )
+    return path

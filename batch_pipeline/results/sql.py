@@ -1,0 +1,106 @@
+"""The SQL that joins answers to records. Each text says what it returns."""
+
+# What the results table has besides the source's and the output's columns, in order.
+RESERVED = (
+    ("_status", "VARCHAR"),
+    ("_error", "VARCHAR"),
+    ("_model", "VARCHAR"),
+    ("_stop_reason", "VARCHAR"),
+    ("_input_tokens", "BIGINT"),
+    ("_output_tokens", "BIGINT"),
+    ("_cache_read_tokens", "BIGINT"),
+    ("_cache_write_tokens", "BIGINT"),
+    ("_cost_usd", "DOUBLE"),
+    ("_custom_id", "VARCHAR"),
+    ("_batch_id", "VARCHAR"),
+    ("_attempt", "INTEGER"),
+    ("_answered_at", "TIMESTAMPTZ"),
+)
+
+# One row per record of a request file: its columns as they were, the answer's fields if it was
+# answered, and how it went. A record without an answer line is `missing`.
+JOINED = """
+select {source}, {output},
+       coalesce(judged.status, 'missing') as _status,
+       case when judged.custom_id is null then $missing else judged.error end as _error,
+       judged.model as _model,
+       judged.stop_reason as _stop_reason,
+       judged.input_tokens as _input_tokens,
+       judged.output_tokens as _output_tokens,
+       judged.cache_read_tokens as _cache_read_tokens,
+       judged.cache_write_tokens as _cache_write_tokens,
+       cast(judged.cost as double) as _cost_usd,
+       records._custom_id as _custom_id,
+       cast($batch_id as varchar) as _batch_id,
+       records._attempt as _attempt,
+       cast($answered_at as timestamptz) as _answered_at,
+       records._key_hash as _key_hash,
+       records._content_hash as _content_hash
+from asked as records {join} join judged on judged.custom_id = records._custom_id
+"""
+
+# The records that a request file asked: its range of rows without those that could not be asked.
+ASKED = """
+select * from read_parquet({records}) as r
+where _kind = 'ask' and _row between {first_row} and {last_row}
+  and not exists (from rejected where rejected._row = r._row)
+"""
+
+# One row per answered request: the verdict on it, and its fields with their types. Of two answers to
+# one request the first counts.
+JUDGED = """
+select *, {parsed} as fields from read_parquet({path})
+qualify row_number() over (partition by custom_id) = 1
+"""
+
+# One row per record that could not be asked, with the reason.
+REJECTED = """
+select {source}, {output},
+       'rejected' as _status, rejected.reason as _error,
+       null::varchar as _model, null::varchar as _stop_reason,
+       null::bigint as _input_tokens, null::bigint as _output_tokens,
+       null::bigint as _cache_read_tokens, null::bigint as _cache_write_tokens,
+       null::double as _cost_usd, records._custom_id as _custom_id, null::varchar as _batch_id,
+       records._attempt as _attempt, cast($answered_at as timestamptz) as _answered_at,
+       records._key_hash as _key_hash, records._content_hash as _content_hash
+from read_parquet($records) as records join rejected on rejected._row = records._row
+"""
+
+# One row per record whose answer is known from an earlier submission: its columns as they are
+# now, and that answer with all that belongs to it.
+REUSED = """
+with wanted as (select * from read_parquet($records) where _kind = 'reuse'),
+     earlier as (
+       select * from read_parquet({results}, union_by_name = true)
+       where _custom_id in (select _custom_id from wanted)
+       qualify row_number() over (partition by _custom_id order by _status = 'answered' desc, _answered_at) = 1)
+select {source}, {output},
+       coalesce(earlier._status, 'missing') as _status,
+       case when earlier._custom_id is null
+            then 'The earlier answer is not in the store any more.' else earlier._error end as _error,
+       {carried},
+       records._custom_id as _custom_id, earlier._batch_id as _batch_id, records._attempt as _attempt,
+       earlier._answered_at as _answered_at,
+       records._key_hash as _key_hash, records._content_hash as _content_hash
+from wanted as records left join earlier on earlier._custom_id = records._custom_id
+"""
+
+# The index rows of joined rows: all that a later selection reads of them.
+INDEX = """
+select _key_hash as key_hash, _content_hash as content_hash, $version as version,
+       _custom_id as custom_id, _attempt as attempt, _status as status
+from joined
+"""
+
+# Per key of the files to publish, which index file holds its latest row: over all the index files
+# of the pipeline, the highest submission, then attempt, then an answer before no answer.
+WINNERS = """
+with fresh as (select distinct key_hash from read_parquet({fresh})),
+     ranked as (
+       select i.key_hash, i.custom_id, i.status, files.name,
+              (files.number << 20) + i.attempt * 4 + (i.status = 'answered')::int as rank
+       from read_parquet({index}, filename = 'path') as i join files on files.path = i.path
+       where i.status <> 'pending' and i.key_hash in (select key_hash from fresh))
+select key_hash, arg_max(custom_id, rank) as custom_id, arg_max(status, rank) as status, arg_max(name, rank) as name
+from ranked group by key_hash
+"""
