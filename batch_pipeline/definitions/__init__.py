@@ -1,0 +1,1 @@
+"""Dagster's face of a pipeline. The stages themselves never import Dagster."""

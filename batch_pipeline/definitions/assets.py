@@ -1,0 +1,295 @@
+"""The four assets of a pipeline. Each reads the ledger and does what is left to do; none waits."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any
+
+import dagster as dg
+
+from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.poll import poll
+from batch_pipeline.batches.reconcile import reconcile
+from batch_pipeline.batches.send import send
+from batch_pipeline.definitions import metadata
+from batch_pipeline.definitions.partition import filter_of, partitions_of
+from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
+from batch_pipeline.errors import BatchPipelineError
+from batch_pipeline.pipeline import BatchPipeline
+from batch_pipeline.records.choose import choose
+from batch_pipeline.records.selection import Ask
+from batch_pipeline.records.sources import DuckDBSource
+from batch_pipeline.requests.compiled import CompiledTemplate
+from batch_pipeline.requests.prepare import prepare
+from batch_pipeline.results.account import Account, account
+from batch_pipeline.results.collect import collect
+from batch_pipeline.results.duckdb_table import DuckDBTable
+from batch_pipeline.results.parquet_dataset import ParquetDataset
+from batch_pipeline.results.join import Question
+from batch_pipeline.results.publish import publish
+from batch_pipeline.store.layout import table_name
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import Scope, know_endpoint
+
+CHECK = "every_record_accounted_for"
+SAMPLE_ROWS = 10
+
+
+class AskConfig(dg.Config):
+    """What one submit run asks for."""
+
+    limit: int | None = None
+    where: str | None = None
+    force: bool = False
+    retries_only: bool = False
+
+
+def build_assets(pipeline: BatchPipeline) -> list[dg.AssetsDefinition]:
+    """Return the assets of a pipeline, in the order in which data flows."""
+    return [_records(pipeline), _requests(pipeline), _batches(pipeline), _results(pipeline)]
+
+
+def compile_question(pipeline: BatchPipeline, columns: Mapping[str, str]) -> CompiledTemplate:
+    """Bind a pipeline's question to the columns of its source."""
+    return pipeline.request.compile(columns, pipeline.output_prefix)
+
+
+def destination_of(pipeline: BatchPipeline, store: Store) -> DuckDBTable | ParquetDataset:
+    """Return the results table: the pipeline's own, or Parquet under the store."""
+    return pipeline.destination or ParquetDataset(path=store.files.url(table_name(pipeline.name)))
+
+
+@contextmanager
+def speaking() -> Iterator[None]:
+    """Show an error of ours as what it says, without a retry that would not help."""
+    try:
+        yield
+    except BatchPipelineError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+@contextmanager
+def _stage(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> Iterator[tuple[Store, ClaudeBatches, BatchesApi, list[Scope]]]:
+    """Give a step its store, its endpoint and the scopes it works on."""
+    claude: ClaudeBatches = getattr(context.resources, pipeline.claude_key)
+    resource: BatchStore = getattr(context.resources, pipeline.store_key)
+    with speaking():
+        store = resource.open()
+        with closing(claude.api()) as api:
+            endpoint = api.identify()
+            know_endpoint(store.ledger, endpoint)
+            yield store, claude, api, [Scope(pipeline.name, part, endpoint) for part in partitions_of(context)]
+
+
+def _spec(pipeline: BatchPipeline, stage: str, description: str, deps: list[dg.AssetKey], kinds: set[str]) -> dg.AssetSpec:
+    spec = dg.AssetSpec(
+        pipeline.asset_key(stage),
+        deps=deps,
+        description=description,
+        group_name=pipeline.group_name or pipeline.name,
+        tags=dict(pipeline.tags),
+        kinds=kinds,
+        partitions_def=pipeline.partitions,
+    )
+    return pipeline.asset_spec(spec) if pipeline.asset_spec else spec
+
+
+def _define(pipeline: BatchPipeline, stage: str, spec: dg.AssetSpec, compute, **more: Any) -> dg.AssetsDefinition:
+    return dg.multi_asset(
+        name="__".join([*pipeline.prefix, stage]),
+        specs=[spec],
+        required_resource_keys={pipeline.claude_key, pipeline.store_key},
+        **more,
+    )(compute)
+
+
+def _source_kind(pipeline: BatchPipeline) -> str:
+    return "duckdb" if isinstance(pipeline.source, DuckDBSource) else "parquet"
+
+
+def _records(pipeline: BatchPipeline) -> dg.AssetsDefinition:
+    upstream = [dg.AssetKey.from_coercible(key) for key in pipeline.upstream]
+    spec = _spec(
+        pipeline, "records", f"What needs an answer tonight, out of {pipeline.source.describe()}: new, changed and "
+        "retryable records, and nothing else.", upstream, {_source_kind(pipeline)},
+    )  # fmt: skip
+
+    def records(context: dg.AssetExecutionContext, config: AskConfig) -> dg.MaterializeResult:
+        ask = Ask(config.limit, config.where, config.force, config.retries_only)
+        with _stage(context, pipeline) as (store, _claude, _api, scopes):
+            selections = []
+            for scope in scopes:
+                chosen = choose(
+                    store,
+                    scope,
+                    pipeline.source,
+                    lambda columns: compile_question(pipeline, columns),
+                    partition_filter=filter_of(pipeline, scope.partition),
+                    refresh=pipeline.refresh,
+                    max_attempts=pipeline.max_attempts,
+                    on_deleted=pipeline.on_deleted,
+                    ask=ask,
+                )
+                selections.append(chosen.selection)
+                context.log.info(_selection_line(pipeline, scope, chosen.number, chosen.selection))
+        return dg.MaterializeResult(metadata=metadata.of_selection(selections, selections[-1].columns))
+
+    return _define(pipeline, "records", spec, records)
+
+
+def _selection_line(pipeline: BatchPipeline, scope: Scope, number: int, found) -> str:
+    where = f"{pipeline.name} {scope.partition}".strip()
+    if not found.source_rows:
+        return f"{where}: the source has no rows. Nothing to ask."
+    parts = {
+        "new": found.new,
+        "changed": found.changed,
+        "asked anew because the question changed": found.version_changed,
+        "to ask again": found.retried,
+        "forced": found.forced,
+    }
+    known = {
+        "answered earlier and published again at no cost": found.reused,
+        "deleted": found.deleted,
+        "on their way": found.in_flight,
+        "settled": found.settled,
+        "out of attempts": found.exhausted,
+        "left out of this run": found.left_out,
+    }
+    asked = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
+    rest = ", ".join(f"{count:,} {name}" for name, count in known.items() if count)
+    head = f"{found.asked:,} of {found.source_rows:,} records need an answer ({asked})" if found.asked else (
+        f"nothing of {found.source_rows:,} records needs an answer"
+    )  # fmt: skip
+    return f"{where}: {head}; {rest or 'no others'}." + (f" Submission {number}." if number else "")
+
+
+def _requests(pipeline: BatchPipeline) -> dg.AssetsDefinition:
+    spec = _spec(
+        pipeline, "requests", f"What will be asked: one request a record for {pipeline.request.model}, in files cut at "
+        "the API's limits.", [pipeline.asset_key("records")], {"anthropic"},
+    )  # fmt: skip
+
+    def requests(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        with _stage(context, pipeline) as (store, claude, _api, scopes):
+            reports = []
+            for scope in scopes:
+                report = prepare(
+                    store,
+                    scope,
+                    lambda columns: compile_question(pipeline, columns),
+                    claude.limits,
+                    lambda compiled: Question(compiled.output, pipeline.output_prefix).to_store(),
+                    context.log.info,
+                )
+                reports.append(report)
+                usd = "unknown" if report.usd_max is None else f"at most ${report.usd_max:.4f}"
+                context.log.info(
+                    f"{report.requests:,} requests in {report.files:,} files, {report.bytes:,} bytes; "
+                    f"{report.rejected:,} records rejected; estimated cost {usd}"
+                )
+                if report.version_changed:
+                    context.log.warning(
+                        f"{report.version_changed:,} records whose content did not change are asked again because the "
+                        f"question changed (prompt, system, model, output or params); estimated cost {usd}. Set "
+                        'refresh="new", or MessageTemplate(version=...), to keep their answers.'
+                    )
+        return dg.MaterializeResult(metadata=metadata.of_requests(reports))
+
+    return _define(pipeline, "requests", spec, requests)
+
+
+def _batches(pipeline: BatchPipeline) -> dg.AssetsDefinition:
+    spec = _spec(
+        pipeline, "batches", "What was sent and is paid for: each request file once. The status sensor watches the "
+        "batches; nothing waits in a run.", [pipeline.asset_key("requests")], {"anthropic"},
+    )  # fmt: skip
+
+    def batches(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        with _stage(context, pipeline) as (store, claude, api, scopes):
+            reports = []
+            for scope in scopes:
+                for line in reconcile(store, api, scope, claude.policy).lines:
+                    context.log.warning(line)
+                report = send(store, api, scope, claude.policy, context.log.info)
+                reports.append(report)
+                for line in report.trouble:
+                    context.log.warning(line)
+                context.log.info(
+                    f"{len(report.batches)} batches sent with {report.requests:,} requests; "
+                    f"{report.waiting} files wait ({report.reason})"
+                )
+                if report.refused:
+                    raise dg.Failure(
+                        description=report.refused,
+                        metadata=metadata.of_batches(reports),
+                        allow_retries=False,
+                    )
+        return dg.MaterializeResult(metadata=metadata.of_batches(reports))
+
+    return _define(pipeline, "batches", spec, batches)
+
+
+def _results(pipeline: BatchPipeline) -> dg.AssetsDefinition:
+    kind = "duckdb" if isinstance(pipeline.destination, DuckDBTable) else "parquet"
+    where = pipeline.destination.describe() if pipeline.destination else "Parquet under the store"
+    spec = _spec(
+        pipeline, "results", f"One row per record, with an answer or a reason, joined to its columns: {where}.",
+        [pipeline.asset_key("batches")], {kind},
+    )  # fmt: skip
+    check = dg.AssetCheckSpec(
+        CHECK,
+        asset=spec.key,
+        blocking=True,
+        description="Every record of every settled submission has exactly one row in the results.",
+    )
+
+    def results(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        with _stage(context, pipeline) as (store, claude, api, scopes):
+            collected, accounts = [], []
+            poll(store, api, scopes[0].endpoint, claude.policy)
+            for scope in scopes:
+                report = collect(store, api, scope, pipeline.max_attempts, context.log.info)
+                collected.append(report)
+                for line in report.trouble:
+                    context.log.warning(line)
+            destination = destination_of(pipeline, store)
+            published = publish(store, pipeline.name, destination, pipeline.source.keys)
+            accounts = [account(store, scope) for scope in scopes]
+            there = destination.exists()
+            shown = metadata.of_results(
+                collected,
+                published,
+                destination.describe(),
+                list(destination.columns().items()) if there else [],
+                destination.row_count() if there else None,
+                destination.sample(SAMPLE_ROWS) if there else None,
+            )
+        return dg.MaterializeResult(metadata=shown, check_results=[_check_result(accounts)])
+
+    return _define(pipeline, "results", spec, results, check_specs=[check])
+
+
+def _check_result(accounts: list[Account]) -> dg.AssetCheckResult:
+    failures = [line for one in accounts for line in one.failures]
+    pending = sum(one.pending for one in accounts)
+    numbers = {
+        "submissions_compared": sum(one.settled for one in accounts),
+        "records": sum(one.records for one in accounts),
+        "missing": sum(one.missing for one in accounts),
+        "unexpected": sum(one.unexpected for one in accounts),
+        "doubled": sum(one.doubled for one in accounts),
+        "pending": pending,
+    }
+    if failures:
+        description = "; ".join(failures)
+    elif pending:
+        description = f"{pending:,} requests are still on their way; all that came back is accounted for."
+    else:
+        description = "Every record has exactly one row."
+    return dg.AssetCheckResult(
+        check_name=CHECK,
+        passed=not failures,
+        severity=dg.AssetCheckSeverity.ERROR if failures or not pending else dg.AssetCheckSeverity.WARN,
+        description=description,
+        metadata=numbers,
+    )

@@ -1,0 +1,48 @@
+"""From declared pipelines to Dagster definitions."""
+
+import dagster as dg
+
+from batch_pipeline.definitions.assets import build_assets
+from batch_pipeline.definitions.jobs import build_jobs, build_schedule
+from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
+from batch_pipeline.definitions.sensor import build_status_sensor
+from batch_pipeline.errors import InputError
+from batch_pipeline.pipeline import BatchPipeline
+
+DEFAULT_POLL_SECONDS = 60
+
+
+def build_definitions(
+    *pipelines: BatchPipeline, claude: ClaudeBatches | None = None, store: BatchStore | None = None
+) -> dg.Definitions:
+    """Return the assets, jobs, schedules, sensors and checks of any number of pipelines. Does no I/O.
+
+    Args:
+        *pipelines: what to define.
+        claude: the resource for every ``claude_key`` of the pipelines; None when the project
+            defines it elsewhere and merges.
+        store: the same for ``store_key``.
+
+    Raises:
+        InputError: two pipelines have the same name.
+    """
+    names = [pipeline.name for pipeline in pipelines]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"Two pipelines are named {', '.join(twice)}; each needs a name of its own in the store.")
+    resources: dict[str, object] = {}
+    assets, jobs, schedules, sensors = [], [], [], []
+    interval = claude.poll_interval_seconds if claude is not None else DEFAULT_POLL_SECONDS
+    for pipeline in pipelines:
+        assets += build_assets(pipeline)
+        own = build_jobs(pipeline)
+        jobs += own
+        sensors.append(build_status_sensor(pipeline, own, interval))
+        schedule = build_schedule(pipeline, own[0])
+        if schedule is not None:
+            schedules.append(schedule)
+        if claude is not None:
+            resources[pipeline.claude_key] = claude
+        if store is not None:
+            resources[pipeline.store_key] = store
+    return dg.Definitions(assets=assets, jobs=jobs, schedules=schedules, sensors=sensors, resources=resources)

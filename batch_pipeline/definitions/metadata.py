@@ -1,0 +1,126 @@
+"""What the UI shows of a stage: numbers under names that never change, and a few rows to look at."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from batch_pipeline.batches.send import Sent
+from batch_pipeline.records.selection import Selection
+from batch_pipeline.requests.prepare import Prepared
+from batch_pipeline.results.collect import Collected
+from batch_pipeline.results.publish import Published
+
+STATUSES = ("answered", "invalid", "truncated", "refused", "errored", "expired", "canceled", "missing", "rejected")
+SELECTED = (
+    "source_rows", "asked", "new", "changed", "version_changed", "retried", "forced",
+    "reused", "deleted", "in_flight", "settled", "exhausted", "left_out",
+)  # fmt: skip
+SHOWN_CHARACTERS = 200
+
+
+def of_selection(selections: Sequence[Selection], columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Return the metadata of ``records``."""
+    counts: dict[str, Any] = {name: sum(getattr(one, name) for one in selections) for name in SELECTED}
+    counts["selected"] = counts["asked"]
+    counts["dagster/row_count"] = counts["asked"] + counts["reused"]
+    return counts | schema(columns)
+
+
+def of_requests(prepared: Sequence[Prepared]) -> dict[str, Any]:
+    """Return the metadata of ``requests``."""
+    usd = [one.usd_max for one in prepared]
+    metadata: dict[str, Any] = {
+        "requests": sum(one.requests for one in prepared),
+        "bytes": sum(one.bytes for one in prepared),
+        "files": sum(one.files for one in prepared),
+        "rejected": sum(one.rejected for one in prepared),
+        "estimated_input_tokens": sum(one.input_tokens for one in prepared),
+        "output_tokens_at_most": sum(one.output_tokens_max for one in prepared),
+        "dagster/row_count": sum(one.requests for one in prepared),
+    }
+    if None not in usd:
+        metadata["estimated_usd_at_most"] = float(sum(usd, Decimal(0)))
+    else:
+        metadata["estimated_usd"] = "unknown: no batch price is known for this model"
+    samples = [sample for one in prepared for sample in one.samples][:3]
+    if samples:
+        metadata["sample_requests"] = dg.MetadataValue.json(samples)
+    return metadata
+
+
+def of_batches(sent: Sequence[Sent]) -> dict[str, Any]:
+    """Return the metadata of ``batches``."""
+    metadata: dict[str, Any] = {
+        "batches": sum(len(one.batches) for one in sent),
+        "requests": sum(one.requests for one in sent),
+        "bytes": sum(one.bytes for one in sent),
+        "files_waiting": sum(one.waiting for one in sent),
+        "files_in_trouble": sum(len(one.trouble) for one in sent),
+    }
+    ids = [batch for one in sent for batch in one.batches]
+    if ids:
+        metadata["sent"] = dg.MetadataValue.table(
+            [
+                dg.TableRecord({"batch": batch.id, "requests": batch.requests, "created": batch.created_at.isoformat()})
+                for batch in ids[:100]
+            ]
+        )
+    waiting = sorted({one.reason for one in sent if one.waiting and one.reason})
+    if waiting:
+        metadata["waiting_because"] = "; ".join(waiting)
+    return metadata
+
+
+def of_results(
+    collected: Sequence[Collected],
+    published: Published,
+    table: str,
+    columns: Sequence[tuple[str, str]],
+    rows: int | None,
+    sample: pa.Table | None,
+) -> dict[str, Any]:
+    """Return the metadata of ``results``."""
+    metadata: dict[str, Any] = {status: sum(one.statuses.get(status, 0) for one in collected) for status in STATUSES}
+    metadata |= {
+        "rows_collected": sum(one.rows for one in collected),
+        "batches": sum(len(one.files) for one in collected),
+        "input_tokens": sum(one.input_tokens for one in collected),
+        "output_tokens": sum(one.output_tokens for one in collected),
+        "cache_read_tokens": sum(one.cache_read_tokens for one in collected),
+        "cache_write_tokens": sum(one.cache_write_tokens for one in collected),
+        "cost_usd": float(sum((one.cost_usd for one in collected), Decimal(0))),
+        "answers_of_unknown_cost": sum(one.cost_unknown for one in collected),
+        "rows_inserted": published.inserted,
+        "rows_updated": published.updated,
+        "rows_deleted": published.deleted,
+        "rows_superseded": published.superseded,
+        "table": table,
+    }
+    if rows is not None:
+        metadata["dagster/row_count"] = rows
+    if sample is not None and sample.num_rows:
+        metadata["sample"] = dg.MetadataValue.table([_record(row) for row in sample.to_pylist()])
+    return metadata | schema(columns)
+
+
+def schema(columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Return the column schema under Dagster's own key."""
+    if not columns:
+        return {}
+    return {
+        "dagster/column_schema": dg.TableSchema(columns=[dg.TableColumn(name, kind.lower()) for name, kind in columns])
+    }
+
+
+def _record(row: Mapping[str, Any]) -> dg.TableRecord:
+    return dg.TableRecord({name: _cell(value) for name, value in row.items()})
+
+
+def _cell(value: Any) -> str | int | float | bool | None:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = str(value)
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"

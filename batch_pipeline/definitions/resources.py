@@ -1,0 +1,115 @@
+"""The two resources a project defines once: the API's endpoint, and the store."""
+
+import os
+from typing import Literal
+
+import dagster as dg
+from pydantic import Field, PrivateAttr
+
+from batch_pipeline.batches.api import PUBLIC_API, BatchesApi
+from batch_pipeline.batches.policy import SendPolicy
+from batch_pipeline.errors import InputError
+from batch_pipeline.requests.build import Limits
+from batch_pipeline.settings import project_path
+from batch_pipeline.store.clock import Clock
+from batch_pipeline.store.store import Store, open_store
+
+KEY_VARIABLE = "ANTHROPIC_API_KEY"
+URL_VARIABLE = "ANTHROPIC_BASE_URL"
+SENSOR_TIMEOUT_SECONDS = 15.0  # a sensor tick has 60 s for everything (Dagster's gRPC time-out)
+
+
+class ClaudeBatches(dg.ConfigurableResource):
+    """The Message Batches API, and how carefully it is used."""
+
+    api_key: str | None = Field(
+        default=None,
+        repr=False,
+        description="The API key; use dg.EnvVar. None: the environment variable ANTHROPIC_API_KEY.",
+    )
+    base_url: str | None = Field(
+        default=None,
+        description="Where the API is. None: ANTHROPIC_BASE_URL, then the public API.",
+    )
+    max_batch_requests: int = Field(
+        default=10_000, ge=1, le=100_000, description="Requests per batch at most (the API takes 100,000)."
+    )
+    max_batch_bytes: int = Field(
+        default=240_000_000, ge=1_000, le=256_000_000, description="Bytes per batch at most (the API takes 256 MB)."
+    )
+    max_queued_requests: int = Field(
+        default=100_000, ge=1, description="Requests that wait at the endpoint at once, over all its batches."
+    )
+    poll_interval_seconds: int = Field(default=60, ge=1, description="How often the status sensors look.")
+    reconcile_after_seconds: float = Field(
+        default=120.0, ge=0, description="How long the API's batch list may lag behind before it is believed."
+    )
+    timeout_seconds: float = Field(default=600.0, gt=0, description="How long one call may take.")
+    on_unknown: Literal["resend", "hold"] = Field(
+        default="resend", description="What to do when an attempt without reply left no batch in the list."
+    )
+
+    def api(self, *, patient: bool = True) -> BatchesApi:
+        """Return a connection to the endpoint.
+
+        Args:
+            patient: False for a sensor, which has little time.
+
+        Raises:
+            InputError: there is no key.
+        """
+        key = self.api_key or os.environ.get(KEY_VARIABLE)
+        if not key:
+            raise InputError(
+                f"There is no API key: set the environment variable {KEY_VARIABLE} where Dagster runs (the code "
+                'server too: its sensor polls), or ClaudeBatches(api_key=dg.EnvVar("...")). Nothing was sent.'
+            )
+        timeout = self.timeout_seconds if patient else min(self.timeout_seconds, SENSOR_TIMEOUT_SECONDS)
+        return BatchesApi(key, self.url, timeout, patient=patient)
+
+    @property
+    def url(self) -> str:
+        """The base URL in force."""
+        return (self.base_url or os.environ.get(URL_VARIABLE) or PUBLIC_API).rstrip("/")
+
+    @property
+    def policy(self) -> SendPolicy:
+        """What sending goes by."""
+        return SendPolicy(
+            max_queued_requests=self.max_queued_requests,
+            timeout_seconds=self.timeout_seconds,
+            reconcile_after_seconds=self.reconcile_after_seconds,
+            on_unknown=self.on_unknown,
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """How request files are cut. No file is larger than the queue it must fit into."""
+        return Limits(min(self.max_batch_requests, self.max_queued_requests), self.max_batch_bytes)
+
+
+class BatchStore(dg.ConfigurableResource):
+    """Where files and ledger live. Every process that runs a stage must reach the same place."""
+
+    root: str = Field(description="A folder (relative: to the project root) or an object-store URL.")
+    ledger: str | None = Field(
+        default=None,
+        repr=False,
+        description="A SQLAlchemy URL. None: SQLite inside a local root; required when the root is remote.",
+    )
+
+    _clock: Clock | None = PrivateAttr(default=None)
+
+    def open(self) -> Store:
+        """Open the store.
+
+        Raises:
+            StoreError: it cannot be written, or its ledger cannot be used.
+        """
+        return open_store(project_path(self.root), self.ledger, self._clock)
+
+    def with_clock(self, clock: Clock) -> "BatchStore":
+        """Return this store on another clock, for tests that do not wait."""
+        other = BatchStore(root=self.root, ledger=self.ledger)
+        other._clock = clock
+        return other

@@ -1,0 +1,116 @@
+"""What a user declares: one question, asked about every record of a source."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import dagster as dg
+
+from batch_pipeline.errors import InputError
+from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.requests.template import MessageTemplate
+from batch_pipeline.results.duckdb_table import DuckDBTable
+from batch_pipeline.results.parquet_dataset import ParquetDataset
+
+NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]*$")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a pipeline's submit job runs by itself.
+
+    Attributes:
+        cron: a cron string, such as ``0 23 * * *``.
+        timezone: the IANA name of the zone the cron string is in; daylight saving is Dagster's.
+        status: whether it runs from the start, or waits to be switched on in the UI.
+    """
+
+    cron: str
+    timezone: str = "UTC"
+    status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPipeline:
+    """One question asked about every record of a source, by way of Message Batches.
+
+    Attributes:
+        name: names the assets, jobs, schedule and sensor, and the folder in the store.
+        source: where the records are, and which columns are their key.
+        request: what is asked about a record, and what the answer must look like.
+        destination: the table that gets one row per record; None keeps it in the store, as Parquet.
+        schedule: when it runs by itself: a cron string in UTC, or a ``Schedule``.
+        partitions: any partitions definition; each partition is selected, asked and collected by itself.
+        partition_column: the source's column that tells a record's partition.
+        upstream: assets that the source comes from, for lineage.
+        refresh: ``changed`` asks again when a record's content or the question changes, ``new`` asks
+            each key once.
+        on_deleted: what becomes of a row whose key left the source: ``keep`` it, or ``drop`` it.
+        max_attempts: how often a record is asked at most before it keeps its last reason.
+        output_prefix: put before the names of the output's columns.
+        key_prefix, group_name, tags, asset_spec, executor: Dagster's words with Dagster's meaning;
+            ``asset_spec`` is a callable that gets each asset's spec and returns the one to use, and the
+            executor is in process unless another is given.
+        status_sensor: whether the status sensor runs from the start.
+        claude_key, store_key: the resources this pipeline asks for.
+
+    Raises:
+        InputError: a field cannot be what it is.
+    """
+
+    name: str
+    source: DuckDBSource | ParquetSource
+    request: MessageTemplate
+    destination: DuckDBTable | ParquetDataset | None = None
+    schedule: str | Schedule | None = None
+    partitions: dg.PartitionsDefinition | None = None
+    partition_column: str | None = None
+    upstream: Sequence[dg.AssetKey | str | Sequence[str]] = ()
+    refresh: Literal["changed", "new"] = "changed"
+    on_deleted: Literal["keep", "drop"] = "keep"
+    max_attempts: int = 3
+    output_prefix: str = ""
+    key_prefix: str | Sequence[str] = ()
+    group_name: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    asset_spec: Callable[[dg.AssetSpec], dg.AssetSpec] | None = None
+    executor: dg.ExecutorDefinition | None = None
+    status_sensor: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING
+    claude_key: str = "claude"
+    store_key: str = "store"
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work."""
+        if not NAME.match(self.name):
+            raise InputError(
+                f"A pipeline's name must start with a letter and hold only letters, digits and underscores; "
+                f"{self.name!r} does not. Dagster builds job and sensor names from it."
+            )
+        if (self.partitions is None) != (self.partition_column is None):
+            raise InputError(
+                f"Pipeline {self.name}: partitions and partition_column go together; "
+                f"{'partitions' if self.partitions is None else 'partition_column'} is missing."
+            )
+        for what, allowed in (("refresh", ("changed", "new")), ("on_deleted", ("keep", "drop"))):
+            if getattr(self, what) not in allowed:
+                raise InputError(
+                    f"Pipeline {self.name}: {what} is {getattr(self, what)!r}; it must be {' or '.join(allowed)}."
+                )
+        if self.max_attempts < 1:
+            raise InputError(f"Pipeline {self.name}: max_attempts is {self.max_attempts}; it must be 1 or more.")
+
+    @property
+    def prefix(self) -> list[str]:
+        """What stands before a stage's name in its asset key."""
+        before = [self.key_prefix] if isinstance(self.key_prefix, str) else list(self.key_prefix)
+        return [*before, self.name]
+
+    def asset_key(self, stage: str) -> dg.AssetKey:
+        """Return the asset key of a stage: records, requests, batches or results."""
+        return dg.AssetKey([*self.prefix, stage])
+
+    @property
+    def nightly(self) -> Schedule | None:
+        """The schedule, spelled out."""
+        return Schedule(self.schedule) if isinstance(self.schedule, str) else self.schedule

@@ -1,0 +1,84 @@
+"""Running a pipeline's nights in a test: submit, sensor ticks, and the runs that they ask for."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from batch_pipeline import BatchPipeline, BatchStore, ClaudeBatches, build_definitions
+
+
+@dataclass
+class Nights:
+    """A pipeline in a Dagster of its own, against an emulator."""
+
+    pipeline: BatchPipeline
+    claude: ClaudeBatches
+    store: BatchStore
+    instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.ephemeral)
+    cursor: str | None = None
+    ticks: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.definitions = build_definitions(self.pipeline, claude=self.claude, store=self.store)
+
+    def run(
+        self, job: str, config: dict[str, Any] | None = None, partition: str | None = None, raises: bool = True
+    ) -> dg.ExecuteInProcessResult:
+        """Run one of the pipeline's jobs."""
+        return self.definitions.resolve_job_def(f"{self.pipeline.name}_{job}").execute_in_process(
+            run_config=config or {},
+            instance=self.instance,
+            partition_key=partition,
+            raise_on_error=raises,
+        )
+
+    def submit(self, partition: str | None = None, **config: Any) -> dg.ExecuteInProcessResult:
+        return self.run("submit", config, partition)
+
+    def collect(self, partition: str | None = None) -> dg.ExecuteInProcessResult:
+        return self.run("collect", partition=partition)
+
+    def tick(self):
+        """Evaluate the status sensor once, as the daemon would."""
+        sensor = self.definitions.get_sensor_def(f"{self.pipeline.name}_status")
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self.cursor,
+            definitions=self.definitions,
+            resources={"claude": self.claude, "store": self.store},
+        )
+        with context:
+            result = sensor.evaluate_tick(context)
+        self.cursor = result.cursor
+        self.ticks.append(result)
+        return result
+
+    def tick_and_run(self, raises: bool = True) -> int:
+        """Evaluate the sensor and run what it asks for; return how many runs that were."""
+        requests = self.tick().run_requests or []
+        for request in requests:
+            self.definitions.resolve_job_def(request.job_name).execute_in_process(
+                run_config=request.run_config,
+                instance=self.instance,
+                partition_key=request.partition_key,
+                tags=request.tags,
+                raise_on_error=raises,
+            )
+        return len(requests)
+
+    def until_quiet(self, most: int = 40) -> int:
+        """Tick until the sensor asks for nothing and nothing is open; return the number of ticks."""
+        from batch_pipeline.definitions.needs import progress
+
+        for number in range(1, most + 1):
+            if self.tick_and_run() == 0:
+                now = progress(self.store.open(), self.pipeline.name)
+                if not (now.open or now.ended or now.waiting or now.unknown):
+                    return number
+        raise AssertionError(f"not quiet after {most} ticks: {self.ticks[-1].skip_message}")
+
+    def night(self, partition: str | None = None, **config: Any) -> None:
+        """Submit, and let the sensor do the rest."""
+        self.submit(partition, **config)
+        self.until_quiet()
