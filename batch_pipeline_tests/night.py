@@ -6,6 +6,9 @@ from typing import Any
 import dagster as dg
 
 from batch_pipeline import BatchPipeline, BatchStore, ClaudeBatches, build_definitions
+from batch_pipeline.definitions.assets import destination_of
+from batch_pipeline.definitions.needs import progress
+from batch_pipeline.records.connections import memory_connection
 
 
 @dataclass
@@ -41,7 +44,7 @@ class Nights:
 
     def tick(self):
         """Evaluate the status sensor once, as the daemon would."""
-        sensor = self.definitions.get_sensor_def(f"{self.pipeline.name}_status")
+        sensor = self.definitions.get_repository_def().get_sensor_def(f"{self.pipeline.name}_status")
         context = dg.build_sensor_context(
             instance=self.instance,
             cursor=self.cursor,
@@ -67,16 +70,30 @@ class Nights:
             )
         return len(requests)
 
-    def until_quiet(self, most: int = 40) -> int:
+    def until_quiet(self, most: int = 60) -> int:
         """Tick until the sensor asks for nothing and nothing is open; return the number of ticks."""
-        from batch_pipeline.definitions.needs import progress
-
         for number in range(1, most + 1):
             if self.tick_and_run() == 0:
                 now = progress(self.store.open(), self.pipeline.name)
                 if not (now.open or now.ended or now.waiting or now.unknown):
                     return number
         raise AssertionError(f"not quiet after {most} ticks: {self.ticks[-1].skip_message}")
+
+    def rows(self) -> dict[Any, dict[str, Any]]:
+        """The results table by key."""
+        destination = destination_of(self.pipeline, self.store.open())
+        with memory_connection() as connection:
+            found = connection.sql(f"select * from {destination.relation(connection)}").to_arrow_table().to_pylist()
+        keys = self.pipeline.source.keys
+        table = {row[keys[0]] if len(keys) == 1 else tuple(row[key] for key in keys): row for row in found}
+        assert len(table) == len(found), "a key has two rows"
+        return table
+
+    def metadata(self, stage: str) -> dict[str, Any]:
+        """The newest materialization's metadata of a stage."""
+        event = self.instance.get_latest_materialization_event(self.pipeline.asset_key(stage))
+        assert event is not None and event.asset_materialization is not None
+        return {name: value.value for name, value in event.asset_materialization.metadata.items()}
 
     def night(self, partition: str | None = None, **config: Any) -> None:
         """Submit, and let the sensor do the rest."""

@@ -4,14 +4,13 @@ import os
 from typing import Literal
 
 import dagster as dg
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
 from batch_pipeline.batches.api import PUBLIC_API, BatchesApi
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.errors import InputError
 from batch_pipeline.requests.build import Limits
 from batch_pipeline.settings import project_path
-from batch_pipeline.store.clock import Clock
 from batch_pipeline.store.store import Store, open_store
 
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
@@ -98,18 +97,10 @@ class BatchStore(dg.ConfigurableResource):
         description="A SQLAlchemy URL. None: SQLite inside a local root; required when the root is remote.",
     )
 
-    _clock: Clock | None = PrivateAttr(default=None)
-
     def open(self) -> Store:
         """Open the store.
 
         Raises:
             StoreError: it cannot be written, or its ledger cannot be used.
         """
-        return open_store(project_path(self.root), self.ledger, self._clock)
-
-    def with_clock(self, clock: Clock) -> "BatchStore":
-        """Return this store on another clock, for tests that do not wait."""
-        other = BatchStore(root=self.root, ledger=self.ledger)
-        other._clock = clock
-        return other
+        return open_store(project_path(self.root), self.ledger)

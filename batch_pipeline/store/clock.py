@@ -1,6 +1,8 @@
 """The time as this process sees it, injected so that leases, back-off and expiry are tested without waiting."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -27,3 +29,25 @@ class SystemClock:
     def sleep(self, seconds: float) -> None:
         """Block for ``seconds``."""
         time.sleep(seconds)
+
+
+_clock: Clock = SystemClock()
+
+
+def process_clock() -> Clock:
+    """Return the clock that this process goes by: the machine's, unless ``going_by`` says otherwise."""
+    return _clock
+
+
+@contextmanager
+def going_by(clock: Clock) -> Iterator[Clock]:
+    """Let this process go by another clock for the block.
+
+    For tests. Dagster rebuilds its resources from their fields, so a clock cannot travel in one.
+    """
+    global _clock
+    before, _clock = _clock, clock
+    try:
+        yield clock
+    finally:
+        _clock = before

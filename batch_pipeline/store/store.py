@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy.engine import make_url
 
 from batch_pipeline.errors import StoreError
-from batch_pipeline.store.clock import Clock, SystemClock
+from batch_pipeline.store.clock import Clock, process_clock
 from batch_pipeline.store.files import Files
 from batch_pipeline.store.ledger import Ledger, sqlite_url
 
@@ -27,13 +27,13 @@ def open_store(root: str, ledger: str | None = None, clock: Clock | None = None)
     Args:
         root: an absolute path or an object-store URL.
         ledger: a SQLAlchemy URL; SQLite inside a local root when None.
-        clock: the time to go by; the machine's when None.
+        clock: the time to go by; the process's when None.
 
     Raises:
         StoreError: the root cannot be written, the ledger cannot be used or is newer than this
             installation, or a remote root comes without a ledger.
     """
-    clock = clock or SystemClock()
+    clock = clock or process_clock()
     files = Files(root)
     if ledger is None and not files.is_local:
         raise StoreError(
