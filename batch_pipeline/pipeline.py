@@ -98,7 +98,9 @@ class BatchPipeline:
                     f"Pipeline {self.name}: {what} is {getattr(self, what)!r}; it must be {' or '.join(allowed)}."
                 )
         if self.max_attempts < 1:
-            raise InputError(f"Pipeline {self.name}: max_attempts is {self.max_attempts}; it must be 1 or more.")
+            raise InputError(
+                f"Pipeline {self.name}: max_attempts is {self.max_attempts}; it must be 1 or more."
+            )
 
     @property
     def prefix(self) -> list[str]:

@@ -22,7 +22,9 @@ def resolve(value: str) -> str:
         return str(value)
     found = os.environ.get(name)
     if not found:
-        raise InputError(f"The environment variable {name} is not set. Set it where Dagster runs, and try again.")
+        raise InputError(
+            f"The environment variable {name} is not set. Set it where Dagster runs, and try again."
+        )
     return found
 
 

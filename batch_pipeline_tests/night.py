@@ -26,7 +26,11 @@ class Nights:
         self.definitions = build_definitions(self.pipeline, claude=self.claude, store=self.store)
 
     def run(
-        self, job: str, config: dict[str, Any] | None = None, partition: str | None = None, raises: bool = True
+        self,
+        job: str,
+        config: dict[str, Any] | None = None,
+        partition: str | None = None,
+        raises: bool = True,
     ) -> dg.ExecuteInProcessResult:
         """Run one of the pipeline's jobs."""
         return self.definitions.resolve_job_def(f"{self.pipeline.name}_{job}").execute_in_process(
@@ -44,7 +48,9 @@ class Nights:
 
     def tick(self):
         """Evaluate the status sensor once, as the daemon would."""
-        sensor = self.definitions.get_repository_def().get_sensor_def(f"{self.pipeline.name}_status")
+        sensor = self.definitions.get_repository_def().get_sensor_def(
+            f"{self.pipeline.name}_status"
+        )
         context = dg.build_sensor_context(
             instance=self.instance,
             cursor=self.cursor,
@@ -83,9 +89,16 @@ class Nights:
         """The results table by key."""
         destination = destination_of(self.pipeline, self.store.open())
         with memory_connection() as connection:
-            found = connection.sql(f"select * from {destination.relation(connection)}").to_arrow_table().to_pylist()
+            found = (
+                connection.sql(f"select * from {destination.relation(connection)}")
+                .to_arrow_table()
+                .to_pylist()
+            )
         keys = self.pipeline.source.keys
-        table = {row[keys[0]] if len(keys) == 1 else tuple(row[key] for key in keys): row for row in found}
+        table = {
+            row[keys[0]] if len(keys) == 1 else tuple(row[key] for key in keys): row
+            for row in found
+        }
         assert len(table) == len(found), "a key has two rows"
         return table
 

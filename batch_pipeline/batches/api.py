@@ -94,7 +94,9 @@ class BatchesApi:
         patient: let the SDK repeat failed look-ups; not for a sensor, which has little time.
     """
 
-    def __init__(self, api_key: str, base_url: str, timeout_seconds: float, *, patient: bool = True):
+    def __init__(
+        self, api_key: str, base_url: str, timeout_seconds: float, *, patient: bool = True
+    ):
         self.base_url = base_url.rstrip("/")
         self._origin = _origin(self.base_url)
         self._client = self._make(api_key, timeout_seconds, keepalive=True).with_options(
@@ -147,15 +149,30 @@ class BatchesApi:
         except anthropic.APIStatusError as error:
             raise _refusal(error, self.base_url) from error
         except anthropic.APIConnectionError as error:
-            if isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
-                raise NotAccepted(f"{self.base_url} could not be reached: {error.__cause__}") from error
-            raise OutcomeUnknown(f"no reply from {self.base_url}: {error.__cause__ or error}") from error
-        except (httpx2.HTTPError, anthropic.AnthropicError, json.JSONDecodeError, ValueError) as error:
-            raise OutcomeUnknown(f"a reply from {self.base_url} that cannot be read: {error}") from error
+            if isinstance(
+                error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout
+            ):
+                raise NotAccepted(
+                    f"{self.base_url} could not be reached: {error.__cause__}"
+                ) from error
+            raise OutcomeUnknown(
+                f"no reply from {self.base_url}: {error.__cause__ or error}"
+            ) from error
+        except (
+            httpx2.HTTPError,
+            anthropic.AnthropicError,
+            json.JSONDecodeError,
+            ValueError,
+        ) as error:
+            raise OutcomeUnknown(
+                f"a reply from {self.base_url} that cannot be read: {error}"
+            ) from error
         try:
             return _batch(created)
         except (AttributeError, TypeError, ValueError) as error:
-            raise OutcomeUnknown(f"a reply from {self.base_url} that is no batch: {error}") from error
+            raise OutcomeUnknown(
+                f"a reply from {self.base_url} that is no batch: {error}"
+            ) from error
 
     def page(self, after: str | None = None, limit: int = PAGE) -> Page:
         """Return a page of the list, newest first, starting after the batch ``after``.
@@ -200,12 +217,16 @@ class BatchesApi:
         with _looking(self.base_url):
             batch = self._client.messages.batches.retrieve(batch_id)
             if not batch.results_url:
-                raise NoSuchBatch(f"the API has no results for {batch_id} any more (they are kept for 29 days)")
+                raise NoSuchBatch(
+                    f"the API has no results for {batch_id} any more (they are kept for 29 days)"
+                )
             url = batch.results_url
             if _origin(url) != self._origin:
                 url = f"{BATCHES_PATH}/{batch_id}/results"
             response = self._client.get(
-                url, cast_to=httpx2.Response, options={"headers": STREAMED, "follow_redirects": False}
+                url,
+                cast_to=httpx2.Response,
+                options={"headers": STREAMED, "follow_redirects": False},
             )
             try:
                 yield from response.iter_bytes(CHUNK)
@@ -262,7 +283,9 @@ class _looking:
                 "ClaudeBatches(base_url=...); it is tried again later."
             ) from error
         if isinstance(error, anthropic.AnthropicError | AttributeError | json.JSONDecodeError):
-            raise ApiUnavailable(f"{self.base_url} sent something that is no Message Batches reply: {error}") from error
+            raise ApiUnavailable(
+                f"{self.base_url} sent something that is no Message Batches reply: {error}"
+            ) from error
 
 
 def _refusal(error: anthropic.APIStatusError, base_url: str) -> BatchPipelineError:
@@ -301,7 +324,12 @@ def _spend_limit(error: anthropic.APIStatusError) -> bool:
         return False
     code = str(getattr(error, "error_code", None) or "")
     text = _message(error).lower()
-    return "spend_limit" in code or "spend limit" in text or "usage limit" in text or "credit balance" in text
+    return (
+        "spend_limit" in code
+        or "spend limit" in text
+        or "usage limit" in text
+        or "credit balance" in text
+    )
 
 
 def _account(error: anthropic.APIStatusError, base_url: str) -> str:

@@ -39,7 +39,9 @@ def claim(ledger: Ledger, scope: Scope, owner: str, policy: SendPolicy) -> RowMa
     now = ledger.clock.now()
     with ledger.write() as tx:
         # One claim at a time per endpoint: PostgreSQL locks this row, SQLite the whole ledger.
-        tx.execute(select(endpoints.c.id).where(endpoints.c.id == scope.endpoint.id).with_for_update())
+        tx.execute(
+            select(endpoints.c.id).where(endpoints.c.id == scope.endpoint.id).with_for_update()
+        )
         _expire_leases(ledger, tx, scope.endpoint)
         ready = _ready(tx, scope)
         due = [row for row in ready if row["not_before"] is None or row["not_before"] <= now]
@@ -48,7 +50,10 @@ def claim(ledger: Ledger, scope: Scope, owner: str, policy: SendPolicy) -> RowMa
             if row["requests"] in doubtful:
                 continue
             if queued and queued + row["requests"] > policy.max_queued_requests:
-                return Room(len(ready), f"{queued:,} requests are queued at the API, room for {policy.max_queued_requests:,}")
+                return Room(
+                    len(ready),
+                    f"{queued:,} requests are queued at the API, room for {policy.max_queued_requests:,}",
+                )
             taken = ledger.move(
                 tx,
                 row["id"],
@@ -64,7 +69,11 @@ def claim(ledger: Ledger, scope: Scope, owner: str, policy: SendPolicy) -> RowMa
                 not_before=None,
             )
             assert taken, "the row was read in this transaction"
-            return tx.execute(select(request_files).where(request_files.c.id == row["id"])).mappings().one()
+            return (
+                tx.execute(select(request_files).where(request_files.c.id == row["id"]))
+                .mappings()
+                .one()
+            )
     if due:
         return Room(len(ready), "files of the same size are being reconciled")
     return Room(len(ready), "waiting after the API turned them away" if ready else "all is sent")
@@ -82,7 +91,10 @@ def hold_pipeline(ledger: Ledger, scope: Scope, reason: str) -> None:
         tx.execute(delete(holds).where(*_held(scope)))
         tx.execute(
             insert(holds).values(
-                pipeline=scope.pipeline, endpoint_id=scope.endpoint.id, reason=reason, since=ledger.clock.now()
+                pipeline=scope.pipeline,
+                endpoint_id=scope.endpoint.id,
+                reason=reason,
+                since=ledger.clock.now(),
             )
         )
 
@@ -129,11 +141,17 @@ def _queue(tx: Connection, endpoint: Endpoint) -> tuple[int, set[int]]:
     """The requests that wait at an endpoint, and the sizes of the files nobody knows the outcome of."""
     here = request_files.c.endpoint_id == endpoint.id
     queued = tx.execute(
-        select(func.coalesce(func.sum(request_files.c.requests), 0)).where(here, request_files.c.state.in_(IN_QUEUE))
+        select(func.coalesce(func.sum(request_files.c.requests), 0)).where(
+            here, request_files.c.state.in_(IN_QUEUE)
+        )
     ).scalar_one()
     doubtful = tx.execute(
         select(request_files.c.requests).where(
-            here, or_(request_files.c.state == FileState.SENDING, request_files.c.state == FileState.UNKNOWN)
+            here,
+            or_(
+                request_files.c.state == FileState.SENDING,
+                request_files.c.state == FileState.UNKNOWN,
+            ),
         )
     ).scalars()
     return int(queued), set(doubtful)

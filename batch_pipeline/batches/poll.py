@@ -13,7 +13,13 @@ import orjson
 from sqlalchemy import RowMapping, and_, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from batch_pipeline.batches.api import ApiUnavailable, Batch, BatchesApi, NoSuchBatch, PipelineRefused
+from batch_pipeline.batches.api import (
+    ApiUnavailable,
+    Batch,
+    BatchesApi,
+    NoSuchBatch,
+    PipelineRefused,
+)
 from batch_pipeline.batches.claim import expire_leases
 from batch_pipeline.batches.policy import CLOCK_MARGIN_SECONDS, WATCH_SECONDS, SendPolicy
 from batch_pipeline.store.store import Store
@@ -74,7 +80,9 @@ def share_poll(store: Store, endpoint: Endpoint, pipeline: str, interval_seconds
     """
     now = store.clock.now()
     with store.ledger.write() as tx:
-        polled = tx.execute(select(endpoints.c.polled_at).where(endpoints.c.id == endpoint.id)).scalar()
+        polled = tx.execute(
+            select(endpoints.c.polled_at).where(endpoints.c.id == endpoint.id)
+        ).scalar()
         mine = and_(looks.c.endpoint_id == endpoint.id, looks.c.pipeline == pipeline)
         last = tx.execute(select(looks.c.at).where(mine)).scalar()
         if last is None:
@@ -96,11 +104,17 @@ def share_poll(store: Store, endpoint: Endpoint, pipeline: str, interval_seconds
 def window_start(file: RowMapping, server_ahead: timedelta) -> datetime:
     """Return the earliest creation time, by the server's clock, of a batch that could be this file."""
     # A server clock that is ahead only widens the window: harmless, since custom_ids decide.
-    return file["first_sent_at"] + min(timedelta(0), server_ahead) - timedelta(seconds=CLOCK_MARGIN_SECONDS)
+    return (
+        file["first_sent_at"]
+        + min(timedelta(0), server_ahead)
+        - timedelta(seconds=CLOCK_MARGIN_SECONDS)
+    )
 
 
 def _rows(store: Store, endpoint: Endpoint, *conditions) -> Sequence[RowMapping]:
-    return store.ledger.rows(select(request_files).where(request_files.c.endpoint_id == endpoint.id, *conditions))
+    return store.ledger.rows(
+        select(request_files).where(request_files.c.endpoint_id == endpoint.id, *conditions)
+    )
 
 
 def _doubtful(store: Store, endpoint: Endpoint) -> Sequence[RowMapping]:
@@ -112,7 +126,9 @@ def _doubtful(store: Store, endpoint: Endpoint) -> Sequence[RowMapping]:
         request_files.c.kind == FileKind.BATCH,
         or_(
             request_files.c.state == FileState.UNKNOWN,
-            and_(request_files.c.state == FileState.HELD, request_files.c.first_sent_at.is_not(None)),
+            and_(
+                request_files.c.state == FileState.HELD, request_files.c.first_sent_at.is_not(None)
+            ),
             request_files.c.resent_at > watched,
         ),
     )
@@ -153,7 +169,12 @@ def _walk(
 
 
 def _see(
-    store: Store, api: BatchesApi, file: RowMapping, batch: Batch | None, policy: SendPolicy, report: Polled
+    store: Store,
+    api: BatchesApi,
+    file: RowMapping,
+    batch: Batch | None,
+    policy: SendPolicy,
+    report: Polled,
 ) -> None:
     """Take note of what became of one batch."""
     if batch is None:
@@ -198,11 +219,21 @@ def _retrieve(
         since = file["absent_since"]
         with store.ledger.write() as tx:
             if since is None:
-                tx.execute(update(request_files).where(request_files.c.id == file["id"]).values(absent_since=now))
+                tx.execute(
+                    update(request_files)
+                    .where(request_files.c.id == file["id"])
+                    .values(absent_since=now)
+                )
             elif (now - since).total_seconds() >= policy.reconcile_after_seconds:
                 note = f"{file['batch_id']} is gone ({error}): somebody deleted it. Its answers are lost."
                 if store.ledger.move(
-                    tx, file["id"], FileState.IN_PROGRESS, FileState.ENDED, note, ended_at=now, error=note
+                    tx,
+                    file["id"],
+                    FileState.IN_PROGRESS,
+                    FileState.ENDED,
+                    note,
+                    ended_at=now,
+                    error=note,
                 ):
                     report.ended.append(file["id"])
                 report.notes.append(note)
@@ -226,7 +257,8 @@ def _note_candidates(
         if batch.id in known:
             continue
         fits = any(
-            batch.requests == file["requests"] and batch.created_at >= window_start(file, _behind(store, listed))
+            batch.requests == file["requests"]
+            and batch.created_at >= window_start(file, _behind(store, listed))
             for file in doubtful
         )
         if not fits:
@@ -254,9 +286,13 @@ def _behind(store: Store, listed: dict[str, Batch]) -> timedelta:
 
 
 def _known_batches(store: Store, endpoint: Endpoint):
-    rows = store.ledger.rows(select(request_files.c.batch_id).where(request_files.c.batch_id.is_not(None)))
+    rows = store.ledger.rows(
+        select(request_files.c.batch_id).where(request_files.c.batch_id.is_not(None))
+    )
     yield from (row["batch_id"] for row in rows)
-    rows = store.ledger.rows(select(candidates.c.batch_id).where(candidates.c.endpoint_id == endpoint.id))
+    rows = store.ledger.rows(
+        select(candidates.c.batch_id).where(candidates.c.endpoint_id == endpoint.id)
+    )
     yield from (row["batch_id"] for row in rows)
 
 
@@ -265,10 +301,14 @@ def _settle_candidates(
 ) -> None:
     """Find out whose the candidates are that have ended."""
     rows = store.ledger.rows(
-        select(candidates).where(candidates.c.endpoint_id == endpoint.id, candidates.c.verdict == "open")
+        select(candidates).where(
+            candidates.c.endpoint_id == endpoint.id, candidates.c.verdict == "open"
+        )
     )
     for row in rows:
-        owner = store.ledger.rows(select(request_files.c.id).where(request_files.c.batch_id == row["batch_id"]))
+        owner = store.ledger.rows(
+            select(request_files.c.id).where(request_files.c.batch_id == row["batch_id"])
+        )
         if owner:  # its sender stored the id after the list was read
             _judge(store, row, "ours", owner[0]["id"])
             continue
@@ -290,7 +330,9 @@ def _settle_candidates(
         elif _adopt(store, file, batch):
             _judge(store, row, "ours", file["id"])
             report.adopted.append(file["id"])
-            report.notes.append(f"{batch.id} is {file['id']}, whose reply was lost: its answers are collected")
+            report.notes.append(
+                f"{batch.id} is {file['id']}, whose reply was lost: its answers are collected"
+            )
 
 
 def _first_custom_id(api: BatchesApi, batch_id: str) -> str | None:
@@ -310,7 +352,9 @@ def _first_custom_id(api: BatchesApi, batch_id: str) -> str | None:
         return None
 
 
-def _whose(store: Store, endpoint: Endpoint, batch: Batch, custom_id: str | None) -> RowMapping | None:
+def _whose(
+    store: Store, endpoint: Endpoint, batch: Batch, custom_id: str | None
+) -> RowMapping | None:
     """Return the file that a batch was made from, if it is one of ours."""
     if custom_id is None or not custom_id.startswith(f"{store.ledger.id}-"):
         return None
@@ -328,7 +372,10 @@ def _judge(store: Store, row: RowMapping, verdict: str, file_id: str | None = No
     with store.ledger.write() as tx:
         tx.execute(
             update(candidates)
-            .where(candidates.c.endpoint_id == row["endpoint_id"], candidates.c.batch_id == row["batch_id"])
+            .where(
+                candidates.c.endpoint_id == row["endpoint_id"],
+                candidates.c.batch_id == row["batch_id"],
+            )
             .values(verdict=verdict, file_id=file_id)
         )
 
@@ -340,13 +387,19 @@ def _adopt(store: Store, file: RowMapping, batch: Batch) -> bool:
         False when the file is being sent at this moment: the batch may be the one its sender is about to store.
     """
     values = dict(
-        batch_id=batch.id, batch_created_at=batch.created_at, expires_at=batch.expires_at, error=None, not_before=None
+        batch_id=batch.id,
+        batch_created_at=batch.created_at,
+        expires_at=batch.expires_at,
+        error=None,
+        not_before=None,
     )
     free = request_files.c.batch_id.is_(None)
     ledger = store.ledger
     try:
         with ledger.write() as tx:
-            state = tx.execute(select(request_files.c.state).where(request_files.c.id == file["id"])).scalar()
+            state = tx.execute(
+                select(request_files.c.state).where(request_files.c.id == file["id"])
+            ).scalar()
             if state == FileState.SENDING:
                 return False
             for state in (FileState.UNKNOWN, FileState.HELD):
@@ -355,11 +408,15 @@ def _adopt(store: Store, file: RowMapping, batch: Batch) -> bool:
                     tx, file["id"], FileState.HELD, FileState.UNKNOWN, note, free
                 ):
                     continue
-                if ledger.move(tx, file["id"], FileState.UNKNOWN, FileState.IN_PROGRESS, note, free, **values):
+                if ledger.move(
+                    tx, file["id"], FileState.UNKNOWN, FileState.IN_PROGRESS, note, free, **values
+                ):
                     _end(store, tx, file, batch)
                     return True
             submission = (
-                tx.execute(select(submissions).where(submissions.c.id == file["submission_id"])).mappings().one()
+                tx.execute(select(submissions).where(submissions.c.id == file["submission_id"]))
+                .mappings()
+                .one()
             )
             late = NewFile(
                 next_seq(tx, file["submission_id"]), file["path"], file["requests"], file["bytes"],

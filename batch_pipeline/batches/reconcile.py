@@ -41,7 +41,8 @@ def due(store: Store, scope: Scope, policy: SendPolicy):
             request_files.c.partition == scope.partition,
             request_files.c.endpoint_id == scope.endpoint.id,
             request_files.c.state == FileState.UNKNOWN,
-            request_files.c.attempt_ended_at <= now - timedelta(seconds=policy.reconcile_after_seconds),
+            request_files.c.attempt_ended_at
+            <= now - timedelta(seconds=policy.reconcile_after_seconds),
             or_(request_files.c.not_before.is_(None), request_files.c.not_before <= now),
         )
         .order_by(request_files.c.number, request_files.c.seq)
@@ -98,7 +99,9 @@ def reconcile(store: Store, api: BatchesApi, scope: Scope, policy: SendPolicy) -
                 report.held.append(line)
         else:
             line = f"{file['id']}: attempt {file['attempts']} left no batch in the API's list; it is sent again"
-            if _step(store, file, FileState.READY, line, resent_at=store.clock.now(), not_before=None):
+            if _step(
+                store, file, FileState.READY, line, resent_at=store.clock.now(), not_before=None
+            ):
                 report.resent.append(line)
     return report
 

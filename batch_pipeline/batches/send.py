@@ -49,7 +49,11 @@ class Sent:
 
 
 def send(
-    store: Store, api: BatchesApi, scope: Scope, policy: SendPolicy, tell: Callable[[str], None] = lambda _: None
+    store: Store,
+    api: BatchesApi,
+    scope: Scope,
+    policy: SendPolicy,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Sent:
     """Send what is ready and due, until all is sent or the queue's room is used up.
 
@@ -106,7 +110,9 @@ def _attempt(
         length = store.files.size(file["path"]) - 1 + len(OPENING) + len(CLOSING)
         started = file["lease_until"] - timedelta(seconds=policy.lease_seconds)
         if (now() - started).total_seconds() > policy.lease_seconds / 2:
-            raise NotAccepted("half of the lease was gone before the call could start; nothing was sent", 1.0)
+            raise NotAccepted(
+                "half of the lease was gone before the call could start; nothing was sent", 1.0
+            )
         batch = api.create(body(store, file["path"]), length)
     except NotAccepted as error:
         wait = back_off(file["attempts"], error.retry_after)
@@ -124,13 +130,18 @@ def _attempt(
         report.refused = str(error)
     except FileTooLarge as error:
         halves = split(store, file, str(error))
-        report.trouble.append(f"{name}: {error}; " + ("cut into two" if halves else "its one record is rejected"))
+        report.trouble.append(
+            f"{name}: {error}; " + ("cut into two" if halves else "its one record is rejected")
+        )
     except FileRefused as error:
         step(FileState.HELD, error)
         report.trouble.append(f"{name}: {error}. It is held; nothing was paid for it.")
     except BaseException as error:
         # A run that is being terminated, a disk that fails while the file is read: it may have been sent.
-        step(FileState.UNKNOWN, OutcomeUnknown(f"the attempt was cut short ({type(error).__name__}: {error})"))
+        step(
+            FileState.UNKNOWN,
+            OutcomeUnknown(f"the attempt was cut short ({type(error).__name__}: {error})"),
+        )
         raise
     else:
         _accepted(store, api, file, batch)
@@ -173,9 +184,19 @@ def _accepted(store: Store, api: BatchesApi, file: RowMapping, batch: Batch) -> 
     mine = (request_files.c.attempts == file["attempts"], request_files.c.batch_id.is_(None))
     with ledger.write() as tx:
         for state in (FileState.SENDING, FileState.UNKNOWN):
-            if ledger.move(tx, file["id"], state, FileState.IN_PROGRESS, f"accepted as {batch.id}", *mine, **values):
+            if ledger.move(
+                tx,
+                file["id"],
+                state,
+                FileState.IN_PROGRESS,
+                f"accepted as {batch.id}",
+                *mine,
+                **values,
+            ):
                 return
-        adopted = tx.execute(select(request_files.c.id).where(request_files.c.batch_id == batch.id)).first()
+        adopted = tx.execute(
+            select(request_files.c.id).where(request_files.c.batch_id == batch.id)
+        ).first()
     if adopted is None:
         api.cancel(batch.id)
         with ledger.write() as tx:

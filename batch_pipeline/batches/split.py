@@ -22,16 +22,24 @@ def split(store: Store, file: RowMapping, reason: str) -> bool:
     Returns:
         True when there are halves, False when the one record was rejected.
     """
-    submission = store.ledger.rows(select(submissions).where(submissions.c.id == file["submission_id"]))[0]
+    submission = store.ledger.rows(
+        select(submissions).where(submissions.c.id == file["submission_id"])
+    )[0]
     with store.files.scratch() as scratch:
-        parts = _halves(store, file, scratch) if file["requests"] > 1 else [_rejection(store, file, reason, scratch)]
+        parts = (
+            _halves(store, file, scratch)
+            if file["requests"] > 1
+            else [_rejection(store, file, reason, scratch)]
+        )
         with store.ledger.write() as tx:
             seq = next_seq(tx, file["submission_id"])
         placed = []
         for offset, (local, part) in enumerate(parts):
             name = rejected_name if part.kind is FileKind.REJECTED else request_name
             # Named after the parent too, so that two processes that cut the same file never collide.
-            path = name(file["pipeline"], file["submission_id"], f"{seq + offset:05d}-of-{file['seq']:05d}")
+            path = name(
+                file["pipeline"], file["submission_id"], f"{seq + offset:05d}-of-{file['seq']:05d}"
+            )
             placed.append((store.files.put(local, path), part))
     with store.ledger.write() as tx:
         moved = store.ledger.move(
@@ -65,7 +73,11 @@ def _halves(store: Store, file: RowMapping, scratch: str) -> list[tuple[str, New
     first_count = (file["requests"] + 1) // 2
     paths = [f"{scratch}/first", f"{scratch}/second"]
     middle = ""
-    with store.files.open(file["path"]) as lines, open(paths[0], "wb") as first, open(paths[1], "wb") as second:
+    with (
+        store.files.open(file["path"]) as lines,
+        open(paths[0], "wb") as first,
+        open(paths[1], "wb") as second,
+    ):
         for number, line in enumerate(lines):
             if number == first_count:
                 middle = orjson.loads(line)["custom_id"]
@@ -74,7 +86,10 @@ def _halves(store: Store, file: RowMapping, scratch: str) -> list[tuple[str, New
     sizes = [_size(path) for path in paths]
     return [
         (paths[0], NewFile(0, None, first_count, sizes[0], file["first_row"], row - 1)),
-        (paths[1], NewFile(0, None, file["requests"] - first_count, sizes[1], row, file["last_row"])),
+        (
+            paths[1],
+            NewFile(0, None, file["requests"] - first_count, sizes[1], row, file["last_row"]),
+        ),
     ]
 
 
@@ -83,7 +98,9 @@ def _rejection(store: Store, file: RowMapping, reason: str, scratch: str) -> tup
         custom_id = orjson.loads(lines.readline())["custom_id"]
     row = _row_of(store, file, custom_id)
     path = f"{scratch}/rejected"
-    table = pa.table({"_row": pa.array([row], pa.int64()), "_custom_id": [custom_id], "reason": [reason]})
+    table = pa.table(
+        {"_row": pa.array([row], pa.int64()), "_custom_id": [custom_id], "reason": [reason]}
+    )
     pq.write_table(table, path)
     return path, NewFile(0, None, 1, 0, row, row, FileKind.REJECTED)
 
@@ -93,7 +110,9 @@ def _row_of(store: Store, file: RowMapping, custom_id: str) -> int:
         select(submissions.c.records_path).where(submissions.c.id == file["submission_id"])
     )[0]["records_path"]
     with store.files.local(records) as path, duckdb.connect() as connection:
-        found = connection.execute("select _row from read_parquet(?) where _custom_id = ?", [path, custom_id]).fetchone()
+        found = connection.execute(
+            "select _row from read_parquet(?) where _custom_id = ?", [path, custom_id]
+        ).fetchone()
     assert found is not None, f"{custom_id} is in {file['path']} but not in {records}"
     return found[0]
 

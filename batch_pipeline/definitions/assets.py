@@ -68,7 +68,9 @@ def speaking() -> Iterator[None]:
 
 
 @contextmanager
-def _stage(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> Iterator[tuple[Store, ClaudeBatches, BatchesApi, list[Scope]]]:
+def _stage(
+    context: dg.AssetExecutionContext, pipeline: BatchPipeline
+) -> Iterator[tuple[Store, ClaudeBatches, BatchesApi, list[Scope]]]:
     """Give a step its store, its endpoint and the scopes it works on."""
     claude: ClaudeBatches = getattr(context.resources, pipeline.claude_key)
     resource: BatchStore = getattr(context.resources, pipeline.store_key)
@@ -77,10 +79,17 @@ def _stage(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> Iterat
         with closing(claude.api()) as api:
             endpoint = api.identify()
             know_endpoint(store.ledger, endpoint)
-            yield store, claude, api, [Scope(pipeline.name, part, endpoint) for part in partitions_of(context)]
+            yield (
+                store,
+                claude,
+                api,
+                [Scope(pipeline.name, part, endpoint) for part in partitions_of(context)],
+            )
 
 
-def _spec(pipeline: BatchPipeline, stage: str, description: str, deps: list[dg.AssetKey], kinds: set[str]) -> dg.AssetSpec:
+def _spec(
+    pipeline: BatchPipeline, stage: str, description: str, deps: list[dg.AssetKey], kinds: set[str]
+) -> dg.AssetSpec:
     spec = dg.AssetSpec(
         pipeline.asset_key(stage),
         deps=deps,
@@ -93,7 +102,9 @@ def _spec(pipeline: BatchPipeline, stage: str, description: str, deps: list[dg.A
     return pipeline.asset_spec(spec) if pipeline.asset_spec else spec
 
 
-def _define(pipeline: BatchPipeline, stage: str, spec: dg.AssetSpec, compute, **more: Any) -> dg.AssetsDefinition:
+def _define(
+    pipeline: BatchPipeline, stage: str, spec: dg.AssetSpec, compute, **more: Any
+) -> dg.AssetsDefinition:
     return dg.multi_asset(
         name="__".join([*pipeline.prefix, stage]),
         specs=[spec],
@@ -131,7 +142,9 @@ def _records(pipeline: BatchPipeline) -> dg.AssetsDefinition:
                 )
                 selections.append(chosen.selection)
                 context.log.info(_selection_line(pipeline, scope, chosen.number, chosen.selection))
-        return dg.MaterializeResult(metadata=metadata.of_selection(selections, selections[-1].columns))
+        return dg.MaterializeResult(
+            metadata=metadata.of_selection(selections, selections[-1].columns)
+        )
 
     return _define(pipeline, "records", spec, records)
 
@@ -283,13 +296,17 @@ def _check_result(accounts: list[Account]) -> dg.AssetCheckResult:
     if failures:
         description = "; ".join(failures)
     elif pending:
-        description = f"{pending:,} requests are still on their way; all that came back is accounted for."
+        description = (
+            f"{pending:,} requests are still on their way; all that came back is accounted for."
+        )
     else:
         description = "Every record has exactly one row."
     return dg.AssetCheckResult(
         check_name=CHECK,
         passed=not failures,
-        severity=dg.AssetCheckSeverity.ERROR if failures or not pending else dg.AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.ERROR
+        if failures or not pending
+        else dg.AssetCheckSeverity.WARN,
         description=description,
         metadata=numbers,
     )

@@ -29,7 +29,9 @@ def build_definitions(
     names = [pipeline.name for pipeline in pipelines]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(f"Two pipelines are named {', '.join(twice)}; each needs a name of its own in the store.")
+        raise InputError(
+            f"Two pipelines are named {', '.join(twice)}; each needs a name of its own in the store."
+        )
     resources: dict[str, object] = {}
     assets, jobs, schedules, sensors = [], [], [], []
     interval = claude.poll_interval_seconds if claude is not None else DEFAULT_POLL_SECONDS
@@ -45,4 +47,6 @@ def build_definitions(
             resources[pipeline.claude_key] = claude
         if store is not None:
             resources[pipeline.store_key] = store
-    return dg.Definitions(assets=assets, jobs=jobs, schedules=schedules, sensors=sensors, resources=resources)
+    return dg.Definitions(
+        assets=assets, jobs=jobs, schedules=schedules, sensors=sensors, resources=resources
+    )

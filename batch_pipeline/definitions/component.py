@@ -102,7 +102,9 @@ class BatchPipelineComponent(dg.Component, dg.Resolvable, dg.Model):
     key_prefix: str | list[str] | None = None
     group_name: str | None = None
     tags: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
-    status_sensor: Annotated[Any, dg.Resolver(_sensor_status, model_field_type=str)] = dg.DefaultSensorStatus.RUNNING
+    status_sensor: Annotated[Any, dg.Resolver(_sensor_status, model_field_type=str)] = (
+        dg.DefaultSensorStatus.RUNNING
+    )
     claude_key: str = "claude"
     store_key: str = "store"
 

@@ -34,8 +34,16 @@ def build_jobs(pipeline: BatchPipeline) -> list[Any]:
             submit,
             config=_ask_mapping(records_op),
         ),
-        job("send", "Sends what is ready or due, after reconciling attempts whose reply was lost.", ["batches"]),
-        job("collect", "Collects what has ended and brings the results table up to date.", ["results"]),
+        job(
+            "send",
+            "Sends what is ready or due, after reconciling attempts whose reply was lost.",
+            ["batches"],
+        ),
+        job(
+            "collect",
+            "Collects what has ended and brings the results table up to date.",
+            ["results"],
+        ),
     ]
 
 
@@ -51,17 +59,29 @@ def _ask_mapping(records_op: str) -> dg.ConfigMapping:
     return dg.ConfigMapping(
         config_fn=to_ops,
         config_schema={
-            "limit": dg.Field(dg.Noneable(int), is_required=False, description="Ask at most this many records."),
+            "limit": dg.Field(
+                dg.Noneable(int), is_required=False, description="Ask at most this many records."
+            ),
             "where": dg.Field(
-                dg.Noneable(str), is_required=False, description="A SQL condition on the source's columns."
+                dg.Noneable(str),
+                is_required=False,
+                description="A SQL condition on the source's columns.",
             ),
             "force": dg.Field(
-                bool, is_required=False, default_value=False, description="Ask again even what is answered."
+                bool,
+                is_required=False,
+                default_value=False,
+                description="Ask again even what is answered.",
             ),
             "retries_only": dg.Field(
-                bool, is_required=False, default_value=False, description="Ask only what failed before."
+                bool,
+                is_required=False,
+                default_value=False,
+                description="Ask only what failed before.",
             ),
-            "ops": dg.Field(dg.Permissive(), is_required=False, description="Dagster's long form of the same."),
+            "ops": dg.Field(
+                dg.Permissive(), is_required=False, description="Dagster's long form of the same."
+            ),
         },
     )
 
@@ -85,7 +105,9 @@ def build_schedule(pipeline: BatchPipeline, submit: Any) -> dg.ScheduleDefinitio
             last = pipeline.partitions.get_last_partition_key(current_time=moment)
             keys = [last] if last else []
         else:
-            keys = list(pipeline.partitions.get_partition_keys(dynamic_partitions_store=context.instance))
+            keys = list(
+                pipeline.partitions.get_partition_keys(dynamic_partitions_store=context.instance)
+            )
         if not keys:
             return dg.SkipReason("there is no partition to ask about yet")
         return [dg.RunRequest(run_key=None, partition_key=key) for key in keys]

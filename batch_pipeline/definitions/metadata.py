@@ -13,7 +13,17 @@ from batch_pipeline.requests.prepare import Prepared
 from batch_pipeline.results.collect import Collected
 from batch_pipeline.results.publish import Published
 
-STATUSES = ("answered", "invalid", "truncated", "refused", "errored", "expired", "canceled", "missing", "rejected")
+STATUSES = (
+    "answered",
+    "invalid",
+    "truncated",
+    "refused",
+    "errored",
+    "expired",
+    "canceled",
+    "missing",
+    "rejected",
+)
 SELECTED = (
     "source_rows", "asked", "new", "changed", "version_changed", "retried", "forced",
     "reused", "deleted", "in_flight", "settled", "exhausted", "left_out",
@@ -21,9 +31,13 @@ SELECTED = (
 SHOWN_CHARACTERS = 200
 
 
-def of_selection(selections: Sequence[Selection], columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def of_selection(
+    selections: Sequence[Selection], columns: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
     """Return the metadata of ``records``."""
-    counts: dict[str, Any] = {name: sum(getattr(one, name) for one in selections) for name in SELECTED}
+    counts: dict[str, Any] = {
+        name: sum(getattr(one, name) for one in selections) for name in SELECTED
+    }
     counts["selected"] = counts["asked"]
     counts["dagster/row_count"] = counts["asked"] + counts["reused"]
     return counts | schema(columns)
@@ -64,7 +78,13 @@ def of_batches(sent: Sequence[Sent]) -> dict[str, Any]:
     if ids:
         metadata["sent"] = dg.MetadataValue.table(
             [
-                dg.TableRecord({"batch": batch.id, "requests": batch.requests, "created": batch.created_at.isoformat()})
+                dg.TableRecord(
+                    {
+                        "batch": batch.id,
+                        "requests": batch.requests,
+                        "created": batch.created_at.isoformat(),
+                    }
+                )
                 for batch in ids[:100]
             ]
         )
@@ -83,7 +103,9 @@ def of_results(
     sample: pa.Table | None,
 ) -> dict[str, Any]:
     """Return the metadata of ``results``."""
-    metadata: dict[str, Any] = {status: sum(one.statuses.get(status, 0) for one in collected) for status in STATUSES}
+    metadata: dict[str, Any] = {
+        status: sum(one.statuses.get(status, 0) for one in collected) for status in STATUSES
+    }
     metadata |= {
         "rows_collected": sum(one.rows for one in collected),
         "batches": sum(len(one.files) for one in collected),
@@ -111,7 +133,9 @@ def schema(columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
     if not columns:
         return {}
     return {
-        "dagster/column_schema": dg.TableSchema(columns=[dg.TableColumn(name, kind.lower()) for name, kind in columns])
+        "dagster/column_schema": dg.TableSchema(
+            columns=[dg.TableColumn(name, kind.lower()) for name, kind in columns]
+        )
     }
 
 

@@ -107,7 +107,13 @@ def needs(store: Store, pipeline: str, endpoint: Endpoint | None, policy: SendPo
     for row in _unpublished(store, pipeline):
         need("collect", row["partition"], "collected rows are not in the table yet")
     if endpoint is not None:
-        held = bool(store.ledger.rows(select(holds).where(holds.c.pipeline == pipeline, holds.c.endpoint_id == endpoint.id)))
+        held = bool(
+            store.ledger.rows(
+                select(holds).where(
+                    holds.c.pipeline == pipeline, holds.c.endpoint_id == endpoint.id
+                )
+            )
+        )
         queued = _queued(store, endpoint)
         for row in _open_files(store, pipeline, endpoint):
             due = row["not_before"] is None or row["not_before"] <= now
@@ -116,9 +122,13 @@ def needs(store: Store, pipeline: str, endpoint: Endpoint | None, policy: SendPo
             match row["state"]:
                 case FileState.ENDED:
                     need("collect", row["partition"], "batches have ended")
-                case FileState.READY if not held and (not queued or queued + row["requests"] <= policy.max_queued_requests):
+                case FileState.READY if not held and (
+                    not queued or queued + row["requests"] <= policy.max_queued_requests
+                ):
                     need("send", row["partition"], "files are ready and the queue has room")
-                case FileState.UNKNOWN if row["attempt_ended_at"] <= now - timedelta(seconds=policy.reconcile_after_seconds):
+                case FileState.UNKNOWN if row["attempt_ended_at"] <= now - timedelta(
+                    seconds=policy.reconcile_after_seconds
+                ):
                     need("send", row["partition"], "a lost reply can be reconciled")
     for row in _to_retry(store, pipeline):
         need("retry", row["partition"], f"{row['retryable']} records can be asked again")
@@ -126,7 +136,9 @@ def needs(store: Store, pipeline: str, endpoint: Endpoint | None, policy: SendPo
     return sorted(found.values(), key=lambda one: (order.index(one.job), one.partition))
 
 
-def _open_files(store: Store, pipeline: str, endpoint: Endpoint | None = None) -> Sequence[RowMapping]:
+def _open_files(
+    store: Store, pipeline: str, endpoint: Endpoint | None = None
+) -> Sequence[RowMapping]:
     here = [request_files.c.endpoint_id == endpoint.id] if endpoint else []
     return store.ledger.rows(
         select(

@@ -31,21 +31,34 @@ class ClaudeBatches(dg.ConfigurableResource):
         description="Where the API is. None: ANTHROPIC_BASE_URL, then the public API.",
     )
     max_batch_requests: int = Field(
-        default=10_000, ge=1, le=100_000, description="Requests per batch at most (the API takes 100,000)."
+        default=10_000,
+        ge=1,
+        le=100_000,
+        description="Requests per batch at most (the API takes 100,000).",
     )
     max_batch_bytes: int = Field(
-        default=240_000_000, ge=1_000, le=256_000_000, description="Bytes per batch at most (the API takes 256 MB)."
+        default=240_000_000,
+        ge=1_000,
+        le=256_000_000,
+        description="Bytes per batch at most (the API takes 256 MB).",
     )
     max_queued_requests: int = Field(
-        default=100_000, ge=1, description="Requests that wait at the endpoint at once, over all its batches."
+        default=100_000,
+        ge=1,
+        description="Requests that wait at the endpoint at once, over all its batches.",
     )
-    poll_interval_seconds: int = Field(default=60, ge=1, description="How often the status sensors look.")
+    poll_interval_seconds: int = Field(
+        default=60, ge=1, description="How often the status sensors look."
+    )
     reconcile_after_seconds: float = Field(
-        default=120.0, ge=0, description="How long the API's batch list may lag behind before it is believed."
+        default=120.0,
+        ge=0,
+        description="How long the API's batch list may lag behind before it is believed.",
     )
     timeout_seconds: float = Field(default=600.0, gt=0, description="How long one call may take.")
     on_unknown: Literal["resend", "hold"] = Field(
-        default="resend", description="What to do when an attempt without reply left no batch in the list."
+        default="resend",
+        description="What to do when an attempt without reply left no batch in the list.",
     )
 
     def api(self, *, patient: bool = True) -> BatchesApi:
@@ -63,7 +76,9 @@ class ClaudeBatches(dg.ConfigurableResource):
                 f"There is no API key: set the environment variable {KEY_VARIABLE} where Dagster runs (the code "
                 'server too: its sensor polls), or ClaudeBatches(api_key=dg.EnvVar("...")). Nothing was sent.'
             )
-        timeout = self.timeout_seconds if patient else min(self.timeout_seconds, SENSOR_TIMEOUT_SECONDS)
+        timeout = (
+            self.timeout_seconds if patient else min(self.timeout_seconds, SENSOR_TIMEOUT_SECONDS)
+        )
         return BatchesApi(key, self.url, timeout, patient=patient)
 
     @property
@@ -90,7 +105,9 @@ class ClaudeBatches(dg.ConfigurableResource):
 class BatchStore(dg.ConfigurableResource):
     """Where files and ledger live. Every process that runs a stage must reach the same place."""
 
-    root: str = Field(description="A folder (relative: to the project root) or an object-store URL.")
+    root: str = Field(
+        description="A folder (relative: to the project root) or an object-store URL."
+    )
     ledger: str | None = Field(
         default=None,
         repr=False,

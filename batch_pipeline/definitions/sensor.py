@@ -34,7 +34,9 @@ BACK_OFF_MOST_MINUTES = 60
 JOBS = {"send": "send", "collect": "collect", "retry": "submit"}
 
 
-def build_status_sensor(pipeline: BatchPipeline, jobs: Sequence[Any], interval_seconds: int) -> dg.SensorDefinition:
+def build_status_sensor(
+    pipeline: BatchPipeline, jobs: Sequence[Any], interval_seconds: int
+) -> dg.SensorDefinition:
     """Return the sensor ``NAME_status``."""
 
     def status(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -78,7 +80,9 @@ def build_status_sensor(pipeline: BatchPipeline, jobs: Sequence[Any], interval_s
     )
 
 
-def _look(store: Store, claude: ClaudeBatches, pipeline: BatchPipeline) -> tuple[Endpoint | None, list[str]]:
+def _look(
+    store: Store, claude: ClaudeBatches, pipeline: BatchPipeline
+) -> tuple[Endpoint | None, list[str]]:
     """Poll the endpoint in force; return it, and what went wrong on the way."""
     known = open_endpoints(store, pipeline.name)
     here = [endpoint for endpoint in known if endpoint.base_url == claude.url]
@@ -147,10 +151,14 @@ def _observations(
     The cursor is a hint: without it the history so far counts as seen.
     """
     with store.ledger.read() as tx:
-        newest = tx.execute(select(func.max(transitions.c.id)).where(transitions.c.pipeline == pipeline.name)).scalar()
+        newest = tx.execute(
+            select(func.max(transitions.c.id)).where(transitions.c.pipeline == pipeline.name)
+        ).scalar()
     seen = _seen(cursor)
     if seen is None or seen > (newest or 0):
-        seen = 0 if cursor is None and newest is not None and newest <= MOST_CHANGES else (newest or 0)
+        seen = (
+            0 if cursor is None and newest is not None and newest <= MOST_CHANGES else (newest or 0)
+        )
     rows = store.ledger.rows(
         select(transitions)
         .where(transitions.c.pipeline == pipeline.name, transitions.c.id > seen)
@@ -170,7 +178,9 @@ def _observations(
                 "batches_ended": now.ended,
                 "files_waiting": now.waiting,
                 "files_held": now.held,
-                "changes": dg.MetadataValue.table([_change(row) for row in changed[-MOST_CHANGES:]]),
+                "changes": dg.MetadataValue.table(
+                    [_change(row) for row in changed[-MOST_CHANGES:]]
+                ),
             },
         )
         for partition, changed in changes.items()

@@ -1,10 +1,10 @@
 """Where a submission's files lie under the store's root: a folder that tells its own story.
 
-    <pipeline>/<submission>/records.parquet         the selected records as they were
-    <pipeline>/<submission>/requests/00000.jsonl    a request a line, one file per batch
-    <pipeline>/<submission>/answers/<file>.jsonl    what the API returned, byte for byte
-    <pipeline>/<submission>/results/<file>.parquet  joined, typed, judged rows
-    <pipeline>/<submission>/index/*.parquet         all that selection reads
+<pipeline>/<submission>/records.parquet         the selected records as they were
+<pipeline>/<submission>/requests/00000.jsonl    a request a line, one file per batch
+<pipeline>/<submission>/answers/<file>.jsonl    what the API returned, byte for byte
+<pipeline>/<submission>/results/<file>.parquet  joined, typed, judged rows
+<pipeline>/<submission>/index/*.parquet         all that selection reads
 """
 
 import secrets

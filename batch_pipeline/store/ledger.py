@@ -66,7 +66,10 @@ class Ledger:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Give a connection whose work is committed when the block ends, and undone if it raises."""
-        with self.engine.connect().execution_options(batch_pipeline_write=True) as connection, connection.begin():
+        with (
+            self.engine.connect().execution_options(batch_pipeline_write=True) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     def rows(self, query) -> Sequence[RowMapping]:
@@ -113,7 +116,14 @@ class Ledger:
         return True
 
     def record(
-        self, tx: Connection, file_id: str, pipeline: str, partition: str, come_from: str | None, to: str, note: str
+        self,
+        tx: Connection,
+        file_id: str,
+        pipeline: str,
+        partition: str,
+        come_from: str | None,
+        to: str,
+        note: str,
     ) -> None:
         """Add a line to the history."""
         tx.execute(
@@ -141,7 +151,9 @@ class Ledger:
         finally:
             if held:
                 with self.write() as tx:
-                    tx.execute(leases.delete().where(leases.c.name == name, leases.c.owner == owner))
+                    tx.execute(
+                        leases.delete().where(leases.c.name == name, leases.c.owner == owner)
+                    )
 
     def _take(self, name: str, owner: str, seconds: float) -> bool:
         now = self.clock.now()
@@ -149,7 +161,9 @@ class Ledger:
         try:
             with self.write() as tx:
                 taken = tx.execute(
-                    update(leases).where(leases.c.name == name, leases.c.until < now).values(owner=owner, until=until)
+                    update(leases)
+                    .where(leases.c.name == name, leases.c.until < now)
+                    .values(owner=owner, until=until)
                 ).rowcount
                 if taken:
                     return True
@@ -216,7 +230,9 @@ def _engine(url: str) -> Engine:
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
         return create_engine(parsed, pool_pre_ping=True)
-    engine = create_engine(parsed, poolclass=NullPool, connect_args={"timeout": SQLITE_WAIT_SECONDS})
+    engine = create_engine(
+        parsed, poolclass=NullPool, connect_args={"timeout": SQLITE_WAIT_SECONDS}
+    )
 
     @event.listens_for(engine, "connect")
     def _connect(connection, _record) -> None:

@@ -65,7 +65,9 @@ class Situation:
 
     generation: int
     index: list[IndexRow]
-    settled: list[str]  # submissions with nothing on its way, whose retryable rows nobody has looked at
+    settled: list[
+        str
+    ]  # submissions with nothing on its way, whose retryable rows nobody has looked at
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,9 @@ def abandon_unbuilt(ledger: Ledger, scope: Scope) -> int:
     """Drop selections that nobody built, so that their records are selected afresh. Returns how many."""
     with ledger.write() as tx:
         return tx.execute(
-            update(submissions).where(*_in_scope(scope), submissions.c.state == "selected").values(state="abandoned")
+            update(submissions)
+            .where(*_in_scope(scope), submissions.c.state == "selected")
+            .values(state="abandoned")
         ).rowcount
 
 
@@ -123,7 +127,11 @@ def situation(ledger: Ledger, scope: Scope) -> Situation:
     try:
         with ledger.write() as tx:
             if _generation(tx, scope) is None:
-                tx.execute(insert(generations).values(pipeline=scope.pipeline, partition=scope.partition, generation=0))
+                tx.execute(
+                    insert(generations).values(
+                        pipeline=scope.pipeline, partition=scope.partition, generation=0
+                    )
+                )
     except IntegrityError:
         pass  # another selection wrote the row first
     with ledger.read() as tx:
@@ -134,13 +142,17 @@ def situation(ledger: Ledger, scope: Scope) -> Situation:
             submissions.c.endpoint_id == scope.endpoint.id,
             submissions.c.state != "abandoned",
         )
-        selected = select(submissions.c.index_path, submissions.c.number, submissions.c.partition).where(*mine)
+        selected = select(
+            submissions.c.index_path, submissions.c.number, submissions.c.partition
+        ).where(*mine)
         collected = (
             select(request_files.c.index_path, submissions.c.number, submissions.c.partition)
             .join(submissions, submissions.c.id == request_files.c.submission_id)
             .where(*mine, request_files.c.index_path.is_not(None))
         )
-        index = [IndexRow(*row) for query in (selected, collected) for row in tx.execute(query) if row[0]]
+        index = [
+            IndexRow(*row) for query in (selected, collected) for row in tx.execute(query) if row[0]
+        ]
         settled = tx.execute(
             select(submissions.c.id).where(
                 *_in_scope(scope),
@@ -177,7 +189,9 @@ def commit_selection(
         if not won:
             return None
         if complete and read.settled:
-            tx.execute(update(submissions).where(submissions.c.id.in_(read.settled)).values(retried_at=now))
+            tx.execute(
+                update(submissions).where(submissions.c.id.in_(read.settled)).values(retried_at=now)
+            )
         if new is None:
             return 0
         number = _next_number(tx, scope.pipeline)
@@ -255,7 +269,13 @@ def commit_build(
 
 
 def add_file(
-    ledger: Ledger, tx: Connection, submission: RowMapping, file: NewFile, state: FileState, note: str, **values: Any
+    ledger: Ledger,
+    tx: Connection,
+    submission: RowMapping,
+    file: NewFile,
+    state: FileState,
+    note: str,
+    **values: Any,
 ) -> str:
     """Add a request file's row to a submission and return its id."""
     file_id = f"{submission['id']}/{file.seq:05d}"
@@ -293,14 +313,18 @@ def next_seq(tx: Connection, submission_id: str) -> int:
 def index_files(ledger: Ledger, pipeline: str) -> list[IndexRow]:
     """Return every index file of a pipeline that counts, whatever its endpoint."""
     mine = submissions.c.pipeline == pipeline, submissions.c.state != "abandoned"
-    selected = select(submissions.c.index_path, submissions.c.number, submissions.c.partition).where(*mine)
+    selected = select(
+        submissions.c.index_path, submissions.c.number, submissions.c.partition
+    ).where(*mine)
     collected = (
         select(request_files.c.index_path, submissions.c.number, submissions.c.partition)
         .join(submissions, submissions.c.id == request_files.c.submission_id)
         .where(*mine)
     )
     with ledger.read() as tx:
-        return [IndexRow(*row) for query in (selected, collected) for row in tx.execute(query) if row[0]]
+        return [
+            IndexRow(*row) for query in (selected, collected) for row in tx.execute(query) if row[0]
+        ]
 
 
 def _open_submissions(scope: Scope):
@@ -331,7 +355,10 @@ def _generation(tx: Connection, scope: Scope) -> int | None:
 def _next_number(tx: Connection, pipeline: str) -> int:
     """Count up a pipeline's submissions; the row is locked until the transaction ends."""
     counted = tx.execute(
-        update(numbers).where(numbers.c.pipeline == pipeline).values(last=numbers.c.last + 1).returning(numbers.c.last)
+        update(numbers)
+        .where(numbers.c.pipeline == pipeline)
+        .values(last=numbers.c.last + 1)
+        .returning(numbers.c.last)
     ).scalar()
     if counted is None:
         tx.execute(insert(numbers).values(pipeline=pipeline, last=1))

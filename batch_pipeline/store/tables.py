@@ -46,7 +46,10 @@ STEPS = {
     (FileState.SENDING, FileState.IN_PROGRESS),
     (FileState.SENDING, FileState.HELD),
     (FileState.SENDING, FileState.SPLIT),
-    (FileState.UNKNOWN, FileState.IN_PROGRESS),  # its owner woke up, or reconciliation found the batch
+    (
+        FileState.UNKNOWN,
+        FileState.IN_PROGRESS,
+    ),  # its owner woke up, or reconciliation found the batch
     (FileState.UNKNOWN, FileState.READY),  # proven not accepted: send again
     (FileState.UNKNOWN, FileState.HELD),
     (FileState.HELD, FileState.READY),
@@ -80,7 +83,12 @@ class Instant(TypeDecorator):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
-meta = Table("meta", metadata, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False))
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
 
 endpoints = Table(
     "endpoints",
@@ -209,7 +217,9 @@ candidates = Table(
 transitions = Table(
     "transitions",
     metadata,
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column(
+        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
     Column("file_id", String(64), nullable=False),
     Column("pipeline", String(200), nullable=False),
     Column("partition", String(500), nullable=False),

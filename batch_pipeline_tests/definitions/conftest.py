@@ -15,7 +15,10 @@ from batch_pipeline_tests.night import Nights
 
 RECORDS = Path(__file__).parents[2] / "batch_pipeline" / "demo" / "debian_packages.parquet"
 TEMPLATE: dict[str, Any] = dict(
-    model="claude-haiku-4-5", max_tokens=200, system="You sort Debian packages.", prompt="{{ summary }}\n{{ description }}"
+    model="claude-haiku-4-5",
+    max_tokens=200,
+    system="You sort Debian packages.",
+    prompt="{{ summary }}\n{{ description }}",
 )
 
 
@@ -38,10 +41,14 @@ def warehouse(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def nights(claude_emulator: EmulatorProcess, tmp_path: Path, warehouse: Path, clock: HandClock) -> Callable[..., Nights]:
+def nights(
+    claude_emulator: EmulatorProcess, tmp_path: Path, warehouse: Path, clock: HandClock
+) -> Callable[..., Nights]:
     """Make a pipeline over the warehouse; called again with other fields, it is the next version of the code."""
 
-    def make(template: dict[str, Any] | None = None, claude: dict[str, Any] | None = None, **fields: Any) -> Nights:
+    def make(
+        template: dict[str, Any] | None = None, claude: dict[str, Any] | None = None, **fields: Any
+    ) -> Nights:
         pipeline = BatchPipeline(
             **{
                 "name": "packages",
@@ -51,7 +58,12 @@ def nights(claude_emulator: EmulatorProcess, tmp_path: Path, warehouse: Path, cl
             }
         )
         resource = ClaudeBatches(
-            **{"api_key": "test-key", "base_url": claude_emulator.base_url, "max_batch_requests": 100, **(claude or {})}
+            **{
+                "api_key": "test-key",
+                "base_url": claude_emulator.base_url,
+                "max_batch_requests": 100,
+                **(claude or {}),
+            }
         )
         return Nights(pipeline, resource, BatchStore(root=str(tmp_path / "store")))
 

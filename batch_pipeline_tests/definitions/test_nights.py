@@ -18,12 +18,16 @@ def change(warehouse: Path, sql: str) -> None:
 
 
 def digest(row: dict) -> str:
-    return hashlib.sha256(f"{text_of(row['summary'])}\n{text_of(row['description'])}".encode()).hexdigest()
+    return hashlib.sha256(
+        f"{text_of(row['summary'])}\n{text_of(row['description'])}".encode()
+    ).hexdigest()
 
 
 def test_every_record_gets_its_own_answer(nights, claude_emulator: EmulatorProcess) -> None:
     claude_emulator.configure(answers="digest")
-    run = nights(source=ParquetSource(path=str(RECORDS), key="package"), claude={"max_batch_requests": 85})
+    run = nights(
+        source=ParquetSource(path=str(RECORDS), key="package"), claude={"max_batch_requests": 85}
+    )
     run.night()
     rows = run.rows()
     assert len(rows) == 2000 and {row["_status"] for row in rows.values()} == {"answered"}
@@ -37,14 +41,25 @@ def test_every_record_gets_its_own_answer(nights, claude_emulator: EmulatorProce
     assert abs(spent - float(bill["usd"])) < 0.01
 
 
-def test_the_next_night_asks_only_what_is_new_or_changed(nights, claude_emulator: EmulatorProcess, warehouse: Path) -> None:
+def test_the_next_night_asks_only_what_is_new_or_changed(
+    nights, claude_emulator: EmulatorProcess, warehouse: Path
+) -> None:
     run = nights()
     run.night()
     run.night()
     assert claude_emulator.bill()["requests"] == 300
-    change(warehouse, "update packages set summary = summary || '!' where package in (select package from packages order by package limit 7)")
-    change(warehouse, "delete from packages where package in (select package from packages order by package desc limit 3)")
-    change(warehouse, "insert into packages select * replace ('new-' || package as package) from packages order by package limit 5")
+    change(
+        warehouse,
+        "update packages set summary = summary || '!' where package in (select package from packages order by package limit 7)",
+    )
+    change(
+        warehouse,
+        "delete from packages where package in (select package from packages order by package desc limit 3)",
+    )
+    change(
+        warehouse,
+        "insert into packages select * replace ('new-' || package as package) from packages order by package limit 5",
+    )
     run.night()
     assert claude_emulator.bill()["requests"] == 312
     rows = run.rows()
@@ -53,7 +68,9 @@ def test_the_next_night_asks_only_what_is_new_or_changed(nights, claude_emulator
     assert claude_emulator.bill()["requests"] == 312
 
 
-def test_a_column_that_the_question_does_not_read_changes_nothing(nights, claude_emulator: EmulatorProcess, warehouse: Path) -> None:
+def test_a_column_that_the_question_does_not_read_changes_nothing(
+    nights, claude_emulator: EmulatorProcess, warehouse: Path
+) -> None:
     run = nights()
     run.night()
     change(warehouse, "update packages set section = 'another'")
@@ -61,7 +78,9 @@ def test_a_column_that_the_question_does_not_read_changes_nothing(nights, claude
     assert claude_emulator.bill()["requests"] == 300
 
 
-def test_a_changed_prompt_asks_again_with_refresh_changed_only(nights, claude_emulator: EmulatorProcess) -> None:
+def test_a_changed_prompt_asks_again_with_refresh_changed_only(
+    nights, claude_emulator: EmulatorProcess
+) -> None:
     nights().night()
     nights({"prompt": "Sort this: {{ summary }}\n{{ description }}"}, refresh="new").night()
     assert claude_emulator.bill()["requests"] == 300
@@ -83,9 +102,16 @@ def test_an_older_batch_that_is_collected_last_does_not_overwrite_a_newer_answer
     run = nights()
     run.submit()
     older = claude_emulator.batches()
-    change(warehouse, "update packages set summary = 'changed' where package = (select min(package) from packages)")
+    change(
+        warehouse,
+        "update packages set summary = 'changed' where package = (select min(package) from packages)",
+    )
     run.submit()
-    newer = [batch["id"] for batch in claude_emulator.batches() if batch["id"] not in {one["id"] for one in older}]
+    newer = [
+        batch["id"]
+        for batch in claude_emulator.batches()
+        if batch["id"] not in {one["id"] for one in older}
+    ]
     assert len(newer) == 1
     claude_emulator.end(newer[0])
     run.tick_and_run()
@@ -108,7 +134,10 @@ def test_content_that_comes_back_brings_its_answer_back_at_no_cost(
     change(warehouse, f"update packages set summary = 'B' where package = '{first}'")
     run.night()
     assert run.rows()[first]["summary"] == "B" and claude_emulator.bill()["requests"] == 301
-    change(warehouse, f"update packages set summary = '{before[first]['summary']}' where package = '{first}'")
+    change(
+        warehouse,
+        f"update packages set summary = '{before[first]['summary']}' where package = '{first}'",
+    )
     run.night()
     assert claude_emulator.bill()["requests"] == 301
     assert run.rows()[first] == before[first]
@@ -116,7 +145,9 @@ def test_content_that_comes_back_brings_its_answer_back_at_no_cost(
     assert claude_emulator.bill()["requests"] == 301
 
 
-def test_failed_records_are_asked_again_the_same_night(nights, claude_emulator: EmulatorProcess) -> None:
+def test_failed_records_are_asked_again_the_same_night(
+    nights, claude_emulator: EmulatorProcess
+) -> None:
     claude_emulator.configure(rates={"errored": 0.10, "expired": 0.05, "invalid": 0.03})
     run = nights()
     run.night()
@@ -133,7 +164,9 @@ def test_failed_records_are_asked_again_the_same_night(nights, claude_emulator: 
     assert len(billed) == statuses["answered"]
 
 
-def test_after_the_last_attempt_the_last_reason_stands(nights, claude_emulator: EmulatorProcess) -> None:
+def test_after_the_last_attempt_the_last_reason_stands(
+    nights, claude_emulator: EmulatorProcess
+) -> None:
     claude_emulator.configure(rates={"errored": 1.0})
     run = nights(max_attempts=2)
     run.night()
@@ -143,7 +176,9 @@ def test_after_the_last_attempt_the_last_reason_stands(nights, claude_emulator: 
     assert len(claude_emulator.billed_requests()) == 600
 
 
-def test_a_partial_ask_takes_limit_where_and_force(nights, claude_emulator: EmulatorProcess) -> None:
+def test_a_partial_ask_takes_limit_where_and_force(
+    nights, claude_emulator: EmulatorProcess
+) -> None:
     run = nights()
     run.night(limit=10)
     assert claude_emulator.bill()["requests"] == 10
@@ -157,14 +192,18 @@ def test_a_partial_ask_takes_limit_where_and_force(nights, claude_emulator: Emul
     assert claude_emulator.bill()["requests"] == before + 3
 
 
-def test_the_retry_round_of_a_partial_ask_asks_nothing_else(nights, claude_emulator: EmulatorProcess) -> None:
+def test_the_retry_round_of_a_partial_ask_asks_nothing_else(
+    nights, claude_emulator: EmulatorProcess
+) -> None:
     claude_emulator.configure(rates={"errored": 0.5})
     run = nights()
     run.night(limit=20)
     assert len(run.rows()) == 20
 
 
-def test_a_full_queue_is_emptied_and_filled_until_all_is_sent(nights, claude_emulator: EmulatorProcess) -> None:
+def test_a_full_queue_is_emptied_and_filled_until_all_is_sent(
+    nights, claude_emulator: EmulatorProcess
+) -> None:
     claude_emulator.configure(manual=True)
     run = nights(claude={"max_batch_requests": 40, "max_queued_requests": 75})
     run.submit()
@@ -181,7 +220,9 @@ def test_the_answers_land_in_a_duckdb_table_beside_the_source(nights, warehouse:
     run = nights(destination=DuckDBTable(database=str(warehouse), table="package_answers"))
     run.night()
     with duckdb.connect(str(warehouse), read_only=True) as connection:
-        assert connection.execute("select count(*), count(distinct package) from package_answers").fetchone() == (300, 300)
+        assert connection.execute(
+            "select count(*), count(distinct package) from package_answers"
+        ).fetchone() == (300, 300)
 
 
 def test_the_answers_land_in_a_parquet_dataset(nights, tmp_path: Path) -> None:
@@ -205,7 +246,9 @@ def test_on_deleted_drop_takes_the_row_away_and_gives_it_back(
     assert first in run.rows() and claude_emulator.bill()["requests"] == 300
 
 
-def test_an_empty_source_is_a_good_night(nights, claude_emulator: EmulatorProcess, warehouse: Path) -> None:
+def test_an_empty_source_is_a_good_night(
+    nights, claude_emulator: EmulatorProcess, warehouse: Path
+) -> None:
     change(warehouse, "delete from packages")
     run = nights()
     run.night()
@@ -214,7 +257,9 @@ def test_an_empty_source_is_a_good_night(nights, claude_emulator: EmulatorProces
     assert run.metadata("records")["source_rows"] == 0
 
 
-def test_results_cut_at_a_line_end_are_noticed_and_fetched_again(nights, claude_emulator: EmulatorProcess) -> None:
+def test_results_cut_at_a_line_end_are_noticed_and_fetched_again(
+    nights, claude_emulator: EmulatorProcess
+) -> None:
     run = nights()
     run.submit()
     claude_emulator.fault("results", "cut_results_at_line", line=10)
@@ -235,16 +280,26 @@ def test_results_that_stay_cut_are_accepted_as_damaged_after_an_hour(
     run.until_quiet()
     statuses = Counter(row["_status"] for row in run.rows().values())
     assert statuses == {"answered": 10, "missing": 290}
-    assert all("lines instead of" in row["_error"] for row in run.rows().values() if row["_status"] == "missing")
+    assert all(
+        "lines instead of" in row["_error"]
+        for row in run.rows().values()
+        if row["_status"] == "missing"
+    )
 
 
 def test_structured_answers_become_typed_columns(nights) -> None:
     schema = {
         "type": "object",
-        "properties": {"size": {"type": "integer"}, "kind": {"type": "string", "enum": ["game", "library"]}},
+        "properties": {
+            "size": {"type": "integer"},
+            "kind": {"type": "string", "enum": ["game", "library"]},
+        },
         "required": ["size", "kind"],
     }
     run = nights({"output": schema}, output_prefix="claude_")
     run.night(limit=20)
     rows = run.rows()
-    assert all(isinstance(row["claude_size"], int) and row["claude_kind"] in ("game", "library") for row in rows.values())
+    assert all(
+        isinstance(row["claude_size"], int) and row["claude_kind"] in ("game", "library")
+        for row in rows.values()
+    )

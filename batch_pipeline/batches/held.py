@@ -1,0 +1,147 @@
+"""What waits for a person: held files and held pipelines, and the decisions that free them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, select
+
+from batch_pipeline.errors import InputError
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.tables import FileState, endpoints, holds, request_files, transitions
+
+
+@dataclass(frozen=True)
+class HeldFile:
+    """A request file that is not sent, because nobody but a person can tell whether it should be."""
+
+    id: str
+    pipeline: str
+    partition: str
+    requests: int
+    since: datetime | None
+    error: str
+
+
+@dataclass(frozen=True)
+class HeldPipeline:
+    """A pipeline whose account the API refuses; nothing of it is sent."""
+
+    pipeline: str
+    base_url: str
+    since: datetime
+    error: str
+
+
+@dataclass(frozen=True)
+class Held:
+    """All that waits for a person."""
+
+    files: list[HeldFile]
+    pipelines: list[HeldPipeline]
+
+
+def list_held(store: Store, pipeline: str | None = None) -> Held:
+    """Return what is held, oldest first.
+
+    Args:
+        store: where the ledger is.
+        pipeline: only of this one; None: of all.
+    """
+    files = store.ledger.rows(
+        select(request_files)
+        .where(
+            request_files.c.state == FileState.HELD,
+            *([request_files.c.pipeline == pipeline] if pipeline else []),
+        )
+        .order_by(request_files.c.pipeline, request_files.c.number, request_files.c.seq)
+    )
+    pipelines = store.ledger.rows(
+        select(holds.c.pipeline, endpoints.c.base_url, holds.c.since, holds.c.reason)
+        .join(endpoints, endpoints.c.id == holds.c.endpoint_id)
+        .where(*([holds.c.pipeline == pipeline] if pipeline else []))
+        .order_by(holds.c.since)
+    )
+    return Held(
+        [
+            HeldFile(
+                row["id"],
+                row["pipeline"],
+                row["partition"],
+                row["requests"],
+                _since(store, row["id"]),
+                row["error"] or "",
+            )
+            for row in files
+        ],
+        [
+            HeldPipeline(row["pipeline"], row["base_url"], row["since"], row["reason"])
+            for row in pipelines
+        ],
+    )
+
+
+def resend(store: Store, file_id: str) -> None:
+    """Let a held file be sent again; the status sensor sees to it.
+
+    Raises:
+        InputError: the file is not held.
+    """
+    _decide(
+        store,
+        file_id,
+        FileState.READY,
+        "sent again: decided by a person",
+        not_before=None,
+        error=None,
+    )
+
+
+def drop(store: Store, file_id: str) -> None:
+    """Give a held file up: its records get the status ``missing`` with the reason, and may be asked again.
+
+    It counts as ended without answers. Collecting writes the rows; the attempt is counted.
+
+    Raises:
+        InputError: the file is not held.
+    """
+    row = next((one for one in list_held(store).files if one.id == file_id), None)
+    error = f"Dropped by a person while it was held: {row.error if row else ''}"
+    _decide(
+        store,
+        file_id,
+        FileState.ENDED,
+        "dropped: decided by a person",
+        ended_at=store.clock.now(),
+        not_before=None,
+        error=error,
+    )
+
+
+def release(store: Store, pipeline: str) -> None:
+    """Let a held pipeline send again, after what the API refused was put right.
+
+    Raises:
+        InputError: the pipeline is not held.
+    """
+    with store.ledger.write() as tx:
+        released = tx.execute(delete(holds).where(holds.c.pipeline == pipeline)).rowcount
+    if not released:
+        raise InputError(f"The pipeline {pipeline} is not held.")
+
+
+def _decide(store: Store, file_id: str, to: FileState, note: str, **values) -> None:
+    with store.ledger.write() as tx:
+        moved = store.ledger.move(tx, file_id, FileState.HELD, to, note, **values)
+    if not moved:
+        held = ", ".join(file.id for file in list_held(store).files) or "none is"
+        raise InputError(f"The file {file_id} is not held. Held files: {held}.")
+
+
+def _since(store: Store, file_id: str) -> datetime | None:
+    rows = store.ledger.rows(
+        select(transitions.c.at)
+        .where(transitions.c.file_id == file_id, transitions.c.to_state == FileState.HELD)
+        .order_by(transitions.c.id.desc())
+        .limit(1)
+    )
+    return rows[0]["at"] if rows else None
