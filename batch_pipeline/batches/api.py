@@ -238,11 +238,12 @@ class BatchesApi:
         return Endpoint(self.base_url, *(name or "" for name in names))
 
     def _make(self, api_key: str, timeout: float, *, keepalive: bool) -> anthropic.Anthropic:
-        limits = None if keepalive else httpx2.Limits(max_keepalive_connections=0)
+        # None keeps a connection for as long as the server does.
+        kept = None if keepalive else 0
         http_client = anthropic.DefaultHttpxClient(
             timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS),
             event_hooks={"request": [self._guard]},
-            **({"limits": limits} if limits else {}),
+            limits=httpx2.Limits(max_keepalive_connections=kept),
         )
         return anthropic.Anthropic(
             api_key=api_key,

@@ -12,7 +12,7 @@ from batch_pipeline.store.tables import FileState, endpoints, holds, request_fil
 
 @dataclass(frozen=True)
 class HeldFile:
-    """A request file that is not sent, because nobody but a person can tell whether it should be."""
+    """A request file that is not sent: only a person can tell whether it should be."""
 
     id: str
     pipeline: str
@@ -97,9 +97,10 @@ def resend(store: Store, file_id: str) -> None:
 
 
 def drop(store: Store, file_id: str) -> None:
-    """Give a held file up: its records get the status ``missing`` with the reason, and may be asked again.
+    """Give a held file up: it counts as ended, without answers.
 
-    It counts as ended without answers. Collecting writes the rows; the attempt is counted.
+    Collecting writes its records' rows, with status ``missing`` and the reason. The attempt counts,
+    and what has attempts left is asked again in a new file.
 
     Raises:
         InputError: the file is not held.

@@ -48,8 +48,21 @@ class Polled:
     notes: list[str] = field(default_factory=list)
 
 
-def poll(store: Store, api: BatchesApi, endpoint: Endpoint, policy: SendPolicy) -> Polled:
+def poll(
+    store: Store,
+    api: BatchesApi,
+    endpoint: Endpoint,
+    policy: SendPolicy,
+    pipeline: str | None = None,
+) -> Polled:
     """Bring the ledger up to date with the endpoint. Safe at any time, by any number of processes.
+
+    Args:
+        store: where the ledger is.
+        api: the endpoint.
+        endpoint: who it is; a reply that names another organization or workspace is refused.
+        policy: limits and waits.
+        pipeline: whose sensor is looking, for ``share_poll``.
 
     Raises:
         HeldError: the key is refused.
@@ -68,21 +81,28 @@ def poll(store: Store, api: BatchesApi, endpoint: Endpoint, policy: SendPolicy) 
     _note_candidates(store, endpoint, listed, doubtful)
     _settle_candidates(store, api, endpoint, listed, report)
     with store.ledger.write() as tx:
-        tx.execute(update(endpoints).where(endpoints.c.id == endpoint.id).values(polled_at=started))
+        tx.execute(
+            update(endpoints)
+            .where(endpoints.c.id == endpoint.id)
+            .values(polled_at=started, polled_by=pipeline)
+        )
     return report
 
 
 def share_poll(store: Store, endpoint: Endpoint, pipeline: str, interval_seconds: float) -> bool:
     """Return whether this pipeline should poll now, or another one just did it for all.
 
-    Sensors of many pipelines take turns: who finds that somebody polled since its own last look
-    (and since its own last batch was sent) leaves it at that.
+    Who finds that another sensor polled since its own last look, and since its own last batch was
+    sent, leaves it at that: the sensors of fifty pipelines make one listing an interval.
     """
     now = store.clock.now()
     with store.ledger.write() as tx:
-        polled = tx.execute(
-            select(endpoints.c.polled_at).where(endpoints.c.id == endpoint.id)
-        ).scalar()
+        found = tx.execute(
+            select(endpoints.c.polled_at, endpoints.c.polled_by).where(
+                endpoints.c.id == endpoint.id
+            )
+        ).first()
+        polled, polled_by = found if found else (None, None)
         mine = and_(looks.c.endpoint_id == endpoint.id, looks.c.pipeline == pipeline)
         last = tx.execute(select(looks.c.at).where(mine)).scalar()
         if last is None:
@@ -96,7 +116,9 @@ def share_poll(store: Store, endpoint: Endpoint, pipeline: str, interval_seconds
             .order_by(request_files.c.sent_at.desc())
             .limit(1)
         ).scalar()
-    if last is None or polled is None or (now - polled).total_seconds() >= interval_seconds:
+    if polled_by in (None, pipeline) or last is None or polled is None:
+        return True
+    if (now - polled).total_seconds() >= interval_seconds:
         return True
     return polled <= last or (newest is not None and newest >= polled)
 

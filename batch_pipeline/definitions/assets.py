@@ -6,29 +6,34 @@ from typing import Any
 
 import dagster as dg
 
-from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.api import ApiUnavailable, BatchesApi
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.reconcile import reconcile
 from batch_pipeline.batches.send import send
 from batch_pipeline.definitions import metadata
 from batch_pipeline.definitions.partition import filter_of, partitions_of
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
-from batch_pipeline.errors import BatchPipelineError
+from batch_pipeline.errors import BatchPipelineError, InputError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.choose import choose
 from batch_pipeline.records.selection import Ask
-from batch_pipeline.records.sources import DuckDBSource
+from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.compiled import CompiledTemplate
 from batch_pipeline.requests.prepare import prepare
 from batch_pipeline.results.account import Account, account
 from batch_pipeline.results.collect import collect
 from batch_pipeline.results.duckdb_table import DuckDBTable
-from batch_pipeline.results.parquet_dataset import ParquetDataset
 from batch_pipeline.results.join import Question
+from batch_pipeline.results.parquet_dataset import ParquetDataset
 from batch_pipeline.results.publish import publish
 from batch_pipeline.store.layout import table_name
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Scope, know_endpoint
+from batch_pipeline.store.submissions import (
+    Endpoint,
+    Scope,
+    know_endpoint,
+    known_endpoints,
+)
 
 CHECK = "every_record_accounted_for"
 SAMPLE_ROWS = 10
@@ -69,22 +74,41 @@ def speaking() -> Iterator[None]:
 
 @contextmanager
 def _stage(
-    context: dg.AssetExecutionContext, pipeline: BatchPipeline
+    context: dg.AssetExecutionContext, pipeline: BatchPipeline, *, offline: bool = False
 ) -> Iterator[tuple[Store, ClaudeBatches, BatchesApi, list[Scope]]]:
-    """Give a step its store, its endpoint and the scopes it works on."""
+    """Give a step its store, its endpoint and the scopes it works on.
+
+    Args:
+        context: the step's.
+        pipeline: whose step it is.
+        offline: the step can do its work while the API does not answer, so that one bad minute
+            does not cost the night; the sensor sees to the sending later.
+    """
     claude: ClaudeBatches = getattr(context.resources, pipeline.claude_key)
     resource: BatchStore = getattr(context.resources, pipeline.store_key)
     with speaking():
         store = resource.open()
         with closing(claude.api()) as api:
-            endpoint = api.identify()
-            know_endpoint(store.ledger, endpoint)
+            endpoint = _identify(store, api, offline=offline)
             yield (
                 store,
                 claude,
                 api,
                 [Scope(pipeline.name, part, endpoint) for part in partitions_of(context)],
             )
+
+
+def _identify(store: Store, api: BatchesApi, *, offline: bool) -> Endpoint:
+    """Ask the API who it is; while it does not answer, an offline step goes by who it always was."""
+    try:
+        endpoint = api.identify()
+    except ApiUnavailable:
+        known = known_endpoints(store.ledger, api.base_url)
+        if not offline or len(known) != 1:
+            raise
+        return known[0]
+    know_endpoint(store.ledger, endpoint)
+    return endpoint
 
 
 def _spec(
@@ -99,34 +123,64 @@ def _spec(
         kinds=kinds,
         partitions_def=pipeline.partitions,
     )
-    return pipeline.asset_spec(spec) if pipeline.asset_spec else spec
+    if pipeline.asset_spec is None:
+        return spec
+    given = pipeline.asset_spec(spec)
+    if given.key != spec.key:
+        raise InputError(
+            f"Pipeline {pipeline.name}: asset_spec gave {spec.key.to_user_string()} the key "
+            f"{given.key.to_user_string()}. Jobs and sensors find the assets by their keys: set key_prefix instead."
+        )
+    return given
 
 
 def _define(
     pipeline: BatchPipeline, stage: str, spec: dg.AssetSpec, compute, **more: Any
 ) -> dg.AssetsDefinition:
     return dg.multi_asset(
-        name="__".join([*pipeline.prefix, stage]),
+        name=pipeline.asset_key(stage).to_python_identifier(),
         specs=[spec],
         required_resource_keys={pipeline.claude_key, pipeline.store_key},
         **more,
     )(compute)
 
 
-def _source_kind(pipeline: BatchPipeline) -> str:
-    return "duckdb" if isinstance(pipeline.source, DuckDBSource) else "parquet"
+def _declared(value: str) -> str:
+    """Show a string as it was declared: defining a pipeline reads no environment and no disk."""
+    variable = getattr(value, "env_var_name", None)
+    return f"${variable}" if variable else str(value)
+
+
+def _source_shown(source: DuckDBSource | ParquetSource) -> str:
+    if isinstance(source, ParquetSource):
+        return f"Parquet files at {_declared(source.path)}"
+    what = "a query" if source.table is None else f"table {_declared(source.table)}"
+    return f"{what} in {_declared(source.database)}"
+
+
+def _destination_shown(destination: DuckDBTable | ParquetDataset | None) -> str:
+    if destination is None:
+        return "Parquet under the store"
+    if isinstance(destination, ParquetDataset):
+        return f"Parquet dataset {_declared(destination.path)}"
+    return f"table {_declared(destination.table)} in {_declared(destination.database)}"
 
 
 def _records(pipeline: BatchPipeline) -> dg.AssetsDefinition:
     upstream = [dg.AssetKey.from_coercible(key) for key in pipeline.upstream]
     spec = _spec(
-        pipeline, "records", f"What needs an answer tonight, out of {pipeline.source.describe()}: new, changed and "
-        "retryable records, and nothing else.", upstream, {_source_kind(pipeline)},
+        pipeline, "records", f"What needs an answer tonight, out of {_source_shown(pipeline.source)}: new, changed "
+        "and retryable records, and nothing else.", upstream,
+        {"duckdb" if isinstance(pipeline.source, DuckDBSource) else "parquet"},
     )  # fmt: skip
 
     def records(context: dg.AssetExecutionContext, config: AskConfig) -> dg.MaterializeResult:
         ask = Ask(config.limit, config.where, config.force, config.retries_only)
-        with _stage(context, pipeline) as (store, _claude, _api, scopes):
+        with _stage(context, pipeline, offline=True) as (store, _claude, _api, scopes):
+            if ask.limit is not None and ask.limit < 0:
+                raise InputError(f"The limit of this run is {ask.limit}; it must be 0 or more.")
+            # What cannot be written is not asked for.
+            destination_of(pipeline, store).check()
             selections = []
             for scope in scopes:
                 chosen = choose(
@@ -183,7 +237,7 @@ def _requests(pipeline: BatchPipeline) -> dg.AssetsDefinition:
     )  # fmt: skip
 
     def requests(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        with _stage(context, pipeline) as (store, claude, _api, scopes):
+        with _stage(context, pipeline, offline=True) as (store, claude, _api, scopes):
             reports = []
             for scope in scopes:
                 report = prepare(
@@ -244,7 +298,7 @@ def _batches(pipeline: BatchPipeline) -> dg.AssetsDefinition:
 
 def _results(pipeline: BatchPipeline) -> dg.AssetsDefinition:
     kind = "duckdb" if isinstance(pipeline.destination, DuckDBTable) else "parquet"
-    where = pipeline.destination.describe() if pipeline.destination else "Parquet under the store"
+    where = _destination_shown(pipeline.destination)
     spec = _spec(
         pipeline, "results", f"One row per record, with an answer or a reason, joined to its columns: {where}.",
         [pipeline.asset_key("batches")], {kind},
@@ -274,7 +328,7 @@ def _results(pipeline: BatchPipeline) -> dg.AssetsDefinition:
                 published,
                 destination.describe(),
                 list(destination.columns().items()) if there else [],
-                destination.row_count() if there else None,
+                destination.row_count() if there else 0,
                 destination.sample(SAMPLE_ROWS) if there else None,
             )
         return dg.MaterializeResult(metadata=shown, check_results=[_check_result(accounts)])

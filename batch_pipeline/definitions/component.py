@@ -144,12 +144,10 @@ def _fields(value: Any, where: str) -> Mapping[str, Any]:
 
 def _read(context: dg.ResolutionContext, name: str) -> str:
     """Read a prompt from a file beside the component's YAML."""
-    base = Path(context.path) if getattr(context, "path", None) else Path.cwd()
-    for folder in (base, Path.cwd()):
-        path = folder / name
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-    raise InputError(f"prompt_file: there is no {name} in {base}.")
+    path = context.resolve_source_relative_path(name)
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    raise InputError(f"prompt_file: there is no file {path}.")
 
 
 def _imported(field: str, dotted: str) -> Any:

@@ -1,6 +1,6 @@
 """The jobs of a pipeline and the schedule of its nights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -25,15 +25,19 @@ def build_jobs(pipeline: BatchPipeline) -> list[Any]:
         )
 
     submit = ("records", "requests", "batches")
-    records_op = "__".join([*pipeline.prefix, "records"])
+    description = (
+        "Selects what needs an answer, builds the requests and sends them; ends when all is sent "
+        "or the queue's room is used up. Run config: "
+    )
+    if pipeline.partitions is None:
+        description += "limit, where, force."
+        ask = {"config": _ask_mapping(_records_op(pipeline))}
+    else:
+        # Dagster takes no config mapping for a partitioned job.
+        description += f"ops: {{{_records_op(pipeline)}: {{config: {{limit, where, force}}}}}}."
+        ask = {}
     return [
-        job(
-            "submit",
-            "Selects what needs an answer, builds the requests and sends them; ends when all is sent or the queue's "
-            "room is used up. Run config: limit, where, force.",
-            submit,
-            config=_ask_mapping(records_op),
-        ),
+        job("submit", description, submit, **ask),
         job(
             "send",
             "Sends what is ready or due, after reconciling attempts whose reply was lost.",
@@ -45,6 +49,15 @@ def build_jobs(pipeline: BatchPipeline) -> list[Any]:
             ["results"],
         ),
     ]
+
+
+def ask_config(pipeline: BatchPipeline, **ask: Any) -> dict[str, Any]:
+    """Return the run config of ``NAME_submit`` for a partial ask, with partitions or without."""
+    return {"ops": {_records_op(pipeline): {"config": ask}}}
+
+
+def _records_op(pipeline: BatchPipeline) -> str:
+    return pipeline.asset_key("records").to_python_identifier()
 
 
 def _ask_mapping(records_op: str) -> dg.ConfigMapping:
@@ -96,21 +109,16 @@ def build_schedule(pipeline: BatchPipeline, submit: Any) -> dg.ScheduleDefinitio
     if nightly is None:
         return None
 
-    def requests(context: dg.ScheduleEvaluationContext):
-        moment = context.scheduled_execution_time
-        if pipeline.partitions is None:
-            return [dg.RunRequest(run_key=None)]
-        if isinstance(pipeline.partitions, dg.TimeWindowPartitionsDefinition):
-            # The last window that has ended: a night asks about the day that is over.
-            last = pipeline.partitions.get_last_partition_key(current_time=moment)
-            keys = [last] if last else []
-        else:
-            keys = list(
-                pipeline.partitions.get_partition_keys(dynamic_partitions_store=context.instance)
-            )
+    def requests(
+        context: dg.ScheduleEvaluationContext,
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        keys = _due(pipeline.partitions, context)
         if not keys:
-            return dg.SkipReason("there is no partition to ask about yet")
-        return [dg.RunRequest(run_key=None, partition_key=key) for key in keys]
+            yield dg.SkipReason("there is no partition to ask about yet")
+        for key in keys:
+            # Dagster wants run keys where a tick asks for several runs: one is used once, at one tick.
+            run_key = f"{context.scheduled_execution_time.isoformat()} {key}" if key else None
+            yield dg.RunRequest(run_key=run_key, partition_key=key)
 
     return dg.ScheduleDefinition(
         name=f"{pipeline.name}_nightly",
@@ -121,3 +129,20 @@ def build_schedule(pipeline: BatchPipeline, submit: Any) -> dg.ScheduleDefinitio
         default_status=nightly.status,
         description=f"Asks every night what needs an answer ({nightly.cron}, {nightly.timezone}).",
     )
+
+
+def _due(
+    partitions: dg.PartitionsDefinition | None, context: dg.ScheduleEvaluationContext
+) -> Sequence[str | None]:
+    """Return the partitions that a tick asks about: of time windows the last that has ended."""
+    if partitions is None:
+        return [None]
+    if not isinstance(partitions, dg.TimeWindowPartitionsDefinition):
+        store = None if isinstance(partitions, dg.StaticPartitionsDefinition) else context.instance
+        return partitions.get_partition_keys(dynamic_partitions_store=store)
+    moment = context.scheduled_execution_time
+    for key in reversed(partitions.get_partition_keys(current_time=moment)):
+        # A definition with an end_offset has windows that are still open, too.
+        if partitions.time_window_for_partition_key(key).end <= moment:
+            return [key]
+    return []

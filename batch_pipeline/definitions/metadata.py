@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 import dagster as dg
@@ -29,6 +30,7 @@ SELECTED = (
     "reused", "deleted", "in_flight", "settled", "exhausted", "left_out",
 )  # fmt: skip
 SHOWN_CHARACTERS = 200
+SHOWN_OF_A_REQUEST = 4_000
 
 
 def of_selection(
@@ -45,7 +47,7 @@ def of_selection(
 
 def of_requests(prepared: Sequence[Prepared]) -> dict[str, Any]:
     """Return the metadata of ``requests``."""
-    usd = [one.usd_max for one in prepared]
+    usd = [one.usd_max for one in prepared if one.usd_max is not None]
     metadata: dict[str, Any] = {
         "requests": sum(one.requests for one in prepared),
         "bytes": sum(one.bytes for one in prepared),
@@ -55,13 +57,13 @@ def of_requests(prepared: Sequence[Prepared]) -> dict[str, Any]:
         "output_tokens_at_most": sum(one.output_tokens_max for one in prepared),
         "dagster/row_count": sum(one.requests for one in prepared),
     }
-    if None not in usd:
+    if len(usd) == len(prepared):
         metadata["estimated_usd_at_most"] = float(sum(usd, Decimal(0)))
     else:
         metadata["estimated_usd"] = "unknown: no batch price is known for this model"
     samples = [sample for one in prepared for sample in one.samples][:3]
     if samples:
-        metadata["sample_requests"] = dg.MetadataValue.json(samples)
+        metadata["sample_requests"] = dg.MetadataValue.json(_shortened(samples))
     return metadata
 
 
@@ -99,7 +101,7 @@ def of_results(
     published: Published,
     table: str,
     columns: Sequence[tuple[str, str]],
-    rows: int | None,
+    rows: int,
     sample: pa.Table | None,
 ) -> dict[str, Any]:
     """Return the metadata of ``results``."""
@@ -121,8 +123,7 @@ def of_results(
         "rows_superseded": published.superseded,
         "table": table,
     }
-    if rows is not None:
-        metadata["dagster/row_count"] = rows
+    metadata["dagster/row_count"] = rows
     if sample is not None and sample.num_rows:
         metadata["sample"] = dg.MetadataValue.table([_record(row) for row in sample.to_pylist()])
     return metadata | schema(columns)
@@ -144,7 +145,21 @@ def _record(row: Mapping[str, Any]) -> dg.TableRecord:
 
 
 def _cell(value: Any) -> str | int | float | bool | None:
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float) and isfinite(value):  # JSON has no NaN and no infinity
         return value
     text = str(value)
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+
+
+def _shortened(value: Any) -> Any:
+    """Return JSON data with its long texts cut: an event log is no place for documents."""
+    match value:
+        case Mapping():
+            return {name: _shortened(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_shortened(inner) for inner in value]
+        case str() if len(value) > SHOWN_OF_A_REQUEST:
+            return f"{value[:SHOWN_OF_A_REQUEST]}… ({len(value):,} characters)"
+    return value

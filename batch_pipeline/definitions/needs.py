@@ -31,11 +31,21 @@ class Need:
 
 @dataclass(frozen=True)
 class Progress:
-    """How a pipeline's open work stands."""
+    """How a pipeline's open work stands.
+
+    Attributes:
+        open: batches that are still in progress.
+        ended: files whose rows can be collected; rejected and reused records are such files too.
+        batches_ended: batches that ended, collected or not, of submissions that are still open.
+        waiting: files to be sent.
+        unknown: files that may have been sent: there was no reply, or it is on its way.
+        held: files that wait for a person.
+        oldest: when the oldest batch in progress was created.
+    """
 
     open: int
     ended: int
-    collected: int
+    batches_ended: int
     waiting: int
     unknown: int
     held: int
@@ -43,34 +53,46 @@ class Progress:
 
     def line(self, now: datetime) -> str:
         """Say it in a sentence."""
-        total = self.open + self.ended
-        parts = [f"{self.ended} of {total} batches ended"] if total else []
+        batches = self.batches_ended + self.open
+        parts = [f"{self.batches_ended} of {batches} batches ended"] if batches else []
         if self.open:
             age = f", oldest {_age(now - self.oldest)}" if self.oldest else ""
             parts.append(f"{self.open} open{age}")
         if self.waiting:
-            parts.append(f"{self.waiting} files wait for room in the queue or for their next try")
+            parts.append(f"{_files(self.waiting)} to be sent (room in the queue, or a next try)")
         if self.unknown:
-            parts.append(f"{self.unknown} files whose reply was lost are being reconciled")
+            parts.append(f"{_files(self.unknown)} without a reply, to be reconciled")
         if self.held:
-            parts.append(f"{self.held} files are held and need you (`batch-pipeline held`)")
+            parts.append(f"{_files(self.held)} held: that needs you (`batch-pipeline held`)")
         return "; ".join(parts) or "no batch is open"
 
 
-def open_endpoints(store: Store, pipeline: str) -> list[Endpoint]:
-    """Return the endpoints at which a pipeline has work on its way."""
+def endpoints_at_work(store: Store, pipeline: str) -> list[Endpoint]:
+    """Return the endpoints at which a pipeline has work on its way, or records to ask again."""
+    on_its_way = select(request_files.c.endpoint_id).where(
+        request_files.c.pipeline == pipeline, request_files.c.state.in_(OPEN)
+    )
     rows = store.ledger.rows(
         select(endpoints.c.base_url, endpoints.c.organization, endpoints.c.workspace)
         .where(
-            endpoints.c.id.in_(
-                select(request_files.c.endpoint_id).where(
-                    request_files.c.pipeline == pipeline, request_files.c.state.in_(OPEN)
-                )
+            or_(
+                endpoints.c.id.in_(on_its_way),
+                endpoints.c.id.in_(select(submissions.c.endpoint_id).where(*_retryable(pipeline))),
             )
         )
         .order_by(endpoints.c.id)
     )
     return [Endpoint(**row) for row in rows]
+
+
+def hold_of(store: Store, pipeline: str, endpoint: Endpoint) -> str | None:
+    """Return why nothing of a pipeline is sent until a person has acted; None when it is not held."""
+    rows = store.ledger.rows(
+        select(holds.c.reason).where(
+            holds.c.pipeline == pipeline, holds.c.endpoint_id == endpoint.id
+        )
+    )
+    return rows[0]["reason"] if rows else None
 
 
 def progress(store: Store, pipeline: str) -> Progress:
@@ -81,7 +103,7 @@ def progress(store: Store, pipeline: str) -> Progress:
     return Progress(
         open=count[FileState.IN_PROGRESS],
         ended=count[FileState.ENDED],
-        collected=0,
+        batches_ended=_batches_ended(store, pipeline),
         waiting=count[FileState.READY],
         unknown=count[FileState.UNKNOWN] + count[FileState.SENDING],
         held=count[FileState.HELD],
@@ -107,13 +129,7 @@ def needs(store: Store, pipeline: str, endpoint: Endpoint | None, policy: SendPo
     for row in _unpublished(store, pipeline):
         need("collect", row["partition"], "collected rows are not in the table yet")
     if endpoint is not None:
-        held = bool(
-            store.ledger.rows(
-                select(holds).where(
-                    holds.c.pipeline == pipeline, holds.c.endpoint_id == endpoint.id
-                )
-            )
-        )
+        held = hold_of(store, pipeline, endpoint) is not None
         queued = _queued(store, endpoint)
         for row in _open_files(store, pipeline, endpoint):
             due = row["not_before"] is None or row["not_before"] <= now
@@ -130,8 +146,8 @@ def needs(store: Store, pipeline: str, endpoint: Endpoint | None, policy: SendPo
                     seconds=policy.reconcile_after_seconds
                 ):
                     need("send", row["partition"], "a lost reply can be reconciled")
-    for row in _to_retry(store, pipeline):
-        need("retry", row["partition"], f"{row['retryable']} records can be asked again")
+        for row in _to_retry(store, pipeline, endpoint):
+            need("retry", row["partition"], f"{row['retryable']} records can be asked again")
     order = ("collect", "send", "retry")
     return sorted(found.values(), key=lambda one: (order.index(one.job), one.partition))
 
@@ -166,7 +182,24 @@ def _unpublished(store: Store, pipeline: str) -> Sequence[RowMapping]:
     )
 
 
-def _to_retry(store: Store, pipeline: str) -> Sequence[RowMapping]:
+def _batches_ended(store: Store, pipeline: str) -> int:
+    still_open = select(request_files.c.submission_id).where(
+        request_files.c.pipeline == pipeline, request_files.c.state.in_(OPEN)
+    )
+    with store.ledger.read() as tx:
+        return int(
+            tx.execute(
+                select(func.count()).where(
+                    request_files.c.pipeline == pipeline,
+                    request_files.c.batch_id.is_not(None),
+                    request_files.c.state.in_([FileState.ENDED, FileState.COLLECTED]),
+                    request_files.c.submission_id.in_(still_open),
+                )
+            ).scalar_one()
+        )
+
+
+def _to_retry(store: Store, pipeline: str, endpoint: Endpoint) -> Sequence[RowMapping]:
     """Partitions with settled submissions whose failed records nobody has selected again."""
     still_open = select(request_files.c.submission_id).where(
         or_(
@@ -177,13 +210,21 @@ def _to_retry(store: Store, pipeline: str) -> Sequence[RowMapping]:
     return store.ledger.rows(
         select(submissions.c.partition, func.sum(submissions.c.retryable).label("retryable"))
         .where(
-            submissions.c.pipeline == pipeline,
-            submissions.c.state == "built",
-            submissions.c.retryable > 0,
-            submissions.c.retried_at.is_(None),
+            *_retryable(pipeline),
+            submissions.c.endpoint_id == endpoint.id,
             submissions.c.id.not_in(still_open),
         )
         .group_by(submissions.c.partition)
+    )
+
+
+def _retryable(pipeline: str):
+    """The submissions with failed records that nobody has selected again."""
+    return (
+        submissions.c.pipeline == pipeline,
+        submissions.c.state == "built",
+        submissions.c.retryable > 0,
+        submissions.c.retried_at.is_(None),
     )
 
 
@@ -201,3 +242,7 @@ def _queued(store: Store, endpoint: Endpoint) -> int:
 def _age(age: timedelta) -> str:
     minutes = max(0, int(age.total_seconds() // 60))
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"

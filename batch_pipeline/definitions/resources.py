@@ -5,12 +5,14 @@ from typing import Literal
 
 import dagster as dg
 from pydantic import Field
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from batch_pipeline.batches.api import PUBLIC_API, BatchesApi
 from batch_pipeline.batches.policy import SendPolicy
-from batch_pipeline.errors import InputError
+from batch_pipeline.errors import InputError, StoreError
 from batch_pipeline.requests.build import Limits
-from batch_pipeline.settings import project_path
+from batch_pipeline.settings import project_path, resolve
 from batch_pipeline.store.store import Store, open_store
 
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
@@ -68,13 +70,21 @@ class ClaudeBatches(dg.ConfigurableResource):
             patient: False for a sensor, which has little time.
 
         Raises:
-            InputError: there is no key.
+            InputError: there is no key, or it cannot be one.
         """
-        key = self.api_key or os.environ.get(KEY_VARIABLE)
+        # A key that was read from a file often ends in a line break.
+        key = resolve(self.api_key or os.environ.get(KEY_VARIABLE) or "").strip()
         if not key:
             raise InputError(
                 f"There is no API key: set the environment variable {KEY_VARIABLE} where Dagster runs (the code "
                 'server too: its sensor polls), or ClaudeBatches(api_key=dg.EnvVar("...")). Nothing was sent.'
+            )
+        if not key.isascii() or not key.isprintable() or " " in key:
+            # Whoever put it into a header would show it in the error.
+            raise InputError(
+                "The API key holds a character that no key has (a space, a line break, a typographic "
+                f"dash or quote). Copy it again into {KEY_VARIABLE}, or where ClaudeBatches(api_key=...) "
+                "reads it from. Nothing was sent."
             )
         timeout = (
             self.timeout_seconds if patient else min(self.timeout_seconds, SENSOR_TIMEOUT_SECONDS)
@@ -84,7 +94,7 @@ class ClaudeBatches(dg.ConfigurableResource):
     @property
     def url(self) -> str:
         """The base URL in force."""
-        return (self.base_url or os.environ.get(URL_VARIABLE) or PUBLIC_API).rstrip("/")
+        return resolve(self.base_url or os.environ.get(URL_VARIABLE) or PUBLIC_API).rstrip("/")
 
     @property
     def policy(self) -> SendPolicy:
@@ -120,4 +130,27 @@ class BatchStore(dg.ConfigurableResource):
         Raises:
             StoreError: it cannot be written, or its ledger cannot be used.
         """
-        return open_store(project_path(self.root), self.ledger)
+        return open_store(project_path(self.root), self._ledger_url())
+
+    def _ledger_url(self) -> str | None:
+        if self.ledger is None:
+            return None
+        try:
+            url = make_url(resolve(self.ledger))
+        except ArgumentError:
+            # The text of the error would show a password.
+            raise StoreError(
+                "BatchStore(ledger=...) is no SQLAlchemy URL. Write it as postgresql://user:password@host/database "
+                "or sqlite:////an/absolute/path.sqlite."
+            ) from None
+        if url.get_backend_name() == "sqlite":
+            url = self._on_disk(url)
+        return url.render_as_string(hide_password=False)
+
+    def _on_disk(self, url: URL) -> URL:
+        if not url.database or url.database == ":memory:":
+            raise StoreError(
+                "BatchStore(ledger=...) names a SQLite database in memory, which forgets what was paid for. "
+                "Give it a file: sqlite:////an/absolute/path.sqlite."
+            )
+        return url.set(database=project_path(url.database))

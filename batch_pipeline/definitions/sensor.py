@@ -8,23 +8,30 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
 import dagster as dg
 from sqlalchemy import RowMapping, func, select
 
 from batch_pipeline.batches.poll import poll, share_poll
-from batch_pipeline.definitions.jobs import PIPELINE_TAG
-from batch_pipeline.definitions.needs import Need, needs, open_endpoints, progress
+from batch_pipeline.definitions.jobs import PIPELINE_TAG, ask_config
+from batch_pipeline.definitions.needs import (
+    Need,
+    endpoints_at_work,
+    hold_of,
+    needs,
+    progress,
+)
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
 from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Endpoint
 from batch_pipeline.store.tables import transitions
 
 MOST_RUNS = 25  # a tick's run requests are submitted one by one within its 60 s
 MOST_CHANGES = 50
+MOST_NAMED = 3
 CURSOR_VERSION = 1
 # A run that was killed hard stays "started" for ever unless run monitoring is on. All jobs may run
 # beside one of their own, so after this long another one is requested.
@@ -44,20 +51,13 @@ def build_status_sensor(
         resource: BatchStore = getattr(context.resources, pipeline.store_key)
         try:
             store = resource.open()
-            endpoint, trouble = _look(store, claude, pipeline)
+            wanted, trouble = _look(store, claude, pipeline)
         except BatchPipelineError as error:
             return dg.SensorResult(skip_reason=dg.SkipReason(str(error)), cursor=context.cursor)
-        wanted = needs(store, pipeline.name, endpoint, claude.policy)
-        requests, waiting = [], []
-        for need in wanted:
-            reason = _not_now(context.instance, pipeline, need)
-            if reason:
-                waiting.append(reason)
-            elif len(requests) < MOST_RUNS:
-                requests.append(_request(pipeline, need))
+        requests, waiting = _choose(context.instance, pipeline, wanted, store.clock.now())
         cursor, events = _observations(store, pipeline, context.cursor)
         said = [progress(store, pipeline.name).line(store.clock.now()), *trouble, *waiting]
-        message = ". ".join(said)
+        message = ". ".join(part.rstrip(".") for part in said)
         context.log.info(message)
         return dg.SensorResult(
             run_requests=requests or None,
@@ -82,32 +82,91 @@ def build_status_sensor(
 
 def _look(
     store: Store, claude: ClaudeBatches, pipeline: BatchPipeline
-) -> tuple[Endpoint | None, list[str]]:
-    """Poll the endpoint in force; return it, and what went wrong on the way."""
-    known = open_endpoints(store, pipeline.name)
+) -> tuple[list[Need], list[str]]:
+    """Poll the endpoint in force; return what is needed there, and what there is to say about it.
+
+    Nothing is needed of an API that does not answer or refuses the key: a run would only fail.
+    """
+    known = endpoints_at_work(store, pipeline.name)
     here = [endpoint for endpoint in known if endpoint.base_url == claude.url]
-    trouble = [
-        f"batches at {endpoint} are left alone while base_url is {claude.url}"
+    said = [
+        f"What was sent to {endpoint} is left alone while base_url is {claude.url}"
         for endpoint in known
         if endpoint not in here
     ]
     if not here:
-        return None, trouble
-    endpoint = here[0]
+        return needs(store, pipeline.name, None, claude.policy), said
+    endpoint, is_certain = here[0], False
     try:
         with closing(claude.api(patient=False)) as api:
             if len(here) > 1:
-                endpoint = api.identify()
+                endpoint, is_certain = api.identify(), True
             if share_poll(store, endpoint, pipeline.name, claude.poll_interval_seconds):
-                found = poll(store, api, endpoint, claude.policy)
-                trouble += found.notes
+                found = poll(store, api, endpoint, claude.policy, pipeline.name)
+                said += found.notes
+                is_certain = is_certain or found.list_calls > 0
+            wanted = needs(store, pipeline.name, endpoint, claude.policy)
+            # A run works for the account that the key belongs to: for another one it would find
+            # nothing to do, at every tick again.
+            if wanted and not is_certain and (now := api.identify()) != endpoint:
+                said.append(
+                    f"What was sent to {endpoint} is left alone while the key belongs to {now}"
+                )
+                wanted = needs(store, pipeline.name, None, claude.policy)
     except BatchPipelineError as error:
-        trouble.append(str(error))
-    return endpoint, trouble
+        return [], [*said, str(error)]
+    if reason := hold_of(store, pipeline.name, endpoint):
+        said.append(f"Nothing is sent: {reason}")
+    return wanted, said
+
+
+def _choose(
+    instance: dg.DagsterInstance, pipeline: BatchPipeline, wanted: Sequence[Need], now: datetime
+) -> tuple[list[dg.RunRequest], list[str]]:
+    """Return the runs to request now, and why the others are not requested."""
+    requests: list[dg.RunRequest] = []
+    waiting: dict[str, list[str]] = {}
+    for need in wanted:
+        if not _has_partition(instance, pipeline, need.partition):
+            reason = (
+                "there is work for partitions that the pipeline does not have any more: give them "
+                "back to it, and it is done"
+            )
+        elif len(requests) >= MOST_RUNS:
+            reason = "more runs are requested at the next tick"
+        else:
+            reason = _not_now(instance, pipeline, need, now)
+        if reason is None:
+            requests.append(_request(pipeline, need))
+        else:
+            waiting.setdefault(reason, []).append(need.partition)
+    return requests, [f"{reason}{_named(keys)}" for reason, keys in waiting.items()]
+
+
+def _named(partitions: Sequence[str]) -> str:
+    """Return the first few partitions in brackets; nothing for a pipeline without partitions."""
+    named = [key for key in partitions if key]
+    if not named:
+        return ""
+    more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+    return f" ({', '.join(named[:MOST_NAMED])}{more})"
+
+
+def _has_partition(instance: dg.DagsterInstance, pipeline: BatchPipeline, key: str) -> bool:
+    """Return whether a run can be requested for a partition: one request that cannot fails a tick."""
+    match pipeline.partitions:
+        case None:
+            return key == ""
+        case dg.DynamicPartitionsDefinition(name=str(name)):
+            return instance.has_dynamic_partition(name, key)
+        case dg.TimeWindowPartitionsDefinition() as windows:
+            return windows.has_partition_key(key)
+        case definition:
+            return key in definition.get_partition_keys(dynamic_partitions_store=instance)
 
 
 def _request(pipeline: BatchPipeline, need: Need) -> dg.RunRequest:
-    config = {"retries_only": True} if need.job == "retry" else {}
+    config = ask_config(pipeline, retries_only=True) if need.job == "retry" else {}
     return dg.RunRequest(
         job_name=f"{pipeline.name}_{JOBS[need.job]}",
         partition_key=need.partition or None,
@@ -116,31 +175,31 @@ def _request(pipeline: BatchPipeline, need: Need) -> dg.RunRequest:
     )
 
 
-def _not_now(instance: dg.DagsterInstance, pipeline: BatchPipeline, need: Need) -> str | None:
+def _not_now(
+    instance: dg.DagsterInstance, pipeline: BatchPipeline, need: Need, now: datetime
+) -> str | None:
     """Return why a needed job is not requested: one is under way, or the last ones failed."""
     job = f"{pipeline.name}_{JOBS[need.job]}"
     tags = {"dagster/partition": need.partition} if need.partition else {}
     records = instance.get_run_records(dg.RunsFilter(job_name=job, tags=tags), limit=8)
-    now = datetime.now(UTC)
-    failures = 0
     for record in records:
-        run = record.dagster_run
-        changed = record.update_timestamp.replace(tzinfo=record.update_timestamp.tzinfo or UTC)
-        if not run.is_finished:
-            if now - changed < STALE_RUN:
-                return f"{job} is running" if failures == 0 else None
-            continue
-        if not run.is_failure_or_canceled:
-            break
-        if failures == 0:
-            latest = changed
-        failures += 1
-    if not failures:
+        if not record.dagster_run.is_finished and now - _changed(record) < STALE_RUN:
+            return f"{job} is running"
+    finished = [record for record in records if record.dagster_run.is_finished]
+    failed = list(takewhile(lambda record: record.dagster_run.is_failure_or_canceled, finished))
+    if not failed:
         return None
-    wait = timedelta(minutes=min(BACK_OFF_MINUTES * 2 ** (failures - 1), BACK_OFF_MOST_MINUTES))
-    if now - latest >= wait:
+    minutes = min(BACK_OFF_MINUTES * 2 ** (len(failed) - 1), BACK_OFF_MOST_MINUTES)
+    again = _changed(failed[0]) + timedelta(minutes=minutes)
+    if now >= again:
         return None
-    return f"{job} failed {failures} times in a row; tried again after {(latest + wait):%H:%M} UTC"
+    times = f" {len(failed)} times in a row" if len(failed) > 1 else ""
+    return f"{job} failed{times}; it is requested again after {again:%H:%M} UTC"
+
+
+def _changed(record: dg.RunRecord) -> datetime:
+    moment = record.update_timestamp
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _observations(

@@ -87,7 +87,10 @@ def choose(
                 keys=source.keys,
                 content_columns=question.columns,
                 version=question.version,
-                index=[IndexFile(store.files.url(row.name), row.number, row.partition) for row in read.index],
+                index=[
+                    IndexFile(store.files.url(row.name), row.number, row.partition)
+                    for row in read.index
+                ],
                 out_dir=folder,
                 ledger_id=store.ledger.id,
                 refresh=refresh,
@@ -111,14 +114,18 @@ def choose(
     )
 
 
-def _place(store: Store, scope: Scope, submission: str, selection: Selection, version: str) -> NewSelection | None:
+def _place(
+    store: Store, scope: Scope, submission: str, selection: Selection, version: str
+) -> NewSelection | None:
     """Put the selection's files into the store; None when there is nothing to do."""
     if selection.index_path is None:
         return None
     records = None
     if selection.records_path is not None:
         records = store.files.put(selection.records_path, records_name(scope.pipeline, submission))
-    index = store.files.put(selection.index_path, index_name(scope.pipeline, submission, "selected"))
+    index = store.files.put(
+        selection.index_path, index_name(scope.pipeline, submission, "selected")
+    )
     return NewSelection(submission, version, records, index, counts_of(selection))
 
 

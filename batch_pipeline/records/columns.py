@@ -51,7 +51,7 @@ def check_names(source_columns: Iterable[str], output_columns: Iterable[str]) ->
         if lower in _RESERVED:
             raise InputError(
                 f"The source has a column `{name}`, a name that results reserve. Give it another"
-                f" name in the source's query, for example `select \"{name}\" as"
+                f' name in the source\'s query, for example `select "{name}" as'
                 f' "{name.strip("_")}", ...`.'
             )
     seen: dict[str, str] = {}

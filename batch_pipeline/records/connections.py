@@ -17,11 +17,20 @@ from batch_pipeline.errors import InputError
 MEMORY_LIMIT = "512MB"
 """What DuckDB may hold in memory per connection; the rest spills to the system's temp folder."""
 
+SMALL_MEMORY = "160MB"
+"""Enough for a night of ordinary size; a start for work that may ask for more."""
+
+MANY_ROWS = 1_000_000
+"""From here on work on all rows deserves ``MEMORY_LIMIT`` from the start."""
+
+MORE_MEMORY = "1GB"
+"""What it may hold after the first limit was too low; after that, whatever DuckDB's default is."""
+
 LOCK_WAIT_SECONDS = 60.0
 """How long to wait for a database file that another process or connection is using."""
 
 
-Opened = TypeVar("Opened")
+Result = TypeVar("Result")
 
 
 class DatabaseInUseError(Exception):
@@ -38,7 +47,10 @@ class OpenDatabase:
 
 @contextmanager
 def memory_connection(memory_limit: str = MEMORY_LIMIT) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield an in-memory DuckDB with UTC, a memory limit, and a folder of its own to spill to."""
+    """Yield an in-memory DuckDB with UTC, a memory limit, and a folder of its own to spill to.
+
+    Where wide rows may need more than ``memory_limit``, work inside ``with_enough_memory``.
+    """
     with tempfile.TemporaryDirectory(
         prefix="batch-pipeline-", ignore_cleanup_errors=True
     ) as spill_folder:
@@ -54,14 +66,61 @@ def memory_connection(memory_limit: str = MEMORY_LIMIT) -> Iterator[duckdb.DuckD
         )
         try:
             connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET enable_progress_bar = false")
+            # Tells our own instances from shared ones, whose limits are not ours to change.
+            connection.execute("SET VARIABLE _bp_memory_step = 0")
             yield connection
         finally:
             connection.close()
 
 
+def with_enough_memory(
+    connection: duckdb.DuckDBPyConnection, action: Callable[[], Result]
+) -> Result:
+    """Return what ``action`` returns, repeating it with more memory when DuckDB runs out of it.
+
+    DuckDB works on 2,048 rows at once per thread and can spill none of them: documents of 200 kB
+    need half a gigabyte at any limit. ``action`` must bear being repeated.
+    """
+    while True:
+        try:
+            return action()
+        except duckdb.OutOfMemoryException:
+            if not _give_more_memory(connection):
+                raise
+
+
+def allow_memory(connection: duckdb.DuckDBPyConnection, memory_limit: str) -> None:
+    """Set the memory limit of a connection of ours; leave a shared instance as it is."""
+    if _memory_step(connection) == 0:
+        connection.execute(f"SET memory_limit = {quote_text(memory_limit)}")
+
+
+def _give_more_memory(connection: duckdb.DuckDBPyConnection) -> bool:
+    step = _memory_step(connection)
+    if step == 0:
+        connection.execute(f"SET memory_limit = {quote_text(MORE_MEMORY)}")
+    elif step == 1:
+        connection.execute("RESET memory_limit")
+        connection.execute("SET threads = 1")
+    else:
+        return False
+    connection.execute(f"SET VARIABLE _bp_memory_step = {step + 1}")
+    return True
+
+
+def _memory_step(connection: duckdb.DuckDBPyConnection) -> int | None:
+    row = connection.execute("SELECT getvariable('_bp_memory_step')").fetchone()
+    return row[0] if row else None
+
+
 @contextmanager
 def open_database(
-    path: str, *, read_only: bool, wait_seconds: float = LOCK_WAIT_SECONDS
+    path: str,
+    *,
+    read_only: bool,
+    wait_seconds: float = LOCK_WAIT_SECONDS,
+    memory_limit: str = MEMORY_LIMIT,
 ) -> Iterator[OpenDatabase]:
     """Yield a connection to the DuckDB file at ``path``; close it in any case.
 
@@ -72,6 +131,7 @@ def open_database(
         path: the database file; created when missing unless ``read_only``.
         read_only: nothing can be written, and other readers are let in.
         wait_seconds: how long to wait, in total, while the file is in use elsewhere.
+        memory_limit: as for ``memory_connection``; a shared instance keeps its own.
 
     Raises:
         InputError: the file is missing, is no DuckDB database, or stayed in use.
@@ -83,7 +143,7 @@ def open_database(
         )
     if not read_only:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with memory_connection() as own:
+    with memory_connection(memory_limit) as own:
         opened = _when_free(path, wait_seconds, lambda: _open_once(path, own, read_only))
         try:
             yield opened
@@ -110,7 +170,7 @@ def attach_database(
     return catalog
 
 
-def _when_free(path: str, wait_seconds: float, action: Callable[[], Opened]) -> Opened:
+def _when_free(path: str, wait_seconds: float, action: Callable[[], Result]) -> Result:
     """Return what ``action`` returns, trying again while it raises DatabaseInUseError."""
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(DatabaseInUseError),

@@ -14,7 +14,7 @@ NESTED_TYPES = ("STRUCT", "MAP", "UNION", "VARIANT")
 
 
 def column_text_sql(column: str, duckdb_type: str, table: str = "source") -> str:
-    """Return SQL for the text of a column's value that the hashes are built on (NULL stays NULL)."""
+    """Return SQL for the text of a column's value that hashes are built on (NULL stays NULL)."""
     reference = f"{quote_name(table)}.{quote_name(column)}"
     if duckdb_type.endswith("]") or duckdb_type.startswith(NESTED_TYPES):
         # A cast of a nested value to text does not quote its strings: two values could look alike.
@@ -66,7 +66,7 @@ def variant_sql(key_hash: str, content_hash: str, version: str) -> str:
 
 
 def custom_id_sql(ledger_id: str, variant: str, attempt: str, key_texts: Sequence[str]) -> str:
-    """Return SQL for a request's ``custom_id``: ``ledger-variant-attempt``, plus the key if it fits.
+    """Return SQL for a ``custom_id``: ``ledger-variant-attempt``, plus ``-key`` where that fits.
 
     Args:
         ledger_id: 8 hex characters, a plain string.

@@ -57,9 +57,7 @@ def time_window_filter(
         return PartitionFilter(as_wall, key)
     if kind == "VARCHAR":
         has_offset = f"regexp_matches({name}, {quote_text(HAS_OFFSET)})"
-        return PartitionFilter(
-            f"CASE WHEN {has_offset} THEN {as_instant} ELSE {as_wall} END", key
-        )
+        return PartitionFilter(f"CASE WHEN {has_offset} THEN {as_instant} ELSE {as_wall} END", key)
     raise InputError(
         f"The partition column `{column}` is of type {kind}; time partitions need a DATE, a"
         f" TIMESTAMP, or text that holds one. Cast it in the source's query, or choose another"
@@ -79,9 +77,7 @@ def key_filter(columns: Mapping[str, str], column: str, key: str) -> PartitionFi
         InputError: the column is absent.
     """
     _type_of(columns, column)
-    return PartitionFilter(
-        f"CAST(source.{quote_name(column)} AS VARCHAR) = {quote_text(key)}", key
-    )
+    return PartitionFilter(f"CAST(source.{quote_name(column)} AS VARCHAR) = {quote_text(key)}", key)
 
 
 def _type_of(columns: Mapping[str, str], column: str) -> str:

@@ -4,7 +4,7 @@ All work on rows is DuckDB's; ten million rows never pass through Python.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,11 +14,15 @@ from batch_pipeline.errors import InputError
 from batch_pipeline.records import statements
 from batch_pipeline.records.columns import stored_columns
 from batch_pipeline.records.connections import (
+    MANY_ROWS,
+    MEMORY_LIMIT,
+    allow_memory,
     first_line,
     let_read,
     quote_list,
     quote_name,
     quote_text,
+    with_enough_memory,
 )
 from batch_pipeline.records.identity import (
     column_text_sql,
@@ -33,7 +37,7 @@ from batch_pipeline.records.sources import closest, single_select, source_column
 ASKED_VERDICTS = ("new", "changed", "version", "retry", "forced")
 EXAMPLES = 5
 """How many offending keys a message shows."""
-ROW_GROUP_SIZE = 10_240
+ROW_GROUP_SIZE = 2_048
 """Rows per Parquet row group of records.parquet: small, so that wide rows need little memory."""
 
 
@@ -159,29 +163,26 @@ def select(
     question = _Question(con, keys, content_columns, version, partition, ask)
     question.check_where()
     _view_index(con, index)
-    for source in ("source", "_bp_once"):
-        if source == "_bp_once":
-            con.execute(statements.ONCE)
+    # Only a whole look at the source can say that a key is gone.
+    look_for_gone = on_deleted == "drop" and ask == Ask(force=ask.force)
+
+    def select_from(source: str) -> Selection | None:
         question.hash_source(source)
         counts = question.judge(refresh, max_attempts, ledger_id)
-        drop = on_deleted == "drop" and ask == Ask(force=ask.force)
-        deleted = _find_gone(con, partition.key if partition else "", drop)
-        written = question.write(source, Path(out_dir), deleted)
-        if written is not None:
-            break
-    else:
+        deleted = _find_gone(con, partition.key if partition else "", look_for_gone)
+        return question.write(source, Path(out_dir), counts, deleted)
+
+    selection = with_enough_memory(con, lambda: select_from("source"))
+    if selection is None:
+        # A query may return other rows each time, for example `limit 100`: read it just once.
+        con.execute(statements.ONCE)
+        selection = with_enough_memory(con, lambda: select_from("_bp_once"))
+    if selection is None:
         raise InputError(
-            "The source's rows changed while they were read. Run this again; if it happens each"
-            " time, the key column has values that are equal but print differently."
+            f"The key ({', '.join(keys)}) has values that are equal and print differently (such as"
+            f" 0.0 and -0.0). Cast it to text in the source's query."
         )
-    records_path, index_path = written
-    return Selection(
-        **counts,
-        deleted=deleted,
-        records_path=records_path,
-        index_path=index_path,
-        columns=stored_columns(question.types),
-    )
+    return selection
 
 
 class _Question:
@@ -221,14 +222,16 @@ class _Question:
         if self.ask.where is None:
             return
         what = f"The `where` of this run ({self.ask.where})"
-        probe = f"SELECT 1 FROM source WHERE ({self.ask.where}\n)"
+        probe = f"SELECT 1 FROM source WHERE {self._wanted()}"
         single_select(self.con, probe, what)
         try:
             self.con.execute(f"EXPLAIN {probe}")
         except duckdb.Error as error:
-            raise InputError(
-                f"{what} cannot be used. DuckDB says: {first_line(error)}"
-            ) from error
+            raise InputError(f"{what} cannot be used. DuckDB says: {first_line(error)}") from error
+
+    def _wanted(self) -> str:
+        where = self.ask.where
+        return f"coalesce(CAST(({where}\n) AS BOOLEAN), false)" if where else "true"
 
     def hash_source(self, source: str) -> None:
         """Read the source once into _bp_hashed; check its keys."""
@@ -238,12 +241,14 @@ class _Question:
             keys=", ".join(keys),
             key_hash=self.key_hash,
             content_hash=self.content_hash,
-            wanted=f"coalesce(CAST(({where}\n) AS BOOLEAN), false)" if where else "true",
+            wanted=self._wanted(),
             source=source,
             partition=self.partition_sql,
         )
         try:
             self.con.execute(sql)
+        except duckdb.OutOfMemoryException:
+            raise
         except duckdb.Error as error:
             used = [f"where: {where}"] if where else []
             used += [f"partition: {self.partition.sql}"] if self.partition else []
@@ -251,6 +256,9 @@ class _Question:
                 f"The source cannot be read{' (' + '; '.join(used) + ')' if used else ''}."
                 f" DuckDB says: {first_line(error)}"
             ) from error
+        (rows,) = _row(self.con, "SELECT count(*) FROM _bp_hashed")
+        if rows > MANY_ROWS:
+            allow_memory(self.con, MEMORY_LIMIT)
         self._check_keys()
 
     def _check_keys(self) -> None:
@@ -287,9 +295,7 @@ class _Question:
         same_group = f"past.content_hash = hashed.content_hash AND past.version = {version}"
         is_open = "open.key_hash = hashed.key_hash"
         if not by_key:
-            is_open += (
-                f" AND open.content_hash = hashed.content_hash AND open.version = {version}"
-            )
+            is_open += f" AND open.content_hash = hashed.content_hash AND open.version = {version}"
         self.con.execute(statements.OPEN.format(group=group))
         self.con.execute(
             statements.VERDICTS.format(
@@ -328,7 +334,9 @@ class _Question:
         reasons = dict(
             self.con.execute("SELECT reason, count(*) FROM _bp_plan GROUP BY ALL").fetchall()
         )
-        counts = {name: found.get(name, (0, 0))[0] for name in ("in_flight", "settled", "exhausted")}
+        counts = {
+            name: found.get(name, (0, 0))[0] for name in ("in_flight", "settled", "exhausted")
+        }
         source_rows = sum(total for total, _ in found.values())
         return {
             "source_rows": source_rows,
@@ -344,28 +352,30 @@ class _Question:
         }
 
     def write(
-        self, source: str, out_dir: Path, deleted: int
-    ) -> tuple[str | None, str | None] | None:
+        self, source: str, out_dir: Path, counts: dict[str, int], deleted: int
+    ) -> Selection | None:
         """Write the files of the plan; None when the source no longer reads as it was judged."""
-        (planned,) = _row(self.con, "SELECT count(*) FROM _bp_plan")
+        planned = counts["asked"] + counts["reused"]
+        columns = stored_columns(self.types)
+        nothing = Selection(
+            **counts, deleted=deleted, records_path=None, index_path=None, columns=columns
+        )
         if not planned and not deleted:
-            return None, None
+            return nothing
         records_path, index_path = out_dir / "records.parquet", out_dir / "index/selected.parquet"
         index_path.parent.mkdir(parents=True, exist_ok=True)
         if planned:
-            same = [
-                f"source.{quote_name(key)} = plan.k{i}" for i, key in enumerate(self.keys)
-            ]
-            columns = [
+            same = [f"source.{quote_name(key)} = plan.k{i}" for i, key in enumerate(self.keys)]
+            values = [
                 f"CAST(source.{quote_name(name)} AS {stored}) AS {quote_name(name)}"
                 if stored != self.types[name]
                 else f"source.{quote_name(name)}"
-                for name, stored in stored_columns(self.types)
+                for name, stored in columns
             ]
             path = quote_text(str(records_path))
             self.con.execute(
                 statements.RECORDS.format(
-                    columns=", ".join(columns),
+                    columns=", ".join(values),
                     content_hash=self.content_hash,
                     source=source,
                     partition=self.partition_sql,
@@ -382,7 +392,11 @@ class _Question:
                 version=quote_text(self.version), path=quote_text(str(index_path))
             )
         )
-        return str(records_path) if planned else None, str(index_path)
+        return replace(
+            nothing,
+            records_path=str(records_path) if planned else None,
+            index_path=str(index_path),
+        )
 
 
 def _view_index(con: duckdb.DuckDBPyConnection, index: Sequence[IndexFile]) -> None:
@@ -398,10 +412,12 @@ def _view_index(con: duckdb.DuckDBPyConnection, index: Sequence[IndexFile]) -> N
     con.execute(statements.INDEX.format(paths=quote_list(paths), files=files))
 
 
-def _find_gone(con: duckdb.DuckDBPyConnection, partition_key: str, drop: bool) -> int:
-    con.execute(statements.GONE.format(partition_key=quote_text(partition_key)))
-    if not drop:
-        con.execute("DELETE FROM _bp_gone")
+def _find_gone(con: duckdb.DuckDBPyConnection, partition_key: str, look: bool) -> int:
+    con.execute(
+        statements.GONE.format(
+            partition_key=quote_text(partition_key), look="true" if look else "false"
+        )
+    )
     (gone,) = _row(con, "SELECT count(*) FROM _bp_gone")
     return gone
 

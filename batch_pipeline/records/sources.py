@@ -4,7 +4,6 @@ import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import fsspec
@@ -12,17 +11,15 @@ import fsspec
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import (
     LOCK_WAIT_SECONDS,
+    SMALL_MEMORY,
     OpenDatabase,
-    first_line,
     let_read,
     memory_connection,
     open_database,
     quote_list,
     quote_name,
-    quote_text,
 )
 from batch_pipeline.settings import project_path, resolve
-
 
 @dataclass(frozen=True, kw_only=True)
 class DuckDBSource:
@@ -106,7 +103,10 @@ def open_source(source: Source) -> Iterator[duckdb.DuckDBPyConnection]:
     if isinstance(source, DuckDBSource):
         path = project_path(source.database)
         with open_database(
-            path, read_only=True, wait_seconds=source.lock_wait_seconds
+            path,
+            read_only=True,
+            wait_seconds=source.lock_wait_seconds,
+            memory_limit=SMALL_MEMORY,
         ) as database:
             if source.table is not None:
                 _view_table(database, resolve(source.table), path)
@@ -115,7 +115,7 @@ def open_source(source: Source) -> Iterator[duckdb.DuckDBPyConnection]:
             _check_key_columns(database.connection, source)
             yield database.connection
     else:
-        with memory_connection() as connection:
+        with memory_connection(SMALL_MEMORY) as connection:
             _view_files(connection, project_path(source.path))
             _check_key_columns(connection, source)
             yield connection
@@ -192,7 +192,7 @@ def _view_query(connection: duckdb.DuckDBPyConnection, query: str, where: str) -
 
 
 def single_select(connection: duckdb.DuckDBPyConnection, query: str, what: str) -> str:
-    """Return ``query`` without its closing semicolon.
+    """Return ``query`` as it can stand in parentheses, with a line break after it.
 
     Raises:
         InputError: it is not one SELECT statement; the message starts with ``what``.
@@ -203,12 +203,16 @@ def single_select(connection: duckdb.DuckDBPyConnection, query: str, what: str) 
         raise InputError(f"{what} is not valid SQL. DuckDB says: {error}") from error
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise InputError(f"{what} must be a single SELECT statement, and nothing else.")
-    # A comment may follow the semicolon: let the parser say where the statement ends.
-    text = statements[0].query.rstrip()
-    cut = text.rfind(";")
-    if cut >= 0 and not connection.extract_statements(text[cut + 1 :]):
-        return text[:cut]
-    return text
+    # As a subquery it may have no closing semicolon, and a comment may follow that.
+    text = statements[0].query
+    while True:
+        try:
+            connection.extract_statements(f"FROM ({text}\n)")
+            return text
+        except duckdb.Error as error:
+            text, semicolon, _ = text.rpartition(";")
+            if not semicolon:
+                raise InputError(f"{what} cannot be used as a subquery: {error}") from error
 
 
 def _check_distinct(columns: Sequence[str], where: str) -> None:

@@ -69,8 +69,8 @@ SELECT DISTINCT {group} FROM (
 """
 
 VERDICTS = """
--- Table _bp_verdicts: for each row of _bp_hashed (by rowid) what is to be done with it, the attempts
--- that its group has had, and the rank of its group's latest row.
+-- Table _bp_verdicts: for each row of _bp_hashed (by rowid) what is to be done with it, the
+-- attempts that its group has had, and the rank of its group's latest row.
 CREATE OR REPLACE TEMP TABLE _bp_verdicts AS
 WITH history AS (
     SELECT hashed.rowid AS id, past.number, past.rank, past.attempt,
@@ -157,11 +157,11 @@ FROM _bp_plan
 
 GONE = """
 -- Table _bp_gone: the latest row of each key that this partition published and that is no longer
--- in the source.
+-- in the source; nothing unless {look}.
 CREATE OR REPLACE TEMP TABLE _bp_gone AS
 SELECT key_hash, arg_max(content_hash, past) AS content_hash, arg_max(version, past) AS version,
        arg_max(custom_id, past) AS custom_id, arg_max(attempt, past) AS attempt
-FROM (SELECT *, rank * 2 + CAST(deleted AS BIGINT) AS past FROM _bp_index)
+FROM (SELECT *, rank * 2 + CAST(deleted AS BIGINT) AS past FROM _bp_index WHERE {look})
 ANTI JOIN _bp_hashed USING (key_hash)
 GROUP BY key_hash
 HAVING NOT arg_max(deleted, past) AND arg_max(partition, past) = {partition_key}

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -70,7 +69,7 @@ class CompiledTemplate:
         texts = [*self._messages.texts, *([self._system] if self._system else [])]
         return set(self.template.columns).union(*(text.columns(available) for text in texts))
 
-    @cached_property
+    @property
     def version(self) -> str:
         """16 hex characters that change when the question does (not with cache or max_tokens)."""
         declared = self.template

@@ -110,7 +110,9 @@ def _difference(store: Store, submission: RowMapping) -> tuple[int, int, int, in
         store.files.register(connection)
         records = quote_list([store.files.url(submission["records_path"])])
         if not files:
-            row = connection.execute(f"select count(*), 0, 0, count(*) from read_parquet({records})").fetchone()
+            row = connection.execute(
+                f"select count(*), 0, 0, count(*) from read_parquet({records})"
+            ).fetchone()
         else:
             results = quote_list(store.files.url(file["results_path"]) for file in files)
             row = connection.execute(DIFFERENCE.format(records=records, results=results)).fetchone()

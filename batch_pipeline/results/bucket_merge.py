@@ -11,11 +11,16 @@ import duckdb
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import (
+    MANY_ROWS,
+    MEMORY_LIMIT,
+    SMALL_MEMORY,
+    allow_memory,
     let_read,
     memory_connection,
     quote_list,
     quote_name,
     quote_text,
+    with_enough_memory,
 )
 from batch_pipeline.records.identity import key_hash_sql
 from batch_pipeline.results.manifest import DataFile, Manifest
@@ -23,6 +28,7 @@ from batch_pipeline.results.merging import (
     Merged,
     cast_columns,
     file_columns,
+    file_rows,
     grown_columns,
     same_key,
 )
@@ -78,14 +84,17 @@ def bucket_merge(
     rows_path: str | None,
     key: Sequence[str],
     deleted_path: str | None,
+    rows_per_bucket: int,
 ) -> Iterator["BucketMerge"]:
-    """Yield a merge with a DuckDB connection and a work folder of its own."""
+    """Yield a finished merge; its work folder lasts as long as the context."""
     with (
-        memory_connection() as con,
+        memory_connection(SMALL_MEMORY) as con,
         tempfile.TemporaryDirectory(prefix="batch-pipeline-merge-") as work,
     ):
         let_read(con, [url])
-        yield BucketMerge(con, Path(work), url, before, rows_path, tuple(key), deleted_path)
+        merge = BucketMerge(con, Path(work), url, before, rows_path, tuple(key), deleted_path)
+        with_enough_memory(con, lambda: merge.write(rows_per_bucket))
+        yield merge
 
 
 @dataclass
@@ -156,10 +165,9 @@ class BucketMerge:
         now = self.before.buckets if self.before else 0
         rows = self.before.rows if self.before else 0
         if self.rows_path:
-            ((new,),) = self._rows(
-                f"SELECT count(*) FROM read_parquet({quote_text(self.rows_path)})"
-            )
-            rows = max(rows, new)
+            rows = max(rows, file_rows(self.con, self.rows_path))
+        if rows > MANY_ROWS:
+            allow_memory(self.con, MEMORY_LIMIT)
         if now and rows <= 2 * rows_per_bucket * now:
             return now
         return max(now, 1 << (max(rows - 1, 0) // rows_per_bucket).bit_length())

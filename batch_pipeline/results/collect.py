@@ -19,7 +19,6 @@ from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
 
-COLLECT_LEASE_SECONDS = 3600.0
 NANO = Decimal(10) ** 9
 
 
@@ -48,14 +47,21 @@ def ready_to_collect(store: Store, scope: Scope) -> Sequence[RowMapping]:
             request_files.c.partition == scope.partition,
             request_files.c.endpoint_id == scope.endpoint.id,
             request_files.c.state == FileState.ENDED,
-            or_(request_files.c.not_before.is_(None), request_files.c.not_before <= store.clock.now()),
+            or_(
+                request_files.c.not_before.is_(None),
+                request_files.c.not_before <= store.clock.now(),
+            ),
         )
         .order_by(request_files.c.number, request_files.c.seq)
     )
 
 
 def collect(
-    store: Store, api: BatchesApi, scope: Scope, max_attempts: int, tell: Callable[[str], None] = lambda _: None
+    store: Store,
+    api: BatchesApi,
+    scope: Scope,
+    max_attempts: int,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Collected:
     """Collect every file of a scope that has ended.
 
@@ -74,8 +80,8 @@ def collect(
     """
     report = Collected()
     for file in ready_to_collect(store, scope):
-        with store.ledger.lease(f"collect/{file['id']}", COLLECT_LEASE_SECONDS) as mine:
-            if not mine:
+        with store.ledger.lease(f"collect/{file['id']}") as lease:
+            if lease is None:
                 continue
             try:
                 joined = _collect_one(store, api, file, max_attempts)
@@ -88,14 +94,20 @@ def collect(
                 raise
             if joined is not None:
                 _add(report, file, joined)
-                shown = ", ".join(f"{count:,} {status}" for status, count in joined.statuses.items())
+                shown = ", ".join(
+                    f"{count:,} {status}" for status, count in joined.statuses.items()
+                )
                 tell(f"collected {file['id']}: {shown or 'nothing to add'}")
     return report
 
 
-def _collect_one(store: Store, api: BatchesApi, file: RowMapping, max_attempts: int) -> Joined | None:
+def _collect_one(
+    store: Store, api: BatchesApi, file: RowMapping, max_attempts: int
+) -> Joined | None:
     """Collect one file; None when another process did so first, or there is nothing to add."""
-    submission = store.ledger.rows(select(submissions).where(submissions.c.id == file["submission_id"]))[0]
+    submission = store.ledger.rows(
+        select(submissions).where(submissions.c.id == file["submission_id"])
+    )[0]
     with store.files.scratch() as folder:
         match file["kind"]:
             case FileKind.REJECTED:
@@ -104,11 +116,19 @@ def _collect_one(store: Store, api: BatchesApi, file: RowMapping, max_attempts: 
                 joined = join_reused(store, submission, folder)
             case _:
                 answers = answers_of(store, api, file)
-                joined = join_batch(store, file, submission, answers.name, answers.damage, max_attempts, folder)
-                if answers.damage:
+                joined = join_batch(
+                    store, file, submission, answers.name, answers.damage, max_attempts, folder
+                )
+                if answers.damage and file["batch_id"] is not None:
                     joined.counts.cost_unknown += joined.statuses.get("missing", 0)
         part = f"{file['seq']:05d}-{file['batch_id'] or file['kind']}"
-        values: dict = {"statuses": {}, "tokens": {}, "cost_nanousd": 0, "cost_unknown": 0, "retryable": 0}
+        values: dict = {
+            "statuses": {},
+            "tokens": {},
+            "cost_nanousd": 0,
+            "cost_unknown": 0,
+            "retryable": 0,
+        }
         if joined is not None:
             where = (file["pipeline"], file["submission_id"], part)
             values = {
@@ -158,4 +178,6 @@ def _add(report: Collected, file: RowMapping, joined: Joined) -> None:
     report.cost_usd += joined.counts.cost
     report.cost_unknown += joined.counts.cost_unknown
     if joined.foreign:
-        report.trouble.append(f"{file['id']}: {joined.foreign:,} answers belong to no request of it and were ignored")
+        report.trouble.append(
+            f"{file['id']}: {joined.foreign:,} answers belong to no request of it and were ignored"
+        )

@@ -40,6 +40,8 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
     """
     if file["answers_path"]:
         return Answers(file["answers_path"], file["error"] if file["damaged"] else None)
+    if file["batch_id"] is None:
+        return Answers(None, file["error"])  # a person gave it up: there is nothing to fetch
     downloads = file["downloads"]
     tries = TRIES_OF_FIRST_PASS if downloads == 0 else 1
     first = file["first_download_at"] or store.clock.now()
@@ -51,13 +53,19 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
                 with open(local, "wb") as out:
                     out.writelines(api.results(file["batch_id"]))
             except NoSuchBatch as error:
-                return _keep(store, file, None, f"the answers of {file['batch_id']} are lost: {error}")
+                return _keep(
+                    store, file, None, f"the answers of {file['batch_id']} are lost: {error}"
+                )
             damage = damage_of(local, file["answered"] or file["requests"])
             downloads += 1
             _count_download(store, file, downloads, first)
-            last = downloads >= MOST_DOWNLOADS and seconds_since(store.clock, first) >= SPREAD_SECONDS
+            last = (
+                downloads >= MOST_DOWNLOADS and seconds_since(store.clock, first) >= SPREAD_SECONDS
+            )
             if damage is None or last:
-                name = answers_name(file["pipeline"], file["submission_id"], f"{file['seq']:05d}-{file['batch_id']}")
+                name = answers_name(
+                    file["pipeline"], file["submission_id"], f"{file['seq']:05d}-{file['batch_id']}"
+                )
                 return _keep(store, file, store.files.put(local, name), damage)
     again = store.clock.now() + timedelta(seconds=AGAIN_SECONDS)
     message = (
@@ -66,7 +74,9 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
     )
     with store.ledger.write() as tx:
         tx.execute(
-            update(request_files).where(request_files.c.id == file["id"]).values(not_before=again, error=message)
+            update(request_files)
+            .where(request_files.c.id == file["id"])
+            .values(not_before=again, error=message)
         )
     raise Incomplete(message)
 

@@ -1,6 +1,7 @@
 """Results in a table of a DuckDB database."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,16 @@ import tenacity
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import (
     LOCK_WAIT_SECONDS,
+    MANY_ROWS,
+    MEMORY_LIMIT,
+    SMALL_MEMORY,
     OpenDatabase,
+    allow_memory,
     attach_database,
     open_database,
     quote_name,
     quote_text,
+    with_enough_memory,
 )
 from batch_pipeline.results.merging import (
     OUR_COLUMNS,
@@ -23,6 +29,7 @@ from batch_pipeline.results.merging import (
     cast_columns,
     check_key_is_there,
     file_columns,
+    file_rows,
     grown_columns,
     same_key,
 )
@@ -83,9 +90,7 @@ class DuckDBTable:
         """Return any ``n`` rows of the table."""
         with self._open(read_only=True) as database:
             name = self._full_name(database.catalog)
-            return database.connection.sql(
-                f"SELECT * FROM {name} LIMIT {int(n)}"
-            ).to_arrow_table()
+            return database.connection.sql(f"SELECT * FROM {name} LIMIT {int(n)}").to_arrow_table()
 
     def relation(self, con: duckdb.DuckDBPyConnection) -> str:
         """Return SQL that reads the whole table through ``con``, as in ``SELECT * FROM <it>``.
@@ -122,14 +127,20 @@ class DuckDBTable:
     ) -> Merged:
         with self._open(read_only=False) as database:
             con = database.connection
-            con.execute("BEGIN TRANSACTION")
-            try:
-                merged = self._change(database, rows_path, key, deleted_path)
-                con.execute("COMMIT")
-            except BaseException:
-                con.execute("ROLLBACK")
-                raise
-            return merged
+            if rows_path is not None and file_rows(con, rows_path) > MANY_ROWS:
+                allow_memory(con, MEMORY_LIMIT)
+
+            def change() -> Merged:
+                con.execute("BEGIN TRANSACTION")
+                try:
+                    merged = self._change(database, rows_path, key, deleted_path)
+                    con.execute("COMMIT")
+                except BaseException:
+                    con.execute("ROLLBACK")
+                    raise
+                return merged
+
+            return with_enough_memory(con, change)
 
     def _change(
         self,
@@ -234,10 +245,8 @@ class DuckDBTable:
         row = database.connection.execute(f"SELECT count(*) FROM {name}").fetchone()
         return row[0] if row else 0
 
-    def _open(self, *, read_only: bool):
-        return open_database(
-            self._path, read_only=read_only, wait_seconds=self.lock_wait_seconds
-        )
+    def _open(self, *, read_only: bool) -> AbstractContextManager[OpenDatabase]:
+        return open_database(self._path, read_only=read_only, wait_seconds=self.lock_wait_seconds)
 
     @property
     def _path(self) -> str:

@@ -8,7 +8,13 @@ import duckdb
 import pyarrow.parquet as pq
 from sqlalchemy import RowMapping, select
 
-from batch_pipeline.records.connections import memory_connection, quote_list, quote_name, quote_text
+from batch_pipeline.records.connections import (
+    memory_connection,
+    quote_list,
+    quote_name,
+    quote_text,
+    with_enough_memory,
+)
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results import sql
 from batch_pipeline.results.judge import JUDGED_SCHEMA, Counts, judge_file
@@ -17,7 +23,8 @@ from batch_pipeline.store.tables import FileKind, FileState, request_files
 
 HELPERS = ("_row", "_kind", "_reason", "_key_hash", "_content_hash", "_custom_id", "_attempt")
 FINAL = ("answered", "refused", "rejected")
-MEMORY = "256MB"
+MEMORY = "200MB"  # per connection, before more is given
+ROW_GROUP_SIZE = 2_048  # a row group is held in memory while it is written, and rows may be wide
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,10 @@ class Question:
 
     def to_store(self) -> dict[str, Any]:
         """Return what the ledger keeps of a question."""
-        return {"output": None if self.output is None else self.output.declared, "prefix": self.prefix}
+        return {
+            "output": None if self.output is None else self.output.declared,
+            "prefix": self.prefix,
+        }
 
     @property
     def columns(self) -> list[tuple[str, str]]:
@@ -54,7 +64,10 @@ class Question:
     def select_list(self) -> str:
         """Return SQL that makes the output's columns of those fields."""
         names = ["answer"] if self.output is None else [name for name, _ in self.output.columns]
-        return ", ".join(f"judged.fields.{quote_name(name)} as {quote_name(self.prefix + name)}" for name in names)
+        return ", ".join(
+            f"judged.fields.{quote_name(name)} as {quote_name(self.prefix + name)}"
+            for name in names
+        )
 
     def null_list(self) -> str:
         """Return SQL for the output's columns of a record that has no answer."""
@@ -108,12 +121,15 @@ def join_batch(
                 for batch in judge_file(path, question.output, priced_at=priced_at, counts=counts):
                     writer.write_batch(batch)
         connection.execute(
-            "create temp view judged as " + sql.JUDGED.format(parsed=question.parsed(), path=quote_list([judged]))
+            "create temp view judged as "
+            + sql.JUDGED.format(parsed=question.parsed(), path=quote_list([judged]))
         )
         connection.execute(
             "create temp view asked as "
             + sql.ASKED.format(
-                records=quote_list([records]), first_row=int(file["first_row"]), last_row=int(file["last_row"])
+                records=quote_list([records]),
+                first_row=int(file["first_row"]),
+                last_row=int(file["last_row"]),
             )
         )
         foreign = connection.execute(
@@ -143,8 +159,12 @@ def join_rejected(store: Store, file: RowMapping, submission: RowMapping, folder
         connection = stack.enter_context(memory_connection(MEMORY))
         records = stack.enter_context(store.files.local(submission["records_path"]))
         rejected = stack.enter_context(store.files.local(file["path"]))
-        connection.execute(f"create temp view rejected as select * from read_parquet({quote_list([rejected])})")
-        query = sql.REJECTED.format(source=_source_list(connection, records), output=question.null_list())
+        connection.execute(
+            f"create temp view rejected as select * from read_parquet({quote_list([rejected])})"
+        )
+        query = sql.REJECTED.format(
+            source=_source_list(connection, records), output=question.null_list()
+        )
         parameters = {"records": records, "answered_at": submission["created_at"]}
         return _write(connection, query, parameters, submission["version"], 0, folder)
 
@@ -154,7 +174,10 @@ def join_reused(store: Store, submission: RowMapping, folder: str) -> Joined | N
     if not submission["records_path"] or not submission["counts"].get("reused"):
         return None
     question = Question.stored(submission["question"])
-    with memory_connection(MEMORY) as connection, store.files.local(submission["records_path"]) as records:
+    with (
+        memory_connection(MEMORY) as connection,
+        store.files.local(submission["records_path"]) as records,
+    ):
         store.files.register(connection)
         results = [store.files.url(name) for name in results_files(store, submission["pipeline"])]
         there = {row[0].lower() for row in connection.execute(
@@ -166,7 +189,10 @@ def join_reused(store: Store, submission: RowMapping, folder: str) -> Joined | N
         )  # fmt: skip
         carried = ", ".join(f"earlier.{name} as {name}" for name, _ in sql.RESERVED[2:9])
         query = sql.REUSED.format(
-            source=_source_list(connection, records), output=output, carried=carried, results=quote_list(results)
+            source=_source_list(connection, records),
+            output=output,
+            carried=carried,
+            results=quote_list(results),
         )
         return _write(connection, query, {"records": records}, submission["version"], 0, folder)
 
@@ -186,7 +212,9 @@ def results_files(store: Store, pipeline: str) -> list[str]:
 def _rejected_table(stack: ExitStack, store: Store, connection, submission: RowMapping) -> None:
     if submission["rejected_path"]:
         path = stack.enter_context(store.files.local(submission["rejected_path"]))
-        connection.execute(f"create temp view rejected as select _row from read_parquet({quote_list([path])})")
+        connection.execute(
+            f"create temp view rejected as select _row from read_parquet({quote_list([path])})"
+        )
     else:
         connection.execute("create temp table rejected (_row bigint)")
 
@@ -198,22 +226,49 @@ def _source_list(connection: duckdb.DuckDBPyConnection, records: str) -> str:
     return ", ".join(f"records.{quote_name(row[0])}" for row in described if row[0] not in HELPERS)
 
 
+def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, path: str) -> None:
+    """Write a query's rows to a local Parquet file, in memory of bounded size."""
+    copy = (
+        f"copy ({query}) to {quote_text(path)} "
+        f"(format parquet, compression zstd, row_group_size {ROW_GROUP_SIZE})"
+    )
+    with_enough_memory(connection, lambda: connection.execute(copy))
+
+
 def _write(
-    connection, query: str, parameters: dict[str, Any], version: str, max_attempts: int, folder: str
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    parameters: dict[str, Any],
+    version: str,
+    max_attempts: int,
+    folder: str,
 ) -> Joined:
     """Write joined rows and their index, in an order that is always the same."""
     rows_path, index_path = f"{folder}/rows.parquet", f"{folder}/index.parquet"
-    connection.execute(f"create temp table joined as {query}", parameters)
-    connection.execute(
-        f"copy (select * exclude (_key_hash, _content_hash) from joined order by _custom_id) "
-        f"to {quote_text(rows_path)} (format parquet, compression zstd)"
+    with_enough_memory(
+        connection,
+        lambda: connection.execute(f"create or replace temp table joined as {query}", parameters),
     )
-    connection.execute(
-        f"copy ({sql.INDEX.replace('$version', quote_text(version))} order by _custom_id) "
-        f"to {quote_text(index_path)} (format parquet, compression zstd)"
+    write_parquet(
+        connection,
+        "select * exclude (_key_hash, _content_hash) from joined order by _custom_id",
+        rows_path,
     )
-    statuses = dict(connection.execute("select _status, count(*) from joined group by all order by all").fetchall())
+    index = sql.INDEX.replace("$version", quote_text(version))
+    write_parquet(connection, f"{index} order by _custom_id", index_path)
+    statuses = dict(
+        connection.execute(
+            "select _status, count(*) from joined group by all order by all"
+        ).fetchall()
+    )
     retryable = connection.execute(
-        f"select count(*) from joined where _attempt < {int(max_attempts)} and _status not in {FINAL}"
-    ).fetchone()[0]
-    return Joined(rows_path, index_path, sum(statuses.values()), statuses, retryable)
+        f"select count(*) from joined where _attempt < {int(max_attempts)} "
+        f"and _status not in {FINAL}"
+    ).fetchone()
+    return Joined(
+        rows_path,
+        index_path,
+        sum(statuses.values()),
+        statuses,
+        retryable[0] if retryable else 0,
+    )

@@ -36,6 +36,12 @@ def file_columns(con: duckdb.DuckDBPyConnection, path: str) -> dict[str, str]:
     return {row[0]: row[1] for row in rows}
 
 
+def file_rows(con: duckdb.DuckDBPyConnection, path: str) -> int:
+    """Return how many rows a Parquet file has."""
+    row = con.execute(f"SELECT count(*) FROM read_parquet({quote_text(path)})").fetchone()
+    return row[0] if row else 0
+
+
 def grown_columns(
     con: duckdb.DuckDBPyConnection, old: Mapping[str, str], new: Mapping[str, str]
 ) -> dict[str, str]:
@@ -61,12 +67,14 @@ def wider_type(con: duckdb.DuckDBPyConnection, old: str, new: str) -> str:
     if "VARCHAR" in (old, new):
         # Asked first: DuckDB would make JSON of JSON and text, and fail on text that is no JSON.
         return "VARCHAR"
-    try:
-        row = con.execute(
-            f"SELECT typeof(coalesce(CAST(NULL AS {old}), CAST(NULL AS {new})))"
-        ).fetchone()
-    except duckdb.Error:
-        return "VARCHAR"
+    # On a cursor of its own: the question may fail, and that would abort a transaction of ``con``.
+    with con.cursor() as asking:
+        try:
+            row = asking.execute(
+                f"SELECT typeof(coalesce(CAST(NULL AS {old}), CAST(NULL AS {new})))"
+            ).fetchone()
+        except duckdb.Error:
+            return "VARCHAR"
     return stored_type(row[0]) if row else "VARCHAR"
 
 
@@ -86,8 +94,7 @@ def cast_columns(have: Mapping[str, str], want: Mapping[str, str], table: str) -
 def same_key(key: Sequence[str], left: str, right: str) -> str:
     """Return the SQL condition that two tables' rows have the same key."""
     return " AND ".join(
-        f"{left}.{quote_name(name)} IS NOT DISTINCT FROM {right}.{quote_name(name)}"
-        for name in key
+        f"{left}.{quote_name(name)} IS NOT DISTINCT FROM {right}.{quote_name(name)}" for name in key
     )
 
 

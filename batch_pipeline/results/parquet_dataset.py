@@ -11,7 +11,7 @@ import fsspec
 import pyarrow as pa
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.records.connections import memory_connection
+from batch_pipeline.records.connections import SMALL_MEMORY, memory_connection
 from batch_pipeline.results.bucket_merge import DATA_FOLDER, bucket_merge, rows_sql
 from batch_pipeline.results.manifest import FOLDER, Manifest, ManifestFolder
 from batch_pipeline.results.merging import Merged, check_key_is_there
@@ -56,19 +56,17 @@ class ParquetDataset:
             InputError: the folder holds something else.
         """
         filesystem, root = self._filesystem()
-        if ManifestFolder(filesystem, root).names() or not filesystem.exists(root):
+        if not filesystem.exists(root) or ManifestFolder(filesystem, root).names():
             return
-        ours = (DATA_FOLDER, FOLDER)
-        others = [
-            name
-            for name in map(_last_part, filesystem.ls(root, detail=False))
-            if name not in ours
-        ]
+        if not filesystem.isdir(root):
+            raise InputError(f"The destination {self._url} is a file. Name an empty or new folder.")
+        found = map(_last_part, filesystem.ls(root, detail=False))
+        others = sorted(name for name in found if name not in (DATA_FOLDER, FOLDER))
         if others:
             raise InputError(
                 f"The destination {self._url} holds files that batch_pipeline did not write"
-                f" ({', '.join(sorted(others)[:3])}). Nothing in it was changed."
-                f" Name an empty or new folder."
+                f" ({', '.join(others[:3])}). Nothing in it was changed. Name an empty or new"
+                f" folder."
             )
 
     def exists(self) -> bool:
@@ -92,10 +90,8 @@ class ParquetDataset:
 
     def sample(self, n: int) -> pa.Table:
         """Return any ``n`` rows."""
-        with memory_connection() as con:
-            return con.sql(
-                f"SELECT * FROM {self.relation(con)} LIMIT {int(n)}"
-            ).to_arrow_table()
+        with memory_connection(SMALL_MEMORY) as con:
+            return con.sql(f"SELECT * FROM {self.relation(con)} LIMIT {int(n)}").to_arrow_table()
 
     def relation(self, con: duckdb.DuckDBPyConnection) -> str:
         """Return SQL that reads all rows through ``con``, as in ``SELECT * FROM <it>``."""
@@ -130,13 +126,14 @@ class ParquetDataset:
                 check_key_is_there(key, before.columns, self.describe())
             if "://" not in self._url:
                 Path(self._url, DATA_FOLDER).mkdir(parents=True, exist_ok=True)
-            with bucket_merge(self._url, before, rows_path, key, deleted_path) as merge:
-                merge.write(self.rows_per_bucket)
+            merge = bucket_merge(
+                self._url, before, rows_path, key, deleted_path, self.rows_per_bucket
+            )
             if folder.publish(merge.after):
                 self._sweep(folder)
                 return merge.merged
-            for name in merge.written:
-                filesystem.rm_file(f"{root}/{name}")
+            for file in merge.written:
+                filesystem.rm_file(f"{root}/{file.path}")
         raise InputError(
             f"Other writers kept changing {self._url}: {MAX_LOST_RACES} merges in a row came too"
             f" late. Let fewer pipelines write there at the same time."
@@ -154,7 +151,10 @@ class ParquetDataset:
             *earlier, _ = names = folder.names()
             dropped = {name for name in earlier if is_old(name)}
             named = {
-                file.path for name in names if name not in dropped for file in folder.read(name).files
+                file.path
+                for name in names
+                if name not in dropped
+                for file in folder.read(name).files
             }
             data = filesystem.ls(f"{folder.root}/{DATA_FOLDER}", detail=False)
             unnamed = [

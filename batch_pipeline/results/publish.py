@@ -12,16 +12,22 @@ import duckdb
 import pyarrow as pa
 from sqlalchemy import RowMapping, select, update
 
-from batch_pipeline.records.connections import memory_connection, quote_list, quote_name, quote_text
+from batch_pipeline.records.connections import (
+    memory_connection,
+    quote_list,
+    quote_name,
+    with_enough_memory,
+)
 from batch_pipeline.results import sql
 from batch_pipeline.results.duckdb_table import DuckDBTable
-from batch_pipeline.results.join import MEMORY, results_files
+from batch_pipeline.results.join import MEMORY, results_files, write_parquet
 from batch_pipeline.results.parquet_dataset import ParquetDataset
+from batch_pipeline.store.ledger import Lease
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import index_files
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
 
-PUBLISH_LEASE_SECONDS = 3600.0
+WAIT_SECONDS = 60.0  # for another process that is publishing
 
 
 @dataclass
@@ -49,7 +55,9 @@ def unpublished(store: Store, pipeline: str) -> Sequence[RowMapping]:
     )
 
 
-def publish(store: Store, pipeline: str, destination: DuckDBTable | ParquetDataset, key: Sequence[str]) -> Published:
+def publish(
+    store: Store, pipeline: str, destination: DuckDBTable | ParquetDataset, key: Sequence[str]
+) -> Published:
     """Bring the table up to date with everything that is collected.
 
     Args:
@@ -62,15 +70,17 @@ def publish(store: Store, pipeline: str, destination: DuckDBTable | ParquetDatas
         InputError: the destination cannot take the rows; they stay in the store and are published later.
     """
     report = Published()
-    with store.ledger.lease(f"publish/{pipeline}", PUBLISH_LEASE_SECONDS) as mine:
-        if not mine:
+    with store.ledger.lease(f"publish/{pipeline}", WAIT_SECONDS) as lease:
+        if lease is None:
             report.busy = True
             return report
         files = unpublished(store, pipeline)
         if not files:
             return report
         with store.files.scratch() as folder:
-            _merge(store, pipeline, destination, key, files, folder, report)
+            if not _merge(store, pipeline, destination, key, files, folder, report, lease):
+                report.busy = True
+                return report
         with store.ledger.write() as tx:
             tx.execute(
                 update(request_files)
@@ -89,11 +99,13 @@ def _merge(
     files: Sequence[RowMapping],
     folder: str,
     report: Published,
-) -> None:
+    lease: Lease,
+) -> bool:
+    """Merge the rows of files into the table; False when the lease was lost on the way."""
     results = {file["index_path"]: file["results_path"] for file in files if file["index_path"]}
     fresh = [*results, *_tombstones(store, files)]
     if not fresh:
-        return
+        return True
     with ExitStack() as stack:
         connection = stack.enter_context(memory_connection(MEMORY))
         store.files.register(connection)
@@ -102,23 +114,37 @@ def _merge(
         if results:
             rows_path = f"{folder}/rows.parquet"
             report.superseded = _rows(store, connection, results, rows_path)
-        gone = connection.execute("select count(*) from winners where status = 'deleted'").fetchone()
+        gone = connection.execute(
+            "select count(*) from winners where status = 'deleted'"
+        ).fetchone()
         if gone and gone[0]:
             deleted_path = _deleted(store, connection, pipeline, key, f"{folder}/deleted.parquet")
     if rows_path is None and deleted_path is None:
-        return
+        return True
+    # What is latest was read a while ago: somebody may have published newer rows if we slept.
+    if not lease.still_held():
+        return False
     merged = destination.merge(rows_path, key, deleted_path)
-    report.inserted, report.updated, report.deleted = merged.inserted, merged.updated, merged.deleted
+    report.inserted, report.updated, report.deleted = (
+        merged.inserted,
+        merged.updated,
+        merged.deleted,
+    )
+    return True
 
 
 def _tombstones(store: Store, files: Sequence[RowMapping]) -> list[str]:
     """Return the selections that declared keys deleted."""
     ids = [file["submission_id"] for file in files if file["kind"] == FileKind.REUSED]
-    rows = store.ledger.rows(select(submissions.c.index_path, submissions.c.counts).where(submissions.c.id.in_(ids)))
+    rows = store.ledger.rows(
+        select(submissions.c.index_path, submissions.c.counts).where(submissions.c.id.in_(ids))
+    )
     return [row["index_path"] for row in rows if row["counts"].get("deleted")]
 
 
-def _winners(store: Store, connection: duckdb.DuckDBPyConnection, pipeline: str, fresh: Sequence[str]) -> None:
+def _winners(
+    store: Store, connection: duckdb.DuckDBPyConnection, pipeline: str, fresh: Sequence[str]
+) -> None:
     """Make the table ``winners``: for each key of the fresh files, where its latest row is."""
     index = index_files(store.ledger, pipeline)
     files = pa.table(
@@ -133,42 +159,44 @@ def _winners(store: Store, connection: duckdb.DuckDBPyConnection, pipeline: str,
         fresh=quote_list(store.files.url(name) for name in fresh),
         index=quote_list(store.files.url(row.name) for row in index),
     )
-    connection.execute(f"create temp table winners as {query}")
+    with_enough_memory(
+        connection,
+        lambda: connection.execute(f"create or replace temp table winners as {query}"),
+    )
 
 
 def _rows(
     store: Store, connection: duckdb.DuckDBPyConnection, results: dict[str, str], rows_path: str
 ) -> int:
-    """Write the rows of the files to publish that are the latest of their key; return how many are not."""
+    """Write the rows to publish that are the latest of their key; return how many are not."""
     urls = {store.files.url(path): store.files.url(index) for index, path in results.items()}
-    connection.register(
-        "pairs",
-        pa.table({"rows_url": list(urls), "name": list(results)}),
-    )
+    pairs = pa.table({"rows_url": list(urls), "name": list(results)})
+    connection.register("pairs", pairs)
     connection.execute(
-        "create temp table latest as select w.custom_id, p.rows_url from winners w join pairs p on p.name = w.name"
+        "create temp table latest as "
+        "select w.custom_id, p.rows_url from winners w join pairs p on p.name = w.name"
     )
-    connection.execute(
-        f"copy (select r.* exclude (rows_url) from read_parquet({quote_list(urls)}, union_by_name = true, "
-        f"filename = 'rows_url') r semi join latest l on l.custom_id = r._custom_id and l.rows_url = r.rows_url) "
-        f"to {quote_text(rows_path)} (format parquet, compression zstd)"
-    )
+    write_parquet(connection, sql.LATEST.format(results=quote_list(urls)), rows_path)
     total = connection.execute(f"select count(*) from read_parquet({quote_list(urls)})").fetchone()
-    kept = connection.execute(f"select count(*) from read_parquet({quote_list([rows_path])})").fetchone()
+    kept = connection.execute(
+        f"select count(*) from read_parquet({quote_list([rows_path])})"
+    ).fetchone()
     return (total[0] if total else 0) - (kept[0] if kept else 0)
 
 
 def _deleted(
-    store: Store, connection: duckdb.DuckDBPyConnection, pipeline: str, key: Sequence[str], path: str
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    pipeline: str,
+    key: Sequence[str],
+    path: str,
 ) -> str | None:
-    """Write the keys that are gone, as the earlier rows of the same key have them; None without such rows."""
+    """Write the keys that are gone, as earlier rows of them have them; None without such rows."""
     earlier = [store.files.url(name) for name in results_files(store, pipeline)]
     if not earlier:
         return None
-    columns = ", ".join(quote_name(name) for name in key)
-    connection.execute(
-        f"copy (select distinct {columns} from read_parquet({quote_list(earlier)}, union_by_name = true) "
-        f"where _custom_id in (select custom_id from winners where status = 'deleted')) "
-        f"to {quote_text(path)} (format parquet)"
+    query = sql.GONE.format(
+        key=", ".join(quote_name(name) for name in key), results=quote_list(earlier)
     )
+    write_parquet(connection, query, path)
     return path

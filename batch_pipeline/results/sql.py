@@ -104,3 +104,16 @@ with fresh as (select distinct key_hash from read_parquet({fresh})),
 select key_hash, arg_max(custom_id, rank) as custom_id, arg_max(status, rank) as status, arg_max(name, rank) as name
 from ranked group by key_hash
 """
+
+# The rows of the files to publish that are the latest of their key.
+LATEST = """
+select r.* exclude (_bp_url)
+from read_parquet({results}, union_by_name = true, filename = '_bp_url') r
+semi join latest l on l.custom_id = r._custom_id and l.rows_url = r._bp_url
+"""
+
+# The keys whose latest row says that they are deleted.
+GONE = """
+select distinct {key} from read_parquet({results}, union_by_name = true)
+where _custom_id in (select custom_id from winners where status = 'deleted')
+"""

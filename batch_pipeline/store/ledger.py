@@ -6,6 +6,8 @@ second process, a woken sleeper or a crash can change nothing that somebody else
 
 import os
 import secrets
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -31,6 +33,9 @@ from batch_pipeline.store.migrations import MIGRATIONS, SCHEMA_VERSION
 from batch_pipeline.store.tables import STEPS, FileState, leases, meta, request_files, transitions
 
 SQLITE_WAIT_SECONDS = 120
+LEASE_SECONDS = 120.0  # after its holder's last sign of life
+LEASE_RENEWAL_SECONDS = 20.0
+LEASE_POLL_SECONDS = 0.25
 
 
 class Ledger:
@@ -60,8 +65,12 @@ class Ledger:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Give a connection on one consistent snapshot."""
-        with self.engine.connect() as connection, connection.begin():
-            yield connection
+        with self.engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                # SQLite's transactions read one snapshot anyway.
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -139,25 +148,36 @@ class Ledger:
         )
 
     @contextmanager
-    def lease(self, name: str, seconds: float) -> Iterator[bool]:
-        """Hold a named lease for the block, if it is free; gives whether it was.
+    def lease(self, name: str, wait_seconds: float = 0.0) -> Iterator["Lease | None"]:
+        """Hold a named lease for the block; gives None when somebody else keeps it.
 
-        A lease that its holder never returned (it was killed) is free again after ``seconds``.
+        It is renewed while the block runs, and free again soon after its holder was killed.
+
+        Args:
+            name: what only one process may do at a time.
+            wait_seconds: how long to wait for it.
         """
         owner = secrets.token_hex(8)
-        held = self._take(name, owner, seconds)
+        deadline = time.monotonic() + wait_seconds
+        while not (held := self._take(name, owner)) and time.monotonic() < deadline:
+            time.sleep(LEASE_POLL_SECONDS)
+        if not held:
+            yield None
+            return
+        lease = Lease(self, name, owner)
+        renewing = threading.Thread(target=lease.keep, daemon=True)
+        renewing.start()
         try:
-            yield held
+            yield lease
         finally:
-            if held:
-                with self.write() as tx:
-                    tx.execute(
-                        leases.delete().where(leases.c.name == name, leases.c.owner == owner)
-                    )
+            lease.done.set()
+            renewing.join()
+            with self.write() as tx:
+                tx.execute(leases.delete().where(leases.c.name == name, leases.c.owner == owner))
 
-    def _take(self, name: str, owner: str, seconds: float) -> bool:
+    def _take(self, name: str, owner: str) -> bool:
         now = self.clock.now()
-        until = now + timedelta(seconds=seconds)
+        until = now + timedelta(seconds=LEASE_SECONDS)
         try:
             with self.write() as tx:
                 taken = tx.execute(
@@ -207,6 +227,32 @@ class Ledger:
             found["ledger_id"] = secrets.token_hex(4)
             tx.execute(insert(meta).values(key="ledger_id", value=found["ledger_id"]))
         return found["ledger_id"]
+
+
+class Lease:
+    """A lease that this process holds."""
+
+    def __init__(self, ledger: Ledger, name: str, owner: str):
+        self._ledger = ledger
+        self._name = name
+        self._owner = owner
+        self.done = threading.Event()
+
+    def keep(self) -> None:
+        """Renew the lease until it is given back; for a thread of its own."""
+        while not self.done.wait(LEASE_RENEWAL_SECONDS):
+            self.still_held()
+
+    def still_held(self) -> bool:
+        """Renew the lease; False when this process slept so long that it is not its own any more."""
+        until = self._ledger.clock.now() + timedelta(seconds=LEASE_SECONDS)
+        with self._ledger.write() as tx:
+            renewed = tx.execute(
+                update(leases)
+                .where(leases.c.name == self._name, leases.c.owner == self._owner)
+                .values(until=until)
+            )
+            return bool(renewed.rowcount)
 
 
 def new_owner() -> str:

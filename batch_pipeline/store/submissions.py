@@ -112,6 +112,13 @@ def know_endpoint(ledger: Ledger, endpoint: Endpoint) -> None:
         return
 
 
+def known_endpoints(ledger: Ledger, base_url: str) -> list[Endpoint]:
+    """Return the endpoints that a base URL was found to be."""
+    columns = endpoints.c.base_url, endpoints.c.organization, endpoints.c.workspace
+    rows = ledger.rows(select(*columns).where(endpoints.c.base_url == base_url))
+    return [Endpoint(**row) for row in rows]
+
+
 def abandon_unbuilt(ledger: Ledger, scope: Scope) -> int:
     """Drop selections that nobody built, so that their records are selected afresh. Returns how many."""
     with ledger.write() as tx:
@@ -124,6 +131,12 @@ def abandon_unbuilt(ledger: Ledger, scope: Scope) -> int:
 
 def situation(ledger: Ledger, scope: Scope) -> Situation:
     """Return the index files that count for a scope's endpoint, over all partitions of the pipeline."""
+    try:
+        with ledger.write() as tx:
+            if not tx.execute(select(numbers.c.last).where(numbers.c.pipeline == scope.pipeline)).first():
+                tx.execute(insert(numbers).values(pipeline=scope.pipeline, last=0))
+    except IntegrityError:
+        pass  # another selection wrote the row first
     try:
         with ledger.write() as tx:
             if _generation(tx, scope) is None:
@@ -153,9 +166,12 @@ def situation(ledger: Ledger, scope: Scope) -> Situation:
         index = [
             IndexRow(*row) for query in (selected, collected) for row in tx.execute(query) if row[0]
         ]
+        # Whatever their endpoint: what was asked elsewhere cannot be retried here, and a sensor
+        # that went on asking for it would never be quiet.
         settled = tx.execute(
             select(submissions.c.id).where(
-                *_in_scope(scope),
+                submissions.c.pipeline == scope.pipeline,
+                submissions.c.partition == scope.partition,
                 submissions.c.state == "built",
                 submissions.c.retried_at.is_(None),
                 submissions.c.id.not_in(_open_submissions(scope)),
@@ -354,13 +370,9 @@ def _generation(tx: Connection, scope: Scope) -> int | None:
 
 def _next_number(tx: Connection, pipeline: str) -> int:
     """Count up a pipeline's submissions; the row is locked until the transaction ends."""
-    counted = tx.execute(
+    return tx.execute(
         update(numbers)
         .where(numbers.c.pipeline == pipeline)
         .values(last=numbers.c.last + 1)
         .returning(numbers.c.last)
-    ).scalar()
-    if counted is None:
-        tx.execute(insert(numbers).values(pipeline=pipeline, last=1))
-        return 1
-    return counted
+    ).scalar_one()

@@ -54,6 +54,7 @@ STEPS = {
     (FileState.UNKNOWN, FileState.HELD),
     (FileState.HELD, FileState.READY),
     (FileState.HELD, FileState.UNKNOWN),
+    (FileState.HELD, FileState.ENDED),  # given up by a person: it ends without answers
     (FileState.IN_PROGRESS, FileState.ENDED),
     (FileState.ENDED, FileState.COLLECTED),
 }
@@ -98,6 +99,7 @@ endpoints = Table(
     Column("organization", Text, nullable=False),
     Column("workspace", Text, nullable=False),
     Column("polled_at", Instant),
+    Column("polled_by", String(200)),  # the pipeline whose sensor did, if one did
 )
 
 # The last look each pipeline took at an endpoint: fifty sensors share one listing an interval.

@@ -39,8 +39,15 @@ class Desk:
         with self.store.ledger.write() as tx:
             tx.execute(
                 insert(submissions).values(
-                    id=submission, pipeline=pipeline, partition="", number=self.numbers, state="built",
-                    endpoint_id=self.scope.endpoint.id, version="v", created_at=self.clock.now(), counts={},
+                    id=submission,
+                    pipeline=pipeline,
+                    partition="",
+                    number=self.numbers,
+                    state="built",
+                    endpoint_id=self.scope.endpoint.id,
+                    version="v",
+                    created_at=self.clock.now(),
+                    counts={},
                 )
             )
         row = self.store.ledger.rows(select(submissions).where(submissions.c.id == submission))[0]
@@ -51,10 +58,15 @@ class Desk:
                 with open(f"{folder}/f", "wb") as out:
                     for number in range(size):
                         params = {
-                            "model": "claude-haiku-4-5", "max_tokens": 20,
-                            "messages": [{"role": "user", "content": f"{self.numbers} {seq} {number}"}],
+                            "model": "claude-haiku-4-5",
+                            "max_tokens": 20,
+                            "messages": [
+                                {"role": "user", "content": f"{self.numbers} {seq} {number}"}
+                            ],
                         }
-                        custom_id = f"{self.store.ledger.id}-{self.numbers:08x}{seq:04x}{number:04x}-1"
+                        custom_id = (
+                            f"{self.store.ledger.id}-{self.numbers:08x}{seq:04x}{number:04x}-1"
+                        )
                         out.write(orjson.dumps({"custom_id": custom_id, "params": params}) + b"\n")
                 self.store.files.put(f"{folder}/f", name)
             new = NewFile(seq, name, size, self.store.files.size(name) + 14, 0, size - 1)
@@ -75,7 +87,9 @@ class Desk:
         return self.store.ledger.rows(select(request_files).where(request_files.c.id == file_id))[0]
 
     def states(self) -> list[str]:
-        rows = self.store.ledger.rows(select(request_files).order_by(request_files.c.number, request_files.c.seq))
+        rows = self.store.ledger.rows(
+            select(request_files).order_by(request_files.c.number, request_files.c.seq)
+        )
         return [row["state"] for row in rows]
 
 

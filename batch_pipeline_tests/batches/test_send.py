@@ -27,7 +27,11 @@ def created(desk: Desk) -> int:
 def other_program(desk: Desk, size: int, name: str = "other") -> str:
     """Another program of the same workspace makes a batch of the same size."""
     client = anthropic.Anthropic(api_key="test-key", base_url=desk.emulator.base_url)
-    params = {"model": "claude-haiku-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+    params = {
+        "model": "claude-haiku-4-5",
+        "max_tokens": 5,
+        "messages": [{"role": "user", "content": "hi"}],
+    }
     return client.messages.batches.create(
         requests=[{"custom_id": f"{name}-{number}", "params": params} for number in range(size)]
     ).id
@@ -96,7 +100,9 @@ def test_on_unknown_hold_leaves_the_decision_to_a_person(desk: Desk) -> None:
 
 @pytest.mark.parametrize("status", [500, 502, 504])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_server_error_is_reconciled_before_anything_is_sent_again(desk: Desk, status: int, when: str) -> None:
+def test_a_server_error_is_reconciled_before_anything_is_sent_again(
+    desk: Desk, status: int, when: str
+) -> None:
     desk.put(3)
     desk.emulator.fault("create", f"status_{when}", status=status)
     desk.send()
@@ -131,9 +137,14 @@ def test_two_lost_replies_beside_another_programs_batch_of_the_same_size(desk: D
     desk.clock.advance(121)
     desk.reconcile()
     assert desk.states() == ["ended", "ended"]
-    ours = {batch["id"]: {line["custom_id"] for line in desk.emulator.requests(batch["id"])} for batch in desk.emulator.batches()}
+    ours = {
+        batch["id"]: {line["custom_id"] for line in desk.emulator.requests(batch["id"])}
+        for batch in desk.emulator.batches()
+    }
     for file in (first, second):
-        assert all(name.startswith(desk.store.ledger.id) for name in ours[desk.file(file)["batch_id"]])
+        assert all(
+            name.startswith(desk.store.ledger.id) for name in ours[desk.file(file)["batch_id"]]
+        )
     desk.send()
     assert created(desk) == 5  # two of ours, three of theirs
 
@@ -174,19 +185,26 @@ def test_a_late_own_batch_is_adopted_beside_the_one_sent_again(desk: Desk) -> No
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
-def test_a_refused_account_holds_the_pipeline_until_something_is_accepted(desk: Desk, status: int) -> None:
+def test_a_refused_account_holds_the_pipeline_until_something_is_accepted(
+    desk: Desk, status: int
+) -> None:
     desk.put(3, 2)
     desk.emulator.fault("create", "status_before", status=status)
     report = desk.send()
     assert report.refused and str(status) in report.refused
-    assert desk.states() == ["ready", "ready"] and held(desk.store.ledger, desk.scope) == report.refused
+    assert (
+        desk.states() == ["ready", "ready"]
+        and held(desk.store.ledger, desk.scope) == report.refused
+    )
     assert len(desk.send().batches) == 2
     assert held(desk.store.ledger, desk.scope) is None
 
 
 def test_a_spend_limit_is_not_tried_again_and_again(desk: Desk) -> None:
     desk.put(3)
-    desk.emulator.fault("create", "status_before", status=429, error_code="enforced_spend_limit_reached", times=None)
+    desk.emulator.fault(
+        "create", "status_before", status=429, error_code="enforced_spend_limit_reached", times=None
+    )
     report = desk.send()
     assert "spend limit" in (report.refused or "")
     assert desk.emulator.stats()["calls"]["POST /v1/messages/batches"] == 1
@@ -207,7 +225,9 @@ def test_a_batch_too_large_for_the_api_is_cut_in_two_until_it_fits(desk: Desk) -
     for _ in range(4):
         desk.send()
     sent = [batch for batch in desk.emulator.batches()]
-    custom_ids = [line["custom_id"] for batch in sent for line in desk.emulator.requests(batch["id"])]
+    custom_ids = [
+        line["custom_id"] for batch in sent for line in desk.emulator.requests(batch["id"])
+    ]
     assert sorted(custom_ids) == sorted(rows) and len(sent) > 1
     assert set(desk.states()) == {"split", "in_progress"}
 
@@ -225,10 +245,16 @@ def _with_records(desk: Desk, size: int) -> list[str]:
     with desk.store.files.open(row["path"]) as lines:
         custom_ids = [orjson.loads(line)["custom_id"] for line in lines]
     with desk.store.files.scratch() as folder:
-        pq.write_table(pa.table({"_row": list(range(size)), "_custom_id": custom_ids}), f"{folder}/r")
+        pq.write_table(
+            pa.table({"_row": list(range(size)), "_custom_id": custom_ids}), f"{folder}/r"
+        )
         name = desk.store.files.put(f"{folder}/r", f"p/{row['submission_id']}/records.parquet")
     with desk.store.ledger.write() as tx:
-        tx.execute(update(submissions).where(submissions.c.id == row["submission_id"]).values(records_path=name))
+        tx.execute(
+            update(submissions)
+            .where(submissions.c.id == row["submission_id"])
+            .values(records_path=name)
+        )
     return custom_ids
 
 
@@ -241,7 +267,9 @@ def test_any_other_refusal_holds_the_file_and_the_others_go_on(desk: Desk) -> No
 
 def test_a_redirect_is_not_followed(desk: Desk) -> None:
     desk.put(3)
-    desk.emulator.fault("create", "status_before", status=307, headers={"location": "http://127.0.0.1:9/x"})
+    desk.emulator.fault(
+        "create", "status_before", status=307, headers={"location": "http://127.0.0.1:9/x"}
+    )
     assert "redirects are not followed" in desk.send().trouble[0]
     assert desk.states() == ["held"] and created(desk) == 0
 
@@ -271,7 +299,9 @@ def test_a_stalled_owner_that_wakes_before_it_was_given_up_stores_its_batch(desk
     assert desk.file(file)["state"] == "in_progress" and desk.file(file)["batch_id"] == batch.id
 
 
-def test_a_stalled_owner_that_wakes_after_the_file_was_sent_again_cancels_its_own(desk: Desk) -> None:
+def test_a_stalled_owner_that_wakes_after_the_file_was_sent_again_cancels_its_own(
+    desk: Desk,
+) -> None:
     desk.emulator.configure(manual=True)
     (file,) = desk.put(3)
     row = claim(desk.store.ledger, desk.scope, "sleeper", desk.policy)
@@ -288,7 +318,9 @@ def test_a_stalled_owner_that_wakes_after_the_file_was_sent_again_cancels_its_ow
     assert statuses[batch.id] in ("canceling", "ended") and statuses[winner] == "in_progress"
 
 
-def test_an_owner_that_lost_half_its_lease_before_connecting_gives_up(desk: Desk, monkeypatch) -> None:
+def test_an_owner_that_lost_half_its_lease_before_connecting_gives_up(
+    desk: Desk, monkeypatch
+) -> None:
     desk.put(3)
     import batch_pipeline.batches.send as sending
 
@@ -343,7 +375,9 @@ sending.send(store, api, Scope("p", "", api.identify()), SendPolicy(timeout_seco
 def test_a_sender_killed_around_the_call_is_paid_once(desk: Desk, where: str) -> None:
     desk.put(3, 2)
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, desk.store.files.root, desk.emulator.base_url, where], check=False, env=os.environ
+        [sys.executable, "-c", KILLED, desk.store.files.root, desk.emulator.base_url, where],
+        check=False,
+        env=os.environ,
     )
     assert done.returncode == -signal.SIGKILL
     assert desk.states() == ["sending", "ready"]

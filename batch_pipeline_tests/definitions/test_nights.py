@@ -303,3 +303,18 @@ def test_structured_answers_become_typed_columns(nights) -> None:
         isinstance(row["claude_size"], int) and row["claude_kind"] in ("game", "library")
         for row in rows.values()
     )
+
+
+def test_an_api_that_is_down_when_the_night_begins_does_not_cost_the_night(
+    nights, claude_emulator: EmulatorProcess, warehouse: Path, clock
+) -> None:
+    run = nights()
+    run.night()
+    change(warehouse, "update packages set summary = summary || '!'")
+    claude_emulator.fault("any", "status_before", status=529, times=None)
+    assert not run.run("submit", raises=False).success
+    claude_emulator.clear_faults()
+    clock.advance(60)
+    run.until_quiet()
+    assert claude_emulator.bill()["requests"] == 600
+    assert all(row["summary"].endswith("!") for row in run.rows().values())
