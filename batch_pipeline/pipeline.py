@@ -41,16 +41,19 @@ class BatchPipeline:
         request: what is asked about a record, and what the answer must look like.
         destination: the table that gets one row per record; None keeps it in the store, as Parquet.
         schedule: when it runs by itself: a cron string in UTC, or a ``Schedule``.
-        partitions: any partitions definition; each partition is selected, asked and collected by itself.
+        partitions: any partitions definition; each partition is selected, asked and collected by
+            itself.
         partition_column: the source's column that tells a record's partition.
         upstream: assets that the source comes from, for lineage.
-        refresh: ``changed`` asks again when a record's content or the question changes, ``new`` asks
+        refresh: ``changed`` asks again when a record's content or the question changes, ``new``
+            asks
             each key once.
         on_deleted: what becomes of a row whose key left the source: ``keep`` it, or ``drop`` it.
         max_attempts: how often a record is asked at most before it keeps its last reason.
         output_prefix: put before the names of the output's columns.
         key_prefix, group_name, tags, asset_spec, executor: Dagster's words with Dagster's meaning;
-            ``asset_spec`` is a callable that gets each asset's spec and returns the one to use, and the
+            ``asset_spec`` is a callable that gets each asset's spec and returns the one to use, and
+            the
             executor is in process unless another is given.
         status_sensor: whether the status sensor runs from the start.
         claude_key, store_key: the resources this pipeline asks for.
@@ -84,7 +87,8 @@ class BatchPipeline:
         """Refuse what could not work."""
         if not NAME.match(self.name):
             raise InputError(
-                f"A pipeline's name must start with a letter and hold only letters, digits and underscores; "
+                "A pipeline's name must start with a letter and hold only letters, digits and "
+                "underscores; "
                 f"{self.name!r} does not. Dagster builds job and sensor names from it."
             )
         if (self.partitions is None) != (self.partition_column is None):
@@ -95,7 +99,8 @@ class BatchPipeline:
         for what, allowed in (("refresh", ("changed", "new")), ("on_deleted", ("keep", "drop"))):
             if getattr(self, what) not in allowed:
                 raise InputError(
-                    f"Pipeline {self.name}: {what} is {getattr(self, what)!r}; it must be {' or '.join(allowed)}."
+                    f"Pipeline {self.name}: {what} is {getattr(self, what)!r}; it must be "
+                    f"{' or '.join(allowed)}."
                 )
         if self.max_attempts < 1:
             raise InputError(

@@ -83,6 +83,8 @@ def prepare_crash(step: str) -> None:
         die()
 
     match step:
+        case "never":
+            pass
         case "records written":
             die_instead(choose, "commit_selection")
         case "records committed":

@@ -53,6 +53,8 @@ class Nights:
         )
         context = dg.build_sensor_context(
             instance=self.instance,
+            # Without it a tick cannot tell which dynamic partitions there are.
+            instance_ref=self.instance.get_ref() if self.instance.is_persistent else None,
             cursor=self.cursor,
             definitions=self.definitions,
             resources={"claude": self.claude, "store": self.store},

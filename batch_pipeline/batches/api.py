@@ -25,7 +25,8 @@ PUBLIC_API = "https://api.anthropic.com"
 PAGE = 1000  # the list's largest page (API reference: limit 1..1000)
 CHUNK = 1 << 20
 CONNECT_SECONDS = 5.0
-# What the SDK itself uses to hand out a response whose body is not read yet; results are hundreds of MB.
+# What the SDK itself uses to hand out a response whose body is not read yet; results are hundreds
+# of MB.
 STREAMED = {"X-Stainless-Raw-Response": "stream", "Accept": "application/binary"}
 
 
@@ -207,7 +208,8 @@ class BatchesApi:
     def results(self, batch_id: str) -> Iterator[bytes]:
         """Stream a batch's results as the API sends them, byte for byte.
 
-        Only ``base_url`` is asked: a ``results_url`` on another host (a gateway's upstream, or worse)
+        Only ``base_url`` is asked: a ``results_url`` on another host (a gateway's upstream, or
+        worse)
         is replaced by the API's own path under ``base_url``.
 
         Raises:
@@ -275,12 +277,14 @@ class _looking:
             if error.status_code in (401, 402, 403):
                 raise PipelineRefused(_account(error, self.base_url)) from error
             raise ApiUnavailable(
-                f"{self.base_url} answers {error.status_code}: {_message(error)}{_request_id(error)}"
+                f"{self.base_url} answers {error.status_code}: "
+                f"{_message(error)}{_request_id(error)}"
             ) from error
         if isinstance(error, anthropic.APIError | httpx2.HTTPError):
             cause = error.__cause__ or error
             raise ApiUnavailable(
-                f"{self.base_url} could not be asked ({type(cause).__name__}: {cause}). Check the network and "
+                f"{self.base_url} could not be asked ({type(cause).__name__}: {cause}). Check the "
+                "network and "
                 "ClaudeBatches(base_url=...); it is tried again later."
             ) from error
         if isinstance(error, anthropic.AnthropicError | AttributeError | json.JSONDecodeError):
@@ -294,8 +298,10 @@ def _refusal(error: anthropic.APIStatusError, base_url: str) -> BatchPipelineErr
     retry_after = _seconds(error.response.headers.get("retry-after"))
     if _spend_limit(error):
         return PipelineRefused(
-            f"{base_url} refuses new work because a spend limit is reached ({status}: {text}). Raise the limit "
-            "in the Console or wait for next month; then launch the send job. What was sent stays paid and is collected."
+            f"{base_url} refuses new work because a spend limit is reached ({status}: {text}). "
+            "Raise the limit "
+            "in the Console or wait for next month; then launch the send job. What was sent stays "
+            "paid and is collected."
         )
     if status in (401, 402, 403):
         return PipelineRefused(_account(error, base_url))
@@ -304,7 +310,8 @@ def _refusal(error: anthropic.APIStatusError, base_url: str) -> BatchPipelineErr
     if status == 429:
         if retry_after is None:
             return PipelineRefused(
-                f"{base_url} answers 429 without saying when to try again, which is how a spend limit looks ({text}). "
+                f"{base_url} answers 429 without saying when to try again, which is how a spend "
+                f"limit looks ({text}). "
                 "Look at the organization's limits in the Console; then launch the send job."
             )
         return NotAccepted(f"{base_url} is at its rate limit: {text}", retry_after)
@@ -314,8 +321,10 @@ def _refusal(error: anthropic.APIStatusError, base_url: str) -> BatchPipelineErr
         return OutcomeUnknown(f"{base_url} answers {status}: {text}")
     if 300 <= status < 400:
         return FileRefused(
-            f"{base_url} answers {status} and points to {error.response.headers.get('location')}; redirects are not "
-            "followed because the key would go with them. Set ClaudeBatches(base_url=...) to the final address."
+            f"{base_url} answers {status} and points to {error.response.headers.get('location')}; "
+            "redirects are not "
+            "followed because the key would go with them. Set ClaudeBatches(base_url=...) to the "
+            "final address."
         )
     return FileRefused(f"{base_url} refuses the batch ({status}: {text})")
 
@@ -341,7 +350,8 @@ def _account(error: anthropic.APIStatusError, base_url: str) -> str:
     }[error.status_code]
     return (
         f"{base_url} {what} ({error.status_code}: {_message(error)}{_request_id(error)}). Check "
-        "ClaudeBatches(api_key=..., base_url=...) and the account in the Console; then launch the job again."
+        "ClaudeBatches(api_key=..., base_url=...) and the account in the Console; then launch the "
+        "job again."
     )
 
 

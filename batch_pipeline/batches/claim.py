@@ -52,7 +52,8 @@ def claim(ledger: Ledger, scope: Scope, owner: str, policy: SendPolicy) -> RowMa
             if queued and queued + row["requests"] > policy.max_queued_requests:
                 return Room(
                     len(ready),
-                    f"{queued:,} requests are queued at the API, room for {policy.max_queued_requests:,}",
+                    f"{queued:,} requests are queued at the API, room for "
+                    f"{policy.max_queued_requests:,}",
                 )
             taken = ledger.move(
                 tx,

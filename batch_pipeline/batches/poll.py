@@ -173,8 +173,10 @@ def _walk(
         report.list_calls += 1
         if page.endpoint != endpoint:
             raise PipelineRefused(
-                f"Open batches were sent to {endpoint}, but the key now belongs to {page.endpoint}. Set "
-                "ClaudeBatches(api_key=..., base_url=...) back to collect them; nothing was changed."
+                f"Open batches were sent to {endpoint}, but the key now belongs to "
+                f"{page.endpoint}. Set "
+                "ClaudeBatches(api_key=..., base_url=...) back to collect them; nothing was "
+                "changed."
             )
         ahead = (page.server_now - started) if page.server_now else timedelta(0)
         for batch in page.batches:
@@ -406,7 +408,8 @@ def _adopt(store: Store, file: RowMapping, batch: Batch) -> bool:
     """Give a file its batch; a file that was sent again meanwhile keeps the late one beside its own.
 
     Returns:
-        False when the file is being sent at this moment: the batch may be the one its sender is about to store.
+        False when the file is being sent at this moment: the batch may be the one its sender is
+            about to store.
     """
     values = dict(
         batch_id=batch.id,

@@ -53,7 +53,8 @@ def reconcile(store: Store, api: BatchesApi, scope: Scope, policy: SendPolicy) -
     """Settle every file of a scope whose outcome is unknown for long enough.
 
     A batch in the list that may be the file keeps it waiting until that batch ends and its
-    custom_ids tell. When there is none, ``policy.on_unknown`` says whether it is sent again or held.
+    custom_ids tell. When there is none, ``policy.on_unknown`` says whether it is sent again or
+    held.
 
     Raises:
         HeldError, ApiUnavailable: as ``poll``; nothing is decided then.
@@ -72,7 +73,8 @@ def reconcile(store: Store, api: BatchesApi, scope: Scope, policy: SendPolicy) -
             select(candidates.c.batch_id, candidates.c.verdict).where(
                 candidates.c.endpoint_id == scope.endpoint.id,
                 candidates.c.requests == file["requests"],
-                # Wide on purpose: the listing applied the server's clock when it wrote the candidate down.
+                # Wide on purpose: the listing applied the server's clock when it wrote the
+                # candidate down.
                 candidates.c.seen_at >= window_start(file, timedelta(0)),
                 candidates.c.verdict.in_(["open", "unreadable"]),
             )
@@ -85,14 +87,17 @@ def reconcile(store: Store, api: BatchesApi, scope: Scope, policy: SendPolicy) -
             report.waiting.append(line)
         elif unreadable:
             line = (
-                f"{file['id']}: {', '.join(unreadable)} may be it, but its results cannot be read any more, so nobody "
-                "can tell whether it was paid for. Look it up in the Console, then decide: `batch-pipeline held`."
+                f"{file['id']}: {', '.join(unreadable)} may be it, but its results cannot be read "
+                "any more, so nobody "
+                "can tell whether it was paid for. Look it up in the Console, then decide: "
+                "`batch-pipeline held`."
             )
             if _step(store, file, FileState.HELD, line):
                 report.held.append(line)
         elif policy.on_unknown == "hold":
             line = (
-                f"{file['id']}: attempt {file['attempts']} had no reply and no such batch is in the API's list. "
+                f"{file['id']}: attempt {file['attempts']} had no reply and no such batch is in "
+                "the API's list. "
                 'on_unknown="hold" leaves the decision to you: `batch-pipeline held`.'
             )
             if _step(store, file, FileState.HELD, line):

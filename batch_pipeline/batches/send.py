@@ -1,7 +1,8 @@
 """Sending request files, each paid once.
 
 The intent (state ``sending``, with an owner and a lease) is committed before the POST and the batch
-id after it. What may go wrong in between is settled by ``reconcile``. The one risk that remains is a
+id after it. What may go wrong in between is settled by ``reconcile``. The one risk that remains is
+a
 batch list that lags behind the API by more than ``reconcile_after_seconds``: the API has no
 idempotency key, so a batch that does not show in its list by then counts as not accepted.
 """
@@ -137,7 +138,8 @@ def _attempt(
         step(FileState.HELD, error)
         report.trouble.append(f"{name}: {error}. It is held; nothing was paid for it.")
     except BaseException as error:
-        # A run that is being terminated, a disk that fails while the file is read: it may have been sent.
+        # A run that is being terminated, a disk that fails while the file is read: it may have been
+        # sent.
         step(
             FileState.UNKNOWN,
             OutcomeUnknown(f"the attempt was cut short ({type(error).__name__}: {error})"),
@@ -202,7 +204,8 @@ def _accepted(store: Store, api: BatchesApi, file: RowMapping, batch: Batch) -> 
         with ledger.write() as tx:
             ledger.record(
                 tx, file["id"], file["pipeline"], file["partition"], None, "canceled",
-                f"{batch.id} came after the file was given up and sent again, so it was cancelled (by process {os.getpid()})",
+                f"{batch.id} came after the file was given up and sent again, so it was cancelled "
+                f"(by process {os.getpid()})",
             )  # fmt: skip
 
 

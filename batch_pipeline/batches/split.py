@@ -36,7 +36,8 @@ def split(store: Store, file: RowMapping, reason: str) -> bool:
         placed = []
         for offset, (local, part) in enumerate(parts):
             name = rejected_name if part.kind is FileKind.REJECTED else request_name
-            # Named after the parent too, so that two processes that cut the same file never collide.
+            # Named after the parent too, so that two processes that cut the same file never
+            # collide.
             path = name(
                 file["pipeline"], file["submission_id"], f"{seq + offset:05d}-of-{file['seq']:05d}"
             )

@@ -10,7 +10,8 @@ from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope
 from batch_pipeline.store.tables import OPEN, FileKind, FileState, request_files, submissions
 
-# Per settled submission, the records without a row, the rows without a record, and the records with two.
+# Per settled submission, the records without a row, the rows without a record, and the records with
+# two.
 DIFFERENCE = """
 with records as (select _custom_id from read_parquet({records})),
      results as (select _custom_id, count(*) as n from read_parquet({results}) group by all)
@@ -51,7 +52,8 @@ def account(store: Store, scope: Scope) -> Account:
         report.doubled += doubled
         if missing or unexpected or doubled:
             report.failures.append(
-                f"submission {submission['number']} ({submission['id']}): {missing:,} of {records:,} records have no "
+                f"submission {submission['number']} ({submission['id']}): {missing:,} of "
+                f"{records:,} records have no "
                 f"row, {unexpected:,} rows have no record, {doubled:,} records have two"
             )
             continue

@@ -2,14 +2,14 @@
 
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.records.columns import file_columns
 from batch_pipeline.records.connections import (
     MANY_ROWS,
     MEMORY_LIMIT,
@@ -27,7 +27,6 @@ from batch_pipeline.results.manifest import DataFile, Manifest
 from batch_pipeline.results.merging import (
     Merged,
     cast_columns,
-    file_columns,
     file_rows,
     grown_columns,
     same_key,
@@ -40,11 +39,11 @@ BUCKET = "_bp_bucket"
 """The column that staged rows carry their bucket in; it is never published."""
 
 STAGE = """
--- File {target}: the rows of {rows} in the columns of the next state, ordered by bucket, so that
--- reading one bucket touches few row groups.
+-- File {target}: the rows of {rows} in the columns of the next state, ordered by bucket (when there
+-- are several), so that reading one bucket touches few row groups.
 COPY (
     SELECT *, {bucket} AS _bp_bucket FROM (SELECT {columns} FROM {rows} AS rows) AS source
-    ORDER BY _bp_bucket
+    {order}
 ) TO {target} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {row_group_size})
 """
 
@@ -77,33 +76,45 @@ COPY (
 """
 
 
-@contextmanager
-def bucket_merge(
+@dataclass(frozen=True)
+class NextState:
+    """A dataset as it is to be: its manifest, the files written for it, and what changed."""
+
+    manifest: Manifest
+    written: tuple[DataFile, ...]
+    merged: Merged
+
+
+def merge_buckets(
     url: str,
     before: Manifest | None,
     rows_path: str | None,
     key: Sequence[str],
     deleted_path: str | None,
     rows_per_bucket: int,
-) -> Iterator["BucketMerge"]:
-    """Yield a finished merge; its work folder lasts as long as the context."""
+) -> NextState:
+    """Write the files of a dataset's next state beside those of the present one.
+
+    Args:
+        url: the dataset's folder or URL.
+        before: its present state; None when there is none.
+        rows_path: a local Parquet file of rows to put in, unique by key.
+        key: the key columns.
+        deleted_path: a local Parquet file with the keys of rows to take out.
+        rows_per_bucket: how many rows a file should hold.
+    """
     with (
         memory_connection(SMALL_MEMORY) as con,
         tempfile.TemporaryDirectory(prefix="batch-pipeline-merge-") as work,
     ):
         let_read(con, [url])
-        merge = BucketMerge(con, Path(work), url, before, rows_path, tuple(key), deleted_path)
-        with_enough_memory(con, lambda: merge.write(rows_per_bucket))
-        yield merge
+        merge = _Merge(con, Path(work), url, before, rows_path, tuple(key), deleted_path)
+        return with_enough_memory(con, lambda: merge.write(rows_per_bucket))
 
 
-@dataclass
-class BucketMerge:
-    """Rows to put in and keys to take out, on their way into the next state of a dataset.
-
-    After ``write``: ``after`` is the next manifest, ``written`` the new files (relative to the
-    dataset), ``merged`` the counts.
-    """
+@dataclass(frozen=True)
+class _Merge:
+    """What the steps of one merge share."""
 
     con: duckdb.DuckDBPyConnection
     work: Path
@@ -112,53 +123,51 @@ class BucketMerge:
     rows_path: str | None
     key: tuple[str, ...]
     deleted_path: str | None
-    written: list[str] = field(default_factory=list)
-    after: Manifest = field(init=False)
-    merged: Merged = field(init=False)
 
-    def write(self, rows_per_bucket: int) -> None:
+    def write(self, rows_per_bucket: int) -> NextState:
         """Write the files of each bucket that changes."""
-        new_columns = file_columns(self.con, self.rows_path) if self.rows_path else {}
         old_columns = self.before.columns if self.before else {}
+        new_columns = file_columns(self.con, self.rows_path) if self.rows_path else {}
         columns = grown_columns(self.con, old_columns, new_columns)
         buckets = self._wanted_buckets(rows_per_bucket)
         self._stage_new(columns, buckets)
-        # Each file has the columns of the manifest: one added column rewrites them all.
-        rewrite_all = columns != old_columns or self.before is None
         reshuffled = self._stage_old(columns, buckets)
-        new_counts = self._new_counts()
+        # Each file has the columns of the manifest: one added column rewrites them all.
+        rewrite_all = reshuffled or columns != old_columns
         changed = {row[0] for row in self._rows("SELECT DISTINCT _bp_bucket FROM _bp_changed")}
+        new_counts = self._new_counts()
+        kept = {file.bucket: file for file in self.before.files} if self.before else {}
         files: list[DataFile] = []
+        written: list[DataFile] = []
         inserted = updated = deleted = 0
         for bucket in range(buckets):
-            kept_file = self.before.file_of(bucket) if self.before and not reshuffled else None
-            new = new_counts.get(bucket, 0)
-            if bucket not in changed and not (rewrite_all or reshuffled):
-                files += [kept_file] if kept_file else []
+            old_file = None if reshuffled else kept.get(bucket)
+            if bucket not in changed and not rewrite_all:
+                files += [old_file] if old_file else []
                 continue
-            old_sql = self._old_rows(columns, bucket, kept_file, reshuffled)
-            names = self._same_key("old", "changed")
-            ((old, replaced, gone),) = self._rows(
-                COUNTS.format(old=old_sql, bucket=bucket, same_key=names)
-            )
-            inserted, updated, deleted = (
-                inserted + new - replaced,
-                updated + replaced,
-                deleted + gone,
-            )
+            old_sql = self._old_rows(columns, bucket, old_file, reshuffled)
+            same = same_key(self.key, "old", "changed")
+            counts = COUNTS.format(old=old_sql, bucket=bucket, same_key=same)
+            ((old, replaced, gone),) = self._rows(counts)
+            new = new_counts.get(bucket, 0)
             total = old - replaced - gone + new
-            if not (new or gone or rewrite_all or reshuffled):
-                files += [kept_file] if kept_file else []
+            inserted += new - replaced
+            updated += replaced
+            deleted += gone
+            if not (new or gone or rewrite_all):
+                files += [old_file] if old_file else []
             elif total:
-                files.append(self._write_bucket(columns, bucket, old_sql, total))
-        self.after = Manifest(
+                written.append(self._write_bucket(columns, bucket, old_sql, total))
+                files.append(written[-1])
+        manifest = Manifest(
             number=self.before.number + 1 if self.before else 1,
             key=self.key,
             columns=columns,
             buckets=buckets,
             files=tuple(files),
         )
-        self.merged = Merged(inserted, updated, deleted, self.after.rows)
+        merged = Merged(inserted, updated, deleted, manifest.rows)
+        return NextState(manifest, tuple(written), merged)
 
     def _wanted_buckets(self, rows_per_bucket: int) -> int:
         """Return the number of buckets: a power of two that only grows, when twice too small."""
@@ -176,7 +185,7 @@ class BucketMerge:
         """Write the new rows, ordered by bucket, to the work folder; fill _bp_changed."""
         keys = ", ".join(quote_name(name) for name in self.key)
         kinds = self._key_types(columns)
-        parts = [f"SELECT {keys}, true AS _bp_new FROM ({self._empty(kinds)})"]
+        parts = [f"SELECT {keys}, true AS _bp_new FROM ({empty_sql(kinds)})"]
         if self.rows_path:
             self._stage(self.rows_path, "new", columns, buckets)
             parts.append(f"SELECT {keys}, true FROM {self._staged('new')}")
@@ -220,6 +229,7 @@ class BucketMerge:
                 rows=rows,
                 columns=casts,
                 bucket=self._bucket_sql(columns, buckets),
+                order="ORDER BY _bp_bucket" if buckets > 1 else "",
                 row_group_size=ROW_GROUP_SIZE,
             )
         )
@@ -230,7 +240,7 @@ class BucketMerge:
         if reshuffled:
             return f"SELECT * FROM {self._staged('old')} WHERE {BUCKET} = {bucket}"
         if file is None or self.before is None:
-            return self._empty(columns)
+            return empty_sql(columns)
         casts = cast_columns(self.before.columns, columns, "rows")
         return f"SELECT {casts} FROM read_parquet({quote_text(f'{self.url}/{file.path}')}) AS rows"
 
@@ -238,17 +248,16 @@ class BucketMerge:
         self, columns: dict[str, str], bucket: int, old_sql: str, total: int
     ) -> DataFile:
         name = f"{DATA_FOLDER}/{bucket:04d}-{secrets.token_hex(8)}.parquet"
-        new_sql = self._empty(columns)
+        new_sql = empty_sql(columns)
         if self.rows_path:
             new_sql = f"SELECT * FROM {self._staged('new')} WHERE {BUCKET} = {bucket}"
-        self.written.append(name)
         row = self.con.execute(
             WRITE.format(
                 names=", ".join(quote_name(column) for column in columns),
                 old=old_sql,
                 new=new_sql,
                 bucket=bucket,
-                same_key=self._same_key("old", "changed"),
+                same_key=same_key(self.key, "old", "changed"),
                 target=quote_text(f"{self.url}/{name}"),
                 row_group_size=ROW_GROUP_SIZE,
             )
@@ -275,14 +284,8 @@ class BucketMerge:
             raise InputError(f"The result rows have no key column `{missing[0]}`.")
         return {name: kinds[name.lower()] for name in self.key}
 
-    def _same_key(self, left: str, right: str) -> str:
-        return same_key(self.key, left, right)
-
     def _staged(self, name: str) -> str:
         return f"read_parquet({quote_text(str(self.work / f'{name}.parquet'))})"
-
-    def _empty(self, columns: dict[str, str]) -> str:
-        return empty_sql(columns)
 
     def _rows(self, sql: str) -> list[tuple[int, ...]]:
         return self.con.execute(sql).fetchall()

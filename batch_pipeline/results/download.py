@@ -69,7 +69,8 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
                 return _keep(store, file, store.files.put(local, name), damage)
     again = store.clock.now() + timedelta(seconds=AGAIN_SECONDS)
     message = (
-        f"the results of {file['batch_id']} came incomplete ({damage}), download {downloads} of {MOST_DOWNLOADS}; "
+        f"the results of {file['batch_id']} came incomplete ({damage}), download {downloads} of "
+        f"{MOST_DOWNLOADS}; "
         f"fetched again after {again:%H:%M} UTC"
     )
     with store.ledger.write() as tx:
@@ -84,7 +85,8 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
 def damage_of(path: str, expected: int) -> str | None:
     """Return what is wrong with a results file of ``expected`` lines; None when it is whole.
 
-    A download may be cut at a line end without any error, so only the count proves that it is complete.
+    A download may be cut at a line end without any error, so only the count proves that it is
+    complete.
     """
     lines = unreadable = 0
     seen: set[str] = set()

@@ -1,7 +1,7 @@
 """Results in a table of a DuckDB database."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 import tenacity
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.records.columns import file_columns
 from batch_pipeline.records.connections import (
     LOCK_WAIT_SECONDS,
     MANY_ROWS,
@@ -28,7 +29,6 @@ from batch_pipeline.results.merging import (
     Merged,
     cast_columns,
     check_key_is_there,
-    file_columns,
     file_rows,
     grown_columns,
     same_key,
@@ -136,7 +136,8 @@ class DuckDBTable:
                     merged = self._change(database, rows_path, key, deleted_path)
                     con.execute("COMMIT")
                 except BaseException:
-                    con.execute("ROLLBACK")
+                    with suppress(duckdb.Error):  # a COMMIT that failed has rolled back already
+                        con.execute("ROLLBACK")
                     raise
                 return merged
 
@@ -246,7 +247,12 @@ class DuckDBTable:
         return row[0] if row else 0
 
     def _open(self, *, read_only: bool) -> AbstractContextManager[OpenDatabase]:
-        return open_database(self._path, read_only=read_only, wait_seconds=self.lock_wait_seconds)
+        return open_database(
+            self._path,
+            read_only=read_only,
+            wait_seconds=self.lock_wait_seconds,
+            memory_limit=SMALL_MEMORY,
+        )
 
     @property
     def _path(self) -> str:

@@ -44,10 +44,6 @@ class Manifest:
         """How many rows the dataset has."""
         return sum(file.rows for file in self.files)
 
-    def file_of(self, bucket: int) -> DataFile | None:
-        """Return the bucket's file; None when the bucket is empty."""
-        return next((file for file in self.files if file.bucket == bucket), None)
-
 
 @dataclass(frozen=True)
 class ManifestFolder:

@@ -30,12 +30,6 @@ class Merged:
     total: int
 
 
-def file_columns(con: duckdb.DuckDBPyConnection, path: str) -> dict[str, str]:
-    """Return the columns of a Parquet file: name to DuckDB type, in order."""
-    rows = con.execute(f"DESCRIBE SELECT * FROM read_parquet({quote_text(path)})").fetchall()
-    return {row[0]: row[1] for row in rows}
-
-
 def file_rows(con: duckdb.DuckDBPyConnection, path: str) -> int:
     """Return how many rows a Parquet file has."""
     row = con.execute(f"SELECT count(*) FROM read_parquet({quote_text(path)})").fetchone()

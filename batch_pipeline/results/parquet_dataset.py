@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import SMALL_MEMORY, memory_connection
-from batch_pipeline.results.bucket_merge import DATA_FOLDER, bucket_merge, rows_sql
+from batch_pipeline.results.bucket_merge import DATA_FOLDER, merge_buckets, rows_sql
 from batch_pipeline.results.manifest import FOLDER, Manifest, ManifestFolder
 from batch_pipeline.results.merging import Merged, check_key_is_there
 from batch_pipeline.settings import project_path
@@ -31,8 +31,8 @@ class ParquetDataset:
     dataset's rows. To read it without this package, ask for the files first::
 
         files = ParquetDataset(path="out/invoices").files()
-        pandas.read_parquet(files)                        # or
-        duckdb.sql("select * from read_parquet($files)", params={"files": files})
+        duckdb.execute("select * from read_parquet($files)", {"files": files}).df()
+        pandas.concat(map(pandas.read_parquet, files))
 
     Attributes:
         path: a folder, or an object-store URL (s3://..., gs://..., any fsspec protocol).
@@ -126,13 +126,13 @@ class ParquetDataset:
                 check_key_is_there(key, before.columns, self.describe())
             if "://" not in self._url:
                 Path(self._url, DATA_FOLDER).mkdir(parents=True, exist_ok=True)
-            merge = bucket_merge(
+            after = merge_buckets(
                 self._url, before, rows_path, key, deleted_path, self.rows_per_bucket
             )
-            if folder.publish(merge.after):
+            if folder.publish(after.manifest):
                 self._sweep(folder)
-                return merge.merged
-            for file in merge.written:
+                return after.merged
+            for file in after.written:
                 filesystem.rm_file(f"{root}/{file.path}")
         raise InputError(
             f"Other writers kept changing {self._url}: {MAX_LOST_RACES} merges in a row came too"

@@ -67,7 +67,8 @@ def publish(
         key: the key's columns.
 
     Raises:
-        InputError: the destination cannot take the rows; they stay in the store and are published later.
+        InputError: the destination cannot take the rows; they stay in the store and are published
+            later.
     """
     report = Published()
     with store.ledger.lease(f"publish/{pipeline}", WAIT_SECONDS) as lease:

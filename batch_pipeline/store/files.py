@@ -48,7 +48,8 @@ class Files:
             self.filesystem.rm_file(probe)
         except Exception as error:
             raise StoreError(
-                f"The store's root {self.root} cannot be written ({error}). Give the user that runs Dagster "
+                f"The store's root {self.root} cannot be written ({error}). Give the user that "
+                "runs Dagster "
                 "write access to it, or set BatchStore(root=...) to a place that it can write."
             ) from error
 

@@ -58,7 +58,8 @@ class Ledger:
         except DBAPIError as error:
             shown = make_url(url).render_as_string(hide_password=True)
             raise StoreError(
-                f"The ledger at {shown} cannot be used: {error.orig}. Check that the database runs, that the "
+                f"The ledger at {shown} cannot be used: {error.orig}. Check that the database "
+                "runs, that the "
                 "URL is right and that its user may create tables."
             ) from error
 
@@ -201,7 +202,8 @@ class Ledger:
                 with self.write() as tx:
                     return self._migrate(tx)
             except DBAPIError:
-                # Two processes that make the tables of a new PostgreSQL ledger at once: one of them loses.
+                # Two processes that make the tables of a new PostgreSQL ledger at once: one of them
+                # loses.
                 if attempt == 4:
                     raise
                 self.clock.sleep(0.2 * (attempt + 1))
@@ -215,8 +217,10 @@ class Ledger:
         version = int(found.get("schema_version", 0))
         if version > SCHEMA_VERSION:
             raise StoreError(
-                f"The ledger was written by a newer batch_pipeline (its tables are version {version}, this "
-                f"installation knows {SCHEMA_VERSION}). Upgrade batch_pipeline here; nothing was changed."
+                "The ledger was written by a newer batch_pipeline (its tables are version "
+                f"{version}, this "
+                f"installation knows {SCHEMA_VERSION}). Upgrade batch_pipeline here; nothing was "
+                "changed."
             )
         for number in range(version + 1, SCHEMA_VERSION + 1):
             MIGRATIONS[number](tx)
@@ -290,7 +294,8 @@ def _engine(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # A writer takes its lock at the start: one that upgraded later could fail with "database is locked".
+        # A writer takes its lock at the start: one that upgraded later could fail with "database is
+        # locked".
         write = connection.get_execution_options().get("batch_pipeline_write")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 

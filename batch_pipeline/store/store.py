@@ -37,7 +37,8 @@ def open_store(root: str, ledger: str | None = None, clock: Clock | None = None)
     files = Files(root)
     if ledger is None and not files.is_local:
         raise StoreError(
-            f"The store's root {root} is remote, and a ledger needs a database: set BatchStore(ledger=...) to a "
+            f"The store's root {root} is remote, and a ledger needs a database: set "
+            "BatchStore(ledger=...) to a "
             "PostgreSQL URL, or to a SQLite file on a disk that all runs share."
         )
     files.prepare()
@@ -45,6 +46,7 @@ def open_store(root: str, ledger: str | None = None, clock: Clock | None = None)
     parsed = make_url(url)
     if ledger is not None and parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise StoreError(
-            f"The ledger's database is {parsed.get_backend_name()}; SQLite and PostgreSQL are supported."
+            f"The ledger's database is {parsed.get_backend_name()}; SQLite and PostgreSQL are "
+            "supported."
         )
     return Store(files=files, ledger=Ledger(url, clock), clock=clock)

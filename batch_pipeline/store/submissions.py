@@ -133,7 +133,9 @@ def situation(ledger: Ledger, scope: Scope) -> Situation:
     """Return the index files that count for a scope's endpoint, over all partitions of the pipeline."""
     try:
         with ledger.write() as tx:
-            if not tx.execute(select(numbers.c.last).where(numbers.c.pipeline == scope.pipeline)).first():
+            if not tx.execute(
+                select(numbers.c.last).where(numbers.c.pipeline == scope.pipeline)
+            ).first():
                 tx.execute(insert(numbers).values(pipeline=scope.pipeline, last=0))
     except IntegrityError:
         pass  # another selection wrote the row first
@@ -189,7 +191,8 @@ def commit_selection(
     limited to a part of the records) it has looked at every settled submission's retryable rows.
 
     Returns:
-        The submission's number (0 when there is none); None when the race is lost: discard the files, select again.
+        The submission's number (0 when there is none); None when the race is lost: discard the
+        files, select again.
     """
     now = ledger.clock.now()
     with ledger.write() as tx:

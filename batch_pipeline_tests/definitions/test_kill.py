@@ -93,6 +93,20 @@ def test_a_collect_run_killed_at_a_step_is_finished_by_the_next(
     assert_paid_once(run, claude_emulator)
 
 
+def test_submit_runs_at_the_same_time_ask_each_record_once(
+    tmp_path: Path, warehouse: Path, claude_emulator: EmulatorProcess, clock: HandClock
+) -> None:
+    root = str(tmp_path / "store")
+    command = [sys.executable, "-m", "batch_pipeline_tests.crash", root, str(warehouse)]
+    command += [claude_emulator.base_url, "submit", "never"]
+    here = Path(__file__).parents[2]
+    runs = [subprocess.Popen(command, cwd=here, stderr=subprocess.DEVNULL) for _ in range(3)]
+    assert [run.wait() for run in runs] == [0, 0, 0]
+    run = crash_nights(root, str(warehouse), claude_emulator.base_url)
+    run.until_quiet()
+    assert_paid_once(run, claude_emulator)
+
+
 def test_lost_replies_of_a_whole_night_are_paid_once(
     tmp_path: Path, warehouse: Path, claude_emulator: EmulatorProcess, clock: HandClock
 ) -> None:
