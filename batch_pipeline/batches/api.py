@@ -6,6 +6,7 @@ exceptions or a batch; each says what is known about the money.
 """
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -103,8 +104,11 @@ class BatchesApi:
         self._client = self._make(api_key, timeout_seconds, keepalive=True).with_options(
             max_retries=2 if patient else 0
         )
-        # A kept-alive connection may be dead; sending on it would look like a lost reply.
-        self._sender = self._make(api_key, timeout_seconds, keepalive=False)
+        # A kept-alive connection may be dead; sending on it would look like a lost reply. Half of
+        # the time is for the upload (``create`` sees to that), the other half for the reply, so
+        # that an attempt is over before its lease is.
+        self._upload_seconds = timeout_seconds / 2
+        self._sender = self._make(api_key, timeout_seconds / 2, keepalive=False)
 
     def __repr__(self) -> str:
         """The endpoint, never the key."""
@@ -139,7 +143,7 @@ class BatchesApi:
         try:
             created = self._sender.post(
                 BATCHES_PATH,
-                content=body,
+                content=self._in_time(body),
                 cast_to=MessageBatch,
                 options={
                     "headers": {"Content-Type": "application/json", "Content-Length": str(length)},
@@ -150,6 +154,8 @@ class BatchesApi:
         except anthropic.APIStatusError as error:
             raise _refusal(error, self.base_url) from error
         except anthropic.APIConnectionError as error:
+            if isinstance(error.__cause__, NotAccepted):
+                raise error.__cause__ from None
             if isinstance(
                 error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout
             ):
@@ -174,6 +180,20 @@ class BatchesApi:
             raise OutcomeUnknown(
                 f"a reply from {self.base_url} that is no batch: {error}"
             ) from error
+
+    def _in_time(self, body: Iterator[bytes]) -> Iterator[bytes]:
+        """Pass an upload on, and break it off when it takes too long.
+
+        What arrives short of its Content-Length is no request, so nothing can have been accepted.
+        """
+        started = time.monotonic()
+        for chunk in body:
+            if time.monotonic() - started > self._upload_seconds:
+                raise NotAccepted(
+                    f"the upload to {self.base_url} took longer than {self._upload_seconds:.0f} s and was broken "
+                    "off; raise ClaudeBatches(timeout_seconds=...) or lower max_batch_bytes"
+                )
+            yield chunk
 
     def page(self, after: str | None = None, limit: int = PAGE) -> Page:
         """Return a page of the list, newest first, starting after the batch ``after``.

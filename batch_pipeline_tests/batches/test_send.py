@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import anthropic
 import orjson
 import pytest
 
-from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.api import BatchesApi, NotAccepted
 from batch_pipeline.batches.claim import claim, held
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll
@@ -355,7 +356,7 @@ def test_many_senders_at_once_send_each_file_once(desk: Desk) -> None:
 
 KILLED = """
 import os, signal, sys
-from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.api import BatchesApi, NotAccepted
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches import send as sending
 from batch_pipeline.store.store import open_store
@@ -413,3 +414,17 @@ def test_batches_of_another_workspace_are_left_alone(desk: Desk) -> None:
     with pytest.raises(PipelineRefused, match="now belongs to"):
         poll(desk.store, api, desk.scope.endpoint, desk.policy)
     assert desk.states() == ["in_progress"]
+
+
+def test_an_upload_that_takes_too_long_is_broken_off_and_nothing_was_accepted(desk: Desk) -> None:
+    api = BatchesApi("test-key", desk.emulator.base_url, 0.4)
+
+    def slow_body():
+        yield b'{"requests":['
+        time.sleep(0.5)
+        yield b"]}"
+
+    with pytest.raises(NotAccepted, match="broken off"):
+        api.create(slow_body(), 15)
+    api.close()
+    assert created(desk) == 0
