@@ -3,7 +3,10 @@
 import re
 from collections.abc import Iterable, Mapping
 
+import duckdb
+
 from batch_pipeline.errors import InputError
+from batch_pipeline.records.connections import quote_text
 
 RESULT_COLUMNS: dict[str, str] = {
     "_status": "VARCHAR",
@@ -77,13 +80,17 @@ def check_names(source_columns: Iterable[str], output_columns: Iterable[str]) ->
 
 
 def stored_columns(source_columns: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return (name, DuckDB type) of the source columns as Parquet keeps them."""
+    """Return (name, DuckDB type) in which the source columns go to Parquet."""
     return [(name, stored_type(kind)) for name, kind in source_columns.items()]
 
 
 def stored_type(duckdb_type: str) -> str:
     """Return the type that holds a column's values in Parquet without loss."""
-    if duckdb_type.startswith("ENUM("):
-        return "VARCHAR"
     # Parquet has no 128-bit integers, and DuckDB would write them as DOUBLE.
     return re.sub(r"\bU?HUGEINT\b", "DECIMAL(38,0)", duckdb_type)
+
+
+def file_columns(con: duckdb.DuckDBPyConnection, path: str) -> dict[str, str]:
+    """Return the columns of a Parquet file: name to DuckDB type, in order."""
+    rows = con.execute(f"DESCRIBE SELECT * FROM read_parquet({quote_text(path)})").fetchall()
+    return {row[0]: row[1] for row in rows}

@@ -21,6 +21,7 @@ from batch_pipeline.records.connections import (
 )
 from batch_pipeline.settings import project_path, resolve
 
+
 @dataclass(frozen=True, kw_only=True)
 class DuckDBSource:
     """Records in a DuckDB database: all rows of ``table``, or what ``query`` returns.

@@ -1,5 +1,7 @@
-"""The SQL of selection. Each statement says what it leaves behind; ``{...}`` is filled in by
-``selection``. Temporary tables start with ``_bp_`` so that they never hide a user's table.
+"""The SQL of selection. Each statement says what it leaves behind.
+
+``question`` and ``selection`` fill in what stands in braces. Temporary tables start with ``_bp_``
+so that they never hide a user's table.
 
 A *group* is what may be asked once: (key, content, version), or the key alone when only new keys
 are asked. ``rank`` orders the rows of a group: by submission, then attempt, then how settled.
@@ -102,10 +104,8 @@ LEFT JOIN _bp_open AS open ON {is_open}
 """
 
 COUNTS = """
--- One row per verdict: how many source rows, and how many of them the run's `where` wants.
-SELECT verdict, count(*), count(*) FILTER (WHERE hashed.wanted)
-FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
-GROUP BY verdict
+-- One row per verdict: how many source rows have it.
+SELECT verdict, count(*) FROM _bp_verdicts GROUP BY verdict
 """
 
 PLAN = """
@@ -148,11 +148,16 @@ LEFT JOIN earlier ON earlier.key_hash = numbered.key_hash AND earlier.rank = num
 """
 
 PLAN_PROBLEMS = """
--- One row: the plan's rows; its asked rows; its different custom_ids among them; rows without one.
-SELECT count(*), count(*) FILTER (WHERE kind = 'ask'),
+-- One row: the plan's asked rows; the different custom_ids among them; the rows that have none.
+SELECT count(*) FILTER (WHERE kind = 'ask'),
        count(DISTINCT custom_id) FILTER (WHERE kind = 'ask'),
        count(*) FILTER (WHERE custom_id IS NULL)
 FROM _bp_plan
+"""
+
+REASONS = """
+-- One row per reason: how many records of the plan have it.
+SELECT reason, count(*) FROM _bp_plan GROUP BY reason
 """
 
 GONE = """

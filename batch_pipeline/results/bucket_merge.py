@@ -48,7 +48,7 @@ COPY (
 """
 
 CHANGED_KEYS = """
--- Table _bp_changed: each key that gets a new row (is_new) or loses its row, and its bucket.
+-- Table _bp_changed: each key that gets a new row (_bp_new) or loses its row, and its bucket.
 CREATE OR REPLACE TEMP TABLE _bp_changed AS
 SELECT *, {bucket} AS _bp_bucket FROM (
     SELECT {keys}, bool_or(_bp_new) AS _bp_new FROM ({parts}) GROUP BY {keys}

@@ -148,10 +148,11 @@ def _winners(
 ) -> None:
     """Make the table ``winners``: for each key of the fresh files, where its latest row is."""
     index = index_files(store.ledger, pipeline)
+    # Files are told apart by their place in the list: DuckDB may spell a URL in a way of its own.
     files = pa.table(
         {
+            "position": pa.array(range(len(index)), pa.int64()),
             "name": [row.name for row in index],
-            "path": [store.files.url(row.name) for row in index],
             "number": pa.array([row.number for row in index], pa.int64()),
         }
     )
@@ -170,12 +171,12 @@ def _rows(
     store: Store, connection: duckdb.DuckDBPyConnection, results: dict[str, str], rows_path: str
 ) -> int:
     """Write the rows to publish that are the latest of their key; return how many are not."""
-    urls = {store.files.url(path): store.files.url(index) for index, path in results.items()}
-    pairs = pa.table({"rows_url": list(urls), "name": list(results)})
+    urls = [store.files.url(path) for path in results.values()]
+    pairs = pa.table({"position": pa.array(range(len(results)), pa.int64()), "name": list(results)})
     connection.register("pairs", pairs)
     connection.execute(
         "create temp table latest as "
-        "select w.custom_id, p.rows_url from winners w join pairs p on p.name = w.name"
+        "select w.custom_id, p.position from winners w join pairs p on p.name = w.name"
     )
     write_parquet(connection, sql.LATEST.format(results=quote_list(urls)), rows_path)
     total = connection.execute(f"select count(*) from read_parquet({quote_list(urls)})").fetchone()

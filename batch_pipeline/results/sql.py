@@ -103,7 +103,8 @@ with fresh as (select distinct key_hash from read_parquet({fresh})),
      ranked as (
        select i.key_hash, i.custom_id, i.status, files.name,
               (files.number << 20) + i.attempt * 4 + (i.status = 'answered')::int as rank
-       from read_parquet({index}, filename = 'path') as i join files on files.path = i.path
+       from (select *, file_index as position from read_parquet({index})) as i
+       join files using (position)
        where i.status <> 'pending' and i.key_hash in (select key_hash from fresh))
 select key_hash, arg_max(custom_id, rank) as custom_id, arg_max(status, rank) as status,
 arg_max(name, rank) as name
@@ -112,9 +113,10 @@ from ranked group by key_hash
 
 # The rows of the files to publish that are the latest of their key.
 LATEST = """
-select r.* exclude (_bp_url)
-from read_parquet({results}, union_by_name = true, filename = '_bp_url') r
-semi join latest l on l.custom_id = r._custom_id and l.rows_url = r._bp_url
+select r.* exclude (_bp_position)
+from (select *, file_index as _bp_position
+      from read_parquet({results}, union_by_name = true)) r
+semi join latest l on l.custom_id = r._custom_id and l.position = r._bp_position
 """
 
 # The keys whose latest row says that they are deleted.

@@ -27,11 +27,20 @@ class Files:
 
     Args:
         root: an absolute path, or a URL that fsspec understands (``s3://bucket/prefix``).
+
+    Raises:
+        StoreError: there is no filesystem for the URL.
     """
 
     def __init__(self, root: str):
         self.root = root
-        self.filesystem, self.base = fsspec.core.url_to_fs(root)
+        try:
+            self.filesystem, self.base = fsspec.core.url_to_fs(root)
+        except (ValueError, ImportError) as error:
+            raise StoreError(
+                f"The store's root {root} cannot be opened ({error}). Set BatchStore(root=...) to a folder, or to "
+                "a URL whose fsspec package is installed (s3fs for s3://, gcsfs for gs://)."
+            ) from error
         self.is_local = "file" in _protocols(self.filesystem)
 
     def prepare(self) -> None:

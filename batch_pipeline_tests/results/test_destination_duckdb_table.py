@@ -1,0 +1,118 @@
+"""Results in a DuckDB table."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from batch_pipeline.errors import InputError
+from batch_pipeline.records.sources import DuckDBSource, open_source
+from batch_pipeline.results.duckdb_table import DuckDBTable
+
+FOREIGN = "SELECT 1 AS id, 'precious' AS note"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    path = str(tmp_path / "w.duckdb")
+    with duckdb.connect(path) as con:
+        con.execute(f"CREATE TABLE precious AS {FOREIGN}")
+        con.execute("CREATE VIEW seen AS SELECT * FROM precious")
+    return path
+
+
+def rows_file(tmp_path: Path, query: str) -> str:
+    path = str(tmp_path / f"rows{len(list(tmp_path.iterdir()))}.parquet")
+    with duckdb.connect() as con:
+        con.execute(f"COPY (SELECT *, 'c' AS _custom_id, 'answered' AS _status FROM ({query}))"
+                    f" TO '{path}' (FORMAT parquet)")  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize("table", ["precious", "PRECIOUS", "main.precious", "seen"])
+def test_a_table_of_somebody_else_is_left_alone(database: str, table: str, tmp_path: Path) -> None:
+    destination = DuckDBTable(database=database, table=table)
+    with pytest.raises(InputError, match="not made by batch_pipeline"):
+        destination.check()
+    with pytest.raises(InputError, match="Name another table"):
+        destination.merge(rows_file(tmp_path, FOREIGN), ["id"], None)
+    with duckdb.connect(database) as con:
+        assert con.execute("FROM precious").fetchall() == [(1, "precious")]
+
+
+def test_source_and_destination_may_be_one_file(database: str, tmp_path: Path) -> None:
+    destination = DuckDBTable(database=database, table="answers")
+    with open_source(DuckDBSource(database=database, table="precious", key="id")):
+        pass
+    assert destination.merge(rows_file(tmp_path, FOREIGN), ["id"], None).inserted == 1
+    with duckdb.connect(database) as con:
+        joined = "SELECT note FROM precious JOIN answers USING (id, note)"
+        assert con.execute(joined).fetchall() == [("precious",)]
+
+
+def test_a_merge_works_beside_another_connection_of_this_process(
+    database: str, tmp_path: Path
+) -> None:
+    destination = DuckDBTable(database=database, table="answers", lock_wait_seconds=0.3)
+    rows = rows_file(tmp_path, FOREIGN)
+    with duckdb.connect(database) as con:
+        assert destination.merge(rows, ["id"], None).inserted == 1
+        assert con.execute("SELECT count(*) FROM answers").fetchone() == (1,)
+    with duckdb.connect(database, read_only=True), pytest.raises(InputError, match="in use"):
+        destination.merge(rows, ["id"], None)
+    assert destination.merge(rows, ["id"], None).updated == 1
+
+
+def test_a_failed_merge_leaves_the_old_rows(database: str, tmp_path: Path) -> None:
+    destination = DuckDBTable(database=database, table="answers")
+    destination.merge(rows_file(tmp_path, FOREIGN), ["id"], None)
+    with duckdb.connect(database) as con:
+        con.execute("ALTER TABLE answers ALTER COLUMN note SET NOT NULL")
+    bad = rows_file(tmp_path, "SELECT 1 AS id, NULL::VARCHAR AS note, 5 AS extra")
+    with pytest.raises(duckdb.Error):
+        destination.merge(bad, ["id"], None)
+    assert destination.sample(5).column("note").to_pylist() == ["precious"]
+    assert "extra" not in destination.columns()
+
+
+KILLED = """
+import os, sys
+from batch_pipeline.results import duckdb_table
+insert = duckdb_table.DuckDBTable._insert
+def insert_and_die(*args):
+    insert(*args)
+    os._exit(9)
+duckdb_table.DuckDBTable._insert = insert_and_die
+duckdb_table.DuckDBTable(database=sys.argv[1], table="answers").merge(sys.argv[2], ["id"], None)
+"""
+
+
+def test_a_merge_killed_before_its_commit_changes_nothing(database: str, tmp_path: Path) -> None:
+    destination = DuckDBTable(database=database, table="answers")
+    destination.merge(rows_file(tmp_path, FOREIGN), ["id"], None)
+    new = rows_file(tmp_path, "SELECT range AS id, 'new' AS note, 1 AS added FROM range(50000)")
+    assert subprocess.run([sys.executable, "-c", KILLED, database, new]).returncode == 9
+    assert destination.sample(5).column("note").to_pylist() == ["precious"]
+    assert destination.merge(new, ["id"], None).inserted == 49_999
+
+
+def test_a_new_schema_file_and_folder_are_created(tmp_path: Path) -> None:
+    destination = DuckDBTable(database=str(tmp_path / "new/deep/w.duckdb"), table="ai.answers")
+    assert not destination.exists()
+    destination.merge(rows_file(tmp_path, FOREIGN), ["id"], None)
+    assert destination.exists()
+    assert "ai.answers" in destination.describe()
+
+
+def test_the_whole_table_is_read_through_a_given_connection(database: str, tmp_path: Path) -> None:
+    destination = DuckDBTable(database=database, table="answers")
+    destination.merge(rows_file(tmp_path, FOREIGN), ["id"], None)
+    with duckdb.connect() as con:
+        for _ in range(2):
+            relation = destination.relation(con)
+            assert con.execute(f"SELECT count(*) FROM {relation}").fetchone() == (1,)
+    with open_source(DuckDBSource(database=database, table="precious", key="id")) as con:
+        relation = destination.relation(con)
+        assert con.execute(f"SELECT count(*) FROM {relation}").fetchone() == (1,)
