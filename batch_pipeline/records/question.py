@@ -1,7 +1,7 @@
 """The steps of one selection, each of which leaves a table behind for the next."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import duckdb
@@ -14,6 +14,7 @@ from batch_pipeline.records.connections import (
     MEMORY_LIMIT,
     allow_memory,
     first_line,
+    one_thread,
     quote_name,
     quote_text,
 )
@@ -202,9 +203,10 @@ class Question:
             path=file,
             row_group_size=ROW_GROUP_SIZE,
         )
-        with _read_errors_told("The selected records cannot be written as Parquet."):
-            self.con.execute(sql)
         (planned,) = one_row(self.con, "SELECT count(*) FROM _bp_plan")
+        threads = one_thread(self.con) if planned <= MANY_ROWS else nullcontext()
+        with threads, _read_errors_told("The selected records cannot be written as Parquet."):
+            self.con.execute(sql)
         written = one_row(self.con, statements.RECORDS_WRITTEN.format(path=file))
         return written == (planned, planned)
 

@@ -1,0 +1,40 @@
+# Only Python 3.11 or newer and make are needed: everything else goes into .venv.
+# The first that runs and is new enough; the versions in constraints.txt are tested with 3.11.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+PORT ?= 3000
+BIN := .venv/bin
+
+.PHONY: help demo test dev lint clean
+
+help:
+	@echo "make demo   play a night of the two demo pipelines, and show what came out"
+	@echo "make dev    look at it in Dagster's UI on port $(PORT), with an emulated API beside it"
+	@echo "make test   run the tests"
+	@echo "make lint   check style and types"
+	@echo "make clean  remove .venv and caches (make demo's data in .demo stays)"
+
+demo: .venv/installed
+	$(BIN)/batch-pipeline demo
+
+test: .venv/installed
+	$(BIN)/pytest
+
+# exec: a Ctrl-C or a kill reaches the command itself, which stops all that it started.
+dev: .venv/installed
+	@exec $(BIN)/batch-pipeline dev --port $(PORT)
+
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres,s3]'
+	@touch $@
