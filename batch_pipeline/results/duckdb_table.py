@@ -1,7 +1,7 @@
 """Results in a table of a DuckDB database."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from batch_pipeline.records.connections import (
     LOCK_WAIT_SECONDS,
     MANY_ROWS,
     MEMORY_LIMIT,
-    SMALL_MEMORY,
     OpenDatabase,
     allow_memory,
     attach_database,
+    one_thread,
     open_database,
     quote_name,
     quote_text,
@@ -34,6 +34,9 @@ from batch_pipeline.results.merging import (
     same_key,
 )
 from batch_pipeline.settings import project_path, resolve
+
+MERGE_MEMORY = "100MB"
+"""What a merge may hold at first. Rows that are not committed yet stay in memory as far as it goes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +130,8 @@ class DuckDBTable:
     ) -> Merged:
         with self._open(read_only=False) as database:
             con = database.connection
-            if rows_path is not None and file_rows(con, rows_path) > MANY_ROWS:
+            many = rows_path is not None and file_rows(con, rows_path) > MANY_ROWS
+            if many:
                 allow_memory(con, MEMORY_LIMIT)
 
             def change() -> Merged:
@@ -141,7 +145,8 @@ class DuckDBTable:
                     raise
                 return merged
 
-            return with_enough_memory(con, change)
+            with nullcontext() if many else one_thread(con):
+                return with_enough_memory(con, change)
 
     def _change(
         self,
@@ -251,7 +256,7 @@ class DuckDBTable:
             self._path,
             read_only=read_only,
             wait_seconds=self.lock_wait_seconds,
-            memory_limit=SMALL_MEMORY,
+            memory_limit=MERGE_MEMORY,
         )
 
     @property
