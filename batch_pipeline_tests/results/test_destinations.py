@@ -166,7 +166,7 @@ target = (DuckDBTable(database=path, table="t") if kind == "duckdb"
           else ParquetDataset(path=path, rows_per_bucket=5))
 for i in range(8):
     rows = f"{folder}/{writer}-{i}.parquet"
-    duckdb.execute(f"COPY (SELECT {writer} * 1000 + {i} AS id, 'c' AS _custom_id, 's' AS _status)"
+    duckdb.connect().execute(f"COPY (SELECT {writer} * 1000 + {i} AS id, 'c' AS _custom_id, 's' AS _status)"
                    f" TO '{rows}' (FORMAT parquet)")
     target.merge(rows, ["id"], None)
 """
