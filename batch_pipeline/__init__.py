@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from batch_pipeline.results.duckdb_table import DuckDBTable
     from batch_pipeline.results.parquet_dataset import ParquetDataset
 
-# Loaded when first asked for: the emulator and the command line need no Dagster, which takes seconds to import.
+# Loaded when first asked for: the emulator and the command line need no Dagster, which takes
+# seconds to import.
 _HOMES = {
     "BatchPipeline": "batch_pipeline.pipeline",
     "BatchPipelineComponent": "batch_pipeline.definitions.component",

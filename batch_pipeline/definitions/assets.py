@@ -11,9 +11,10 @@ from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.reconcile import reconcile
 from batch_pipeline.batches.send import send
 from batch_pipeline.definitions import metadata
+from batch_pipeline.definitions.metadata import counted
 from batch_pipeline.definitions.partition import filter_of, partitions_of
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
-from batch_pipeline.errors import BatchPipelineError, InputError
+from batch_pipeline.errors import BatchPipelineError, InputError, StoreError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.choose import choose
 from batch_pipeline.records.selection import Ask
@@ -36,7 +37,7 @@ from batch_pipeline.store.submissions import (
 )
 
 CHECK = "every_record_accounted_for"
-SAMPLE_ROWS = 10
+SAMPLE_ROWS = 5
 
 
 class AskConfig(dg.Config):
@@ -249,10 +250,18 @@ def _requests(pipeline: BatchPipeline) -> dg.AssetsDefinition:
                     context.log.info,
                 )
                 reports.append(report)
+                if report.abandoned:
+                    numbers = ", ".join(map(str, report.abandoned))
+                    context.log.info(
+                        "Selected for an earlier version of the question, and dropped before "
+                        f"anything was sent: submission {numbers}. What needs an answer is "
+                        "selected afresh."
+                    )
                 usd = "unknown" if report.usd_max is None else f"at most ${report.usd_max:.4f}"
                 context.log.info(
-                    f"{report.requests:,} requests in {report.files:,} files, {report.bytes:,} bytes; "
-                    f"{report.rejected:,} records rejected; estimated cost {usd}"
+                    f"{counted(report.requests, 'request')} in {counted(report.files, 'file')}, "
+                    f"{report.bytes:,} bytes; "
+                    f"{counted(report.rejected, 'record')} rejected; estimated cost {usd}"
                 )
                 if report.version_changed:
                     context.log.warning(
@@ -282,8 +291,9 @@ def _batches(pipeline: BatchPipeline) -> dg.AssetsDefinition:
                 for line in report.trouble:
                     context.log.warning(line)
                 context.log.info(
-                    f"{len(report.batches)} batches sent with {report.requests:,} requests; "
-                    f"{report.waiting} files wait ({report.reason})"
+                    f"{counted(len(report.batches), 'batch', 'batches')} sent with "
+                    f"{counted(report.requests, 'request')}; "
+                    f"{counted(report.waiting, 'file')} waiting ({report.reason})"
                 )
                 if report.refused:
                     raise dg.Failure(
@@ -321,6 +331,16 @@ def _results(pipeline: BatchPipeline) -> dg.AssetsDefinition:
                     context.log.warning(line)
             destination = destination_of(pipeline, store)
             published = publish(store, pipeline.name, destination, pipeline.source.keys)
+            if published.busy:
+                context.log.info(
+                    "Another run is writing the table. What it does not take along, the next does."
+                )
+            if broken := [line for report in collected for line in report.broken]:
+                raise StoreError(
+                    f"Of the files that have ended, {len(broken)} cannot be collected: "
+                    f"{'; '.join(broken[:5])}. What could be collected is in the table. Bring the "
+                    "store's files back, or free its disk; it is tried again."
+                )
             accounts = [account(store, scope) for scope in scopes]
             there = destination.exists()
             shown = metadata.of_results(

@@ -4,10 +4,12 @@ Dagster renders ``{{ ... }}`` in a component's YAML itself and would blank a pro
 without a word. So ``prompt``, ``system`` and ``messages`` are taken as they stand in the file.
 """
 
-from collections.abc import Mapping, Sequence
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from importlib import import_module
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import dagster as dg
 
@@ -20,45 +22,61 @@ from batch_pipeline.results.duckdb_table import DuckDBTable
 from batch_pipeline.results.parquet_dataset import ParquetDataset
 
 AS_WRITTEN = ("prompt", "system", "messages")
+Made = TypeVar("Made")
+Status = TypeVar("Status", bound=Enum)
+
+
+def _rendered(context: dg.ResolutionContext, value: Any) -> Any:
+    """Let Dagster render what is a template; it would make a number of a plain text such as "1"."""
+    match value:
+        case str():
+            return context.resolve_value(value) if "{{" in value or "{%" in value else value
+        case Mapping():
+            return {name: _rendered(context, inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_rendered(context, inner) for inner in value]
+    return value
 
 
 def _source(context: dg.ResolutionContext, raw: Mapping[str, Any]) -> DuckDBSource | ParquetSource:
-    fields = _fields(context.resolve_value(raw), "source")
-    return ParquetSource(**fields) if "path" in fields else DuckDBSource(**fields)
+    fields = _fields(_rendered(context, raw), "source")
+    return _made(ParquetSource if "path" in fields else DuckDBSource, fields, "source")
 
 
 def _destination(context: dg.ResolutionContext, raw: Any) -> DuckDBTable | ParquetDataset | None:
     if raw is None:
         return None
-    fields = _fields(context.resolve_value(raw), "destination")
-    return ParquetDataset(**fields) if "path" in fields else DuckDBTable(**fields)
+    fields = _fields(_rendered(context, raw), "destination")
+    return _made(ParquetDataset if "path" in fields else DuckDBTable, fields, "destination")
 
 
 def _request(context: dg.ResolutionContext, raw: Mapping[str, Any]) -> MessageTemplate:
     given = _fields(raw, "request")
     resolved = {name: value for name, value in given.items() if name not in AS_WRITTEN}
-    fields = dict(_fields(context.resolve_value(resolved), "request"))
+    fields = dict(_fields(_rendered(context, resolved), "request"))
     fields |= {name: given[name] for name in AS_WRITTEN if name in given}
     if "prompt_file" in fields:
+        if "prompt" in fields:
+            raise InputError("request: give prompt or prompt_file, not both.")
         fields["prompt"] = _read(context, fields.pop("prompt_file"))
     for name in ("output", "build"):
         if isinstance(fields.get(name), str):
             fields[name] = _imported(name, fields[name])
-    return MessageTemplate(**fields)
+    return _made(MessageTemplate, fields, "request")
 
 
 def _schedule(context: dg.ResolutionContext, raw: Any) -> str | Schedule | None:
-    value = context.resolve_value(raw)
+    value = _rendered(context, raw)
     if not isinstance(value, Mapping):
         return value
     fields = dict(value)
     if "status" in fields:
-        fields["status"] = dg.DefaultScheduleStatus[str(fields["status"]).upper()]
-    return Schedule(**fields)
+        fields["status"] = _status(dg.DefaultScheduleStatus, fields["status"], "schedule: status")
+    return _made(Schedule, fields, "schedule")
 
 
 def _partitions(context: dg.ResolutionContext, raw: Any) -> dg.PartitionsDefinition | None:
-    value = context.resolve_value(raw)
+    value = _rendered(context, raw)
     if value is None or isinstance(value, dg.PartitionsDefinition):
         return value
     fields = dict(_fields(value, "partitions"))
@@ -74,11 +92,16 @@ def _partitions(context: dg.ResolutionContext, raw: Any) -> dg.PartitionsDefinit
     }
     if kind not in kinds:
         raise InputError(f"partitions: type is {kind!r}; it must be one of {', '.join(kinds)}.")
-    return kinds[kind](**fields)
+    return _made(kinds[kind], fields, f"partitions (type {kind})")
 
 
 def _sensor_status(context: dg.ResolutionContext, raw: Any) -> dg.DefaultSensorStatus:
-    return dg.DefaultSensorStatus[str(context.resolve_value(raw)).upper()]
+    return _status(dg.DefaultSensorStatus, _rendered(context, raw), "status_sensor")
+
+
+def _tags(context: dg.ResolutionContext, raw: Any) -> dict[str, str]:
+    given = _fields(_rendered(context, raw), "tags")
+    return {str(name): str(value) for name, value in given.items()}
 
 
 class BatchPipelineComponent(dg.Component, dg.Resolvable, dg.Model):
@@ -101,7 +124,7 @@ class BatchPipelineComponent(dg.Component, dg.Resolvable, dg.Model):
     output_prefix: str = ""
     key_prefix: str | list[str] | None = None
     group_name: str | None = None
-    tags: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
+    tags: Annotated[dict[str, str], dg.Resolver(_tags, model_field_type=dict)] = {}  # noqa: RUF012 - pydantic copies defaults
     status_sensor: Annotated[Any, dg.Resolver(_sensor_status, model_field_type=str)] = (
         dg.DefaultSensorStatus.RUNNING
     )
@@ -140,6 +163,31 @@ def _fields(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise InputError(f"{where}: expected a mapping of fields, found {type(value).__name__}.")
     return value
+
+
+def _made(kind: Callable[..., Made], fields: Mapping[str, Any], where: str) -> Made:
+    """Make what a mapping of fields declares; say which field is unknown or missing."""
+    known = {
+        name: one
+        for name, one in inspect.signature(kind).parameters.items()
+        if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+    }
+    for name in fields:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}."
+            raise InputError(f"{where}: there is no field {name}; {hint}")
+    needed = [name for name, one in known.items() if one.default is one.empty]
+    if missing := [name for name in needed if name not in fields]:
+        raise InputError(f"{where}: {', '.join(missing)} is missing.")
+    return kind(**fields)
+
+
+def _status(kind: type[Status], value: Any, where: str) -> Status:
+    try:
+        return kind[str(value).upper()]
+    except KeyError:
+        raise InputError(f"{where} is {value!r}; it must be running or stopped.") from None
 
 
 def _read(context: dg.ResolutionContext, name: str) -> str:

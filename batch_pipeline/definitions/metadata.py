@@ -25,11 +25,29 @@ STATUSES = (
     "missing",
     "rejected",
 )
+# What the columns that every results table has say, for the column schema.
+RESERVED = {
+    "_status": "How it went: answered, or why there is no answer.",
+    "_error": "Why there is no answer, in words.",
+    "_model": "The model that answered.",
+    "_stop_reason": "Why the model stopped.",
+    "_input_tokens": "Input tokens that were not cached.",
+    "_output_tokens": "Output tokens.",
+    "_cache_read_tokens": "Input tokens read from the prompt cache.",
+    "_cache_write_tokens": "Input tokens written to the prompt cache.",
+    "_cost_usd": "What the answer cost, in US dollars; empty when the price is not known.",
+    "_custom_id": "The request's id in its batch.",
+    "_batch_id": "The batch's id at the API.",
+    "_attempt": "How often the record was asked in this content.",
+    "_answered_at": "When the batch ended.",
+}
+# Left out of the sample, which has to fit on a page.
+NOT_SAMPLED = {*RESERVED} - {"_status", "_error", "_cost_usd", "_attempt"}
 SELECTED = (
     "source_rows", "asked", "new", "changed", "version_changed", "retried", "forced",
     "reused", "deleted", "in_flight", "settled", "exhausted", "left_out",
 )  # fmt: skip
-SHOWN_CHARACTERS = 200
+SHOWN_CHARACTERS = 60
 SHOWN_OF_A_REQUEST = 4_000
 
 
@@ -125,8 +143,15 @@ def of_results(
     }
     metadata["dagster/row_count"] = rows
     if sample is not None and sample.num_rows:
-        metadata["sample"] = dg.MetadataValue.table([_record(row) for row in sample.to_pylist()])
+        shown = [name for name in sample.column_names if name not in NOT_SAMPLED]
+        rows_shown = sample.select(shown).to_pylist()
+        metadata["sample"] = dg.MetadataValue.table([_record(row) for row in rows_shown])
     return metadata | schema(columns)
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun: "1 batch", "2,000 files"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def schema(columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -135,7 +160,9 @@ def schema(columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
         return {}
     return {
         "dagster/column_schema": dg.TableSchema(
-            columns=[dg.TableColumn(name, kind.lower()) for name, kind in columns]
+            columns=[
+                dg.TableColumn(name, kind.lower(), RESERVED.get(name)) for name, kind in columns
+            ]
         )
     }
 

@@ -4,7 +4,7 @@ import os
 from typing import Literal
 
 import dagster as dg
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -22,6 +22,8 @@ SENSOR_TIMEOUT_SECONDS = 15.0  # a sensor tick has 60 s for everything (Dagster'
 
 class ClaudeBatches(dg.ConfigurableResource):
     """The Message Batches API, and how carefully it is used."""
+
+    model_config = ConfigDict(extra="forbid")  # a limit with a wrong name would limit nothing
 
     api_key: str | None = Field(
         default=None,
@@ -114,6 +116,8 @@ class ClaudeBatches(dg.ConfigurableResource):
 
 class BatchStore(dg.ConfigurableResource):
     """Where files and ledger live. Every process that runs a stage must reach the same place."""
+
+    model_config = ConfigDict(extra="forbid")
 
     root: str = Field(
         description="A folder (relative: to the project root) or an object-store URL."

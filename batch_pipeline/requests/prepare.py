@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
+from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import memory_connection, quote_list
 from batch_pipeline.requests.build import Built, Limits, build_requests
 from batch_pipeline.requests.compiled import CompiledTemplate
@@ -56,10 +57,11 @@ def prepare(
     report = Prepared()
     for submission in unbuilt(store.ledger, scope):
         with store.files.scratch() as folder:
-            built, priced, question = _build(
-                store, submission, compile_question, limits, folder, tell
-            )
-            if question is not None and question.version != submission["version"]:
+            try:
+                built, priced, question = _build(
+                    store, submission, compile_question, limits, folder, tell
+                )
+            except _AnotherQuestion:
                 if abandon(store.ledger, submission["id"]):
                     report.abandoned.append(submission["number"])
                 continue
@@ -86,6 +88,10 @@ def prepare(
     return report
 
 
+class _AnotherQuestion(Exception):
+    """The records were selected for another version of the question."""
+
+
 def _build(
     store: Store,
     submission: RowMapping,
@@ -97,9 +103,12 @@ def _build(
     if not submission["records_path"]:
         return None, None, None
     with store.files.local(submission["records_path"]) as records:
-        question = compile_question(_source_columns(records))
+        try:
+            question = compile_question(_source_columns(records))
+        except InputError as error:  # it reads a column that the source did not have yet
+            raise _AnotherQuestion from error
         if question.version != submission["version"]:
-            return None, None, question
+            raise _AnotherQuestion
         total = submission["counts"].get("asked", 0)
         built = build_requests(
             records,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+import duckdb
 from sqlalchemy import RowMapping, or_, select, update
 
 from batch_pipeline.batches.api import ApiUnavailable, BatchesApi, NoSuchBatch
@@ -36,6 +37,7 @@ class Collected:
     cost_usd: Decimal = Decimal(0)
     cost_unknown: int = 0
     trouble: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)  # files that cannot be collected as things are
 
 
 def ready_to_collect(store: Store, scope: Scope) -> Sequence[RowMapping]:
@@ -66,7 +68,7 @@ def collect(
     """Collect every file of a scope that has ended.
 
     Trouble with one file (an incomplete download, an API that does not answer) is reported and
-    leaves the others alone.
+    leaves the others alone, as does a file of the store that is lost or cannot be read.
 
     Args:
         store: where the files and the ledger are.
@@ -87,6 +89,9 @@ def collect(
                 joined = _collect_one(store, api, file, max_attempts)
             except (Incomplete, ApiUnavailable, NoSuchBatch) as error:
                 report.trouble.append(f"{file['id']}: {error}")
+                continue
+            except (duckdb.Error, OSError, ValueError) as error:
+                report.broken.append(f"{file['id']}: {type(error).__name__}: {error}")
                 continue
             except HeldError:
                 if report.files:

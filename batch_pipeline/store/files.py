@@ -49,7 +49,8 @@ class Files:
         Raises:
             StoreError: it cannot.
         """
-        probe = f"{self.base}/.writable-{os.getpid()}"
+        # Of threads, and of containers that share a store, several may have one process id.
+        probe = f"{self.base}/.writable-{secrets.token_hex(8)}"
         try:
             self.filesystem.makedirs(self.base, exist_ok=True)
             with self.filesystem.open(probe, "wb") as out:
@@ -69,7 +70,10 @@ class Files:
 
     def register(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Let a DuckDB connection read this store's URLs."""
-        if not self.is_local:
+        if self.is_local:
+            return
+        # The source may be in the same object store, and be known to the connection already.
+        if not any(map(connection.filesystem_is_registered, _protocols(self.filesystem))):
             connection.register_filesystem(self.filesystem)
 
     def exists(self, name: str) -> bool:

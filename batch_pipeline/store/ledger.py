@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -23,7 +24,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import NullPool
 
@@ -274,12 +275,18 @@ def seconds_since(clock: Clock, moment: datetime | None) -> float:
     return float("inf") if moment is None else (clock.now() - moment).total_seconds()
 
 
+@lru_cache
+def _pooled(url: URL) -> Engine:
+    """Return this process's one pool of connections to a server: each tick opens a ledger."""
+    return create_engine(url, pool_pre_ping=True)
+
+
 def _engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() == "postgresql":
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        return create_engine(parsed, pool_pre_ping=True)
+        return _pooled(parsed)
     engine = create_engine(
         parsed, poolclass=NullPool, connect_args={"timeout": SQLITE_WAIT_SECONDS}
     )
