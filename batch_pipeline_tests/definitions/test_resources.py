@@ -1,0 +1,107 @@
+"""The two resources a project defines once: what they default to and what they refuse."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from pydantic import ValidationError
+
+from batch_pipeline import BatchStore, ClaudeBatches, InputError, StoreError
+from batch_pipeline.emulator import EmulatorProcess
+
+
+def test_the_address_is_the_fields_then_the_environments_then_the_public_api(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
+    assert ClaudeBatches().url == "https://api.anthropic.com"
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://gateway/claude/")
+    assert ClaudeBatches().url == "http://gateway/claude"
+    assert ClaudeBatches(base_url="http://127.0.0.1:1/").url == "http://127.0.0.1:1"
+    monkeypatch.setenv("BP_URL", "http://there")
+    assert ClaudeBatches(base_url=dg.EnvVar("BP_URL")).url == "http://there"
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    claude = ClaudeBatches()
+    assert claude.max_batch_requests == 10_000 and claude.max_batch_bytes == 240_000_000
+    assert claude.poll_interval_seconds == 60
+    policy = claude.policy
+    assert policy.max_queued_requests == 100_000 and policy.timeout_seconds == 600
+    assert policy.reconcile_after_seconds == 120 and policy.on_unknown == "resend"
+
+
+def test_no_file_is_cut_larger_than_the_queue_it_must_fit_into() -> None:
+    assert ClaudeBatches(max_queued_requests=3_000).limits.max_requests == 3_000
+    assert ClaudeBatches(max_batch_requests=500).limits.max_requests == 500
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"max_batch_requests": 0},
+        {"max_batch_requests": 100_001},
+        {"max_batch_bytes": 256_000_001},
+        {"max_queued_requests": 0},
+        {"poll_interval_seconds": 0},
+        {"timeout_seconds": 0},
+        {"reconcile_after_seconds": -1},
+        {"on_unknown": "again"},
+        {"max_batch": 5},
+    ],
+)
+def test_a_limit_that_the_api_does_not_have_is_refused(field: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(field))):
+        ClaudeBatches(**field)
+
+
+def test_an_environment_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BP_NOT_SET", raising=False)
+    missing = dg.EnvVar("BP_NOT_SET")
+    for ask in (
+        ClaudeBatches(api_key=missing).api,
+        lambda: ClaudeBatches(base_url=missing).url,
+        BatchStore(root=missing).open,
+    ):
+        with pytest.raises(InputError, match="BP_NOT_SET is not set"):
+            ask()
+
+
+def test_secrets_are_not_shown() -> None:
+    shown = repr(ClaudeBatches(api_key="sk-ant-secret"))
+    shown += repr(BatchStore(root="data", ledger="postgresql://me:secret-pw@db/ledger"))
+    assert "secret" not in shown
+
+
+def test_a_ledger_on_disk_starts_at_the_project_root_and_keeps_its_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "src").mkdir()
+    monkeypatch.chdir(tmp_path / "src")
+    store = BatchStore(root="data", ledger="sqlite:///money.sqlite?cached_statements=200").open()
+    assert store.files.root == str(tmp_path / "data")
+    assert store.ledger.url == f"sqlite:///{tmp_path}/money.sqlite?cached_statements=200"
+    assert (tmp_path / "money.sqlite").is_file()
+    assert BatchStore(root=str(tmp_path / "data")).open().ledger.id != store.ledger.id
+    for forgetful in ("sqlite://", "sqlite:///:memory:"):
+        with pytest.raises(StoreError, match="forgets what was paid for"):
+            BatchStore(root="data", ledger=forgetful).open()
+
+
+def test_the_resources_serve_the_users_own_assets(
+    claude_emulator: EmulatorProcess, tmp_path: Path
+) -> None:
+    seen = []
+
+    @dg.asset
+    def report(claude: ClaudeBatches, store: BatchStore) -> None:
+        api = claude.api()
+        seen.append((api.identify().base_url, store.open().files.root))
+        api.close()
+
+    claude = ClaudeBatches(api_key="test-key", base_url=claude_emulator.base_url)
+    resources = {"claude": claude, "store": BatchStore(root=str(tmp_path / "store"))}
+    assert dg.materialize([report], resources=resources).success
+    assert seen == [(claude_emulator.base_url, str(tmp_path / "store"))]

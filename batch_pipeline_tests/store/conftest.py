@@ -1,0 +1,41 @@
+"""Ledgers on SQLite and on PostgreSQL."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pgserver
+import psycopg
+import pytest
+
+from batch_pipeline.store.clock import SystemClock
+from batch_pipeline.store.ledger import Ledger, sqlite_url
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server of the tests' own."""
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture
+def postgres_ledger(postgres: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database."""
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("drop database if exists ledger with (force)")
+        connection.execute("create database ledger")
+    yield postgres.replace("/postgres?", "/ledger?")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty ledger's URL, on each of the databases."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres_ledger")
+    return sqlite_url(str(tmp_path / "ledger.sqlite"))
+
+
+@pytest.fixture
+def ledger(ledger_url: str) -> Ledger:
+    return Ledger(ledger_url, SystemClock())
