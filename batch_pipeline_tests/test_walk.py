@@ -74,7 +74,7 @@ FAULTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("cut_results_at_line", {"line": 1, "clean": False}),
         ("cut_results_mid_line", {"line": 2}),
         ("line_twice", {}),
-        ("line_missing", {}),
+        ("line_missing", {"line": 2}),
         ("line_replaced", {"line": 2}),
     ],
 }
@@ -91,10 +91,10 @@ class Walk:
         self.rng = rng = random.Random(seed)
         self.emulator, self.clock, self.turn = emulator, clock, 0
         self.warehouse = str(folder / "warehouse.duckdb")
-        self.records = {f"k{number:02d}": f"t{number}" for number in range(rng.randint(6, 16))}
-        self.change_table("create table records (k varchar, t varchar)")
-        for key, text in self.records.items():
-            self.change_table("insert into records values (?, ?)", key, text)
+        self.records = {f"k{number:02d}": f"t{number}" for number in range(rng.randint(6, 14))}
+        with duckdb.connect(self.warehouse) as connection:
+            connection.execute("create table records (k varchar, t varchar)")
+            connection.executemany("insert into records values (?, ?)", list(self.records.items()))
         self.pipeline = BatchPipeline(
             name="p",
             source=DuckDBSource(database=self.warehouse, table="records", key="k"),
@@ -215,7 +215,7 @@ class Walk:
     def go(self) -> None:
         """Let anything happen for a while."""
         self.run("submit")
-        for _ in range(self.rng.randint(4, 12)):
+        for _ in range(self.rng.randint(3, 7)):
             for _ in range(self.rng.randint(0, 3)):
                 self.lay_fault()
             match self.rng.choice(["change", "submit", "end", "tick", "tick", "tick"]):

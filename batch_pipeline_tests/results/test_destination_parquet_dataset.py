@@ -39,7 +39,9 @@ def test_the_files_are_read_with_plain_tools(tmp_path: Path) -> None:
     dataset.merge(rows_file(tmp_path, ids(0, 100)), ["id"], None)
     assert len(dataset.files()) > 1
     assert sorted(read(dataset.files())["id"]) == list(range(100))
-    found = duckdb.connect().execute("SELECT count(*) FROM read_parquet($f)", {"f": dataset.files()})
+    found = duckdb.connect().execute(
+        "SELECT count(*) FROM read_parquet($f)", {"f": dataset.files()}
+    )
     assert found.fetchone() == (100,)
 
 
