@@ -7,7 +7,7 @@ exceptions or a batch; each says what is known about the money.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -101,6 +101,7 @@ class BatchesApi:
     ):
         self.base_url = base_url.rstrip("/")
         self._origin = _origin(self.base_url)
+        self._key = api_key
         self._client = self._make(api_key, timeout_seconds, keepalive=True).with_options(
             max_retries=2 if patient else 0
         )
@@ -126,7 +127,7 @@ class BatchesApi:
             HeldError: the key is refused.
             ApiUnavailable: no answer.
         """
-        with _looking(self.base_url):
+        with _looking(self.base_url, self._hide):
             raw = self._client.messages.batches.with_raw_response.list(limit=1)
         return self._endpoint(raw.headers)
 
@@ -152,7 +153,7 @@ class BatchesApi:
                 },
             )
         except anthropic.APIStatusError as error:
-            raise _refusal(error, self.base_url) from error
+            raise self._hide(_refusal(error, self.base_url)) from None
         except anthropic.APIConnectionError as error:
             if isinstance(error.__cause__, NotAccepted):
                 raise error.__cause__ from None
@@ -202,7 +203,7 @@ class BatchesApi:
             HeldError: the key is refused.
             ApiUnavailable: no answer.
         """
-        with _looking(self.base_url):
+        with _looking(self.base_url, self._hide):
             options: dict[str, Any] = {"after_id": after} if after else {}
             raw = self._client.messages.batches.with_raw_response.list(limit=limit, **options)
             listed = raw.parse()
@@ -217,15 +218,15 @@ class BatchesApi:
             NoSuchBatch: the API does not know it.
             HeldError, ApiUnavailable: as ``page``.
         """
-        with _looking(self.base_url):
+        with _looking(self.base_url, self._hide):
             return _batch(self._client.messages.batches.retrieve(batch_id))
 
     def cancel(self, batch_id: str) -> None:
         """Ask the API to cancel a batch; what it has answered by then is kept and paid for."""
-        with _looking(self.base_url):
+        with _looking(self.base_url, self._hide):
             self._client.messages.batches.cancel(batch_id)
 
-    def results(self, batch_id: str) -> Iterator[bytes]:
+    def results(self, batch_id: str) -> Generator[bytes]:
         """Stream a batch's results as the API sends them, byte for byte.
 
         Only ``base_url`` is asked: a ``results_url`` on another host (a gateway's upstream, or
@@ -236,7 +237,7 @@ class BatchesApi:
             NoSuchBatch: the results are gone (29 days after creation) or the batch is.
             HeldError, ApiUnavailable: as ``page``; also when the stream breaks off.
         """
-        with _looking(self.base_url):
+        with _looking(self.base_url, self._hide):
             batch = self._client.messages.batches.retrieve(batch_id)
             if not batch.results_url:
                 raise NoSuchBatch(
@@ -245,15 +246,27 @@ class BatchesApi:
             url = batch.results_url
             if _origin(url) != self._origin:
                 url = f"{BATCHES_PATH}/{batch_id}/results"
-            response = self._client.get(
-                url,
-                cast_to=httpx2.Response,
-                options={"headers": STREAMED, "follow_redirects": False},
-            )
+            try:
+                response = self._client.get(
+                    url,
+                    cast_to=httpx2.Response,
+                    options={"headers": STREAMED, "follow_redirects": False},
+                )
+            except anthropic.NotFoundError as error:
+                # It says that there are results: a gateway without that route, or a passing fault.
+                raise ApiUnavailable(
+                    f"{self.base_url} knows {batch_id}, but answers 404 for its results. If that goes on, "
+                    "look at what stands between here and the API; the answers are kept there for 29 days."
+                ) from error
             try:
                 yield from response.iter_bytes(CHUNK)
             finally:
                 response.close()
+
+    def _hide(self, error: BatchPipelineError) -> BatchPipelineError:
+        """Take the key out of an error's text: a server, or a gateway, may have quoted it."""
+        error.args = (str(error).replace(self._key, "***"),)
+        return error
 
     def _endpoint(self, headers: httpx2.Headers) -> Endpoint:
         names = (headers.get("anthropic-organization-id"), headers.get("anthropic-workspace-id"))
@@ -284,33 +297,38 @@ class BatchesApi:
 class _looking:
     """Turns what a look at the API may raise into this package's errors."""
 
-    def __init__(self, base_url: str):
+    def __init__(self, base_url: str, hide: Callable[[BatchPipelineError], BatchPipelineError]):
         self.base_url = base_url
+        self.hide = hide
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind, error: BaseException | None, _traceback) -> None:
+        found = self._meaning(error)
+        if found is not None:
+            # Without its cause, which quotes the reply in full.
+            raise self.hide(found) from None
+
+    def _meaning(self, error: BaseException | None) -> BatchPipelineError | None:
         if isinstance(error, anthropic.NotFoundError):
-            raise NoSuchBatch(f"{self.base_url} answers 404: {_message(error)}") from error
+            return NoSuchBatch(f"{self.base_url} answers 404: {_message(error)}")
         if isinstance(error, anthropic.APIStatusError):
             if error.status_code in (401, 402, 403):
-                raise PipelineRefused(_account(error, self.base_url)) from error
-            raise ApiUnavailable(
-                f"{self.base_url} answers {error.status_code}: "
-                f"{_message(error)}{_request_id(error)}"
-            ) from error
+                return PipelineRefused(_account(error, self.base_url))
+            text = f"{_message(error)}{_request_id(error)}"
+            return ApiUnavailable(f"{self.base_url} answers {error.status_code}: {text}")
         if isinstance(error, anthropic.APIError | httpx2.HTTPError):
             cause = error.__cause__ or error
-            raise ApiUnavailable(
+            return ApiUnavailable(
                 f"{self.base_url} could not be asked ({type(cause).__name__}: {cause}). Check the "
-                "network and "
-                "ClaudeBatches(base_url=...); it is tried again later."
-            ) from error
-        if isinstance(error, anthropic.AnthropicError | AttributeError | json.JSONDecodeError):
-            raise ApiUnavailable(
+                "network and ClaudeBatches(base_url=...); it is tried again later."
+            )
+        if isinstance(error, anthropic.AnthropicError | AttributeError | TypeError | ValueError):
+            return ApiUnavailable(
                 f"{self.base_url} sent something that is no Message Batches reply: {error}"
-            ) from error
+            )
+        return None
 
 
 def _refusal(error: anthropic.APIStatusError, base_url: str) -> BatchPipelineError:

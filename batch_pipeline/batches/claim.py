@@ -1,10 +1,12 @@
 """Which request file may be sent now, and by whom: the ledger's side of sending."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import Connection, RowMapping, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.store.ledger import Ledger
@@ -88,7 +90,7 @@ def expire_leases(ledger: Ledger, endpoint: Endpoint) -> None:
 
 def hold_pipeline(ledger: Ledger, scope: Scope, reason: str) -> None:
     """Write down that the API refuses a pipeline's account, until something is accepted again."""
-    with ledger.write() as tx:
+    with suppress(IntegrityError), ledger.write() as tx:  # another process may say so, too
         tx.execute(delete(holds).where(*_held(scope)))
         tx.execute(
             insert(holds).values(
@@ -113,10 +115,10 @@ def held(ledger: Ledger, scope: Scope) -> str | None:
     return rows[0]["reason"] if rows else None
 
 
-def queued_requests(ledger: Ledger, endpoint: Endpoint) -> int:
-    """Return how many requests wait at an endpoint, as far as this ledger knows."""
+def queue(ledger: Ledger, endpoint: Endpoint) -> tuple[int, set[int]]:
+    """Return the requests that wait at an endpoint, and the sizes of files of unknown outcome."""
     with ledger.read() as tx:
-        return _queue(tx, endpoint)[0]
+        return _queue(tx, endpoint)
 
 
 def _held(scope: Scope):

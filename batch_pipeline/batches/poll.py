@@ -6,6 +6,7 @@ custom_ids carry this ledger's id and stand in the request file is ours.
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -22,6 +23,7 @@ from batch_pipeline.batches.api import (
 )
 from batch_pipeline.batches.claim import expire_leases
 from batch_pipeline.batches.policy import CLOCK_MARGIN_SECONDS, WATCH_SECONDS, SendPolicy
+from batch_pipeline.store.ledger import seconds_since
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, NewFile, add_file, next_seq
 from batch_pipeline.store.tables import (
@@ -34,6 +36,7 @@ from batch_pipeline.store.tables import (
     submissions,
 )
 
+UNREADABLE_SECONDS = 3600.0  # how long a candidate's results may stay unreadable
 MOST_RETRIEVALS = 20  # single look-ups per poll, for batches that the list does not show
 
 
@@ -105,9 +108,7 @@ def share_poll(store: Store, endpoint: Endpoint, pipeline: str, interval_seconds
         polled, polled_by = found if found else (None, None)
         mine = and_(looks.c.endpoint_id == endpoint.id, looks.c.pipeline == pipeline)
         last = tx.execute(select(looks.c.at).where(mine)).scalar()
-        if last is None:
-            tx.execute(insert(looks).values(endpoint_id=endpoint.id, pipeline=pipeline, at=now))
-        else:
+        if last is not None:
             tx.execute(update(looks).where(mine).values(at=now))
         newest = tx.execute(
             select(request_files.c.sent_at)
@@ -116,6 +117,12 @@ def share_poll(store: Store, endpoint: Endpoint, pipeline: str, interval_seconds
             .order_by(request_files.c.sent_at.desc())
             .limit(1)
         ).scalar()
+    if last is None:
+        try:
+            with store.ledger.write() as tx:
+                tx.execute(insert(looks).values(endpoint_id=endpoint.id, pipeline=pipeline, at=now))
+        except IntegrityError:
+            pass  # this sensor ticks in another process, too
     if polled_by in (None, pipeline) or last is None or polled is None:
         return True
     if (now - polled).total_seconds() >= interval_seconds:
@@ -341,16 +348,25 @@ def _settle_candidates(
             batch = batch or api.retrieve(row["batch_id"])
             if not batch.ended:
                 continue
-            custom_id = _first_custom_id(api, batch.id)
-        except NoSuchBatch:
-            _judge(store, row, "unreadable")
+            custom_id = _readable_custom_id(api, batch.id)
+        except (NoSuchBatch, ApiUnavailable) as error:
+            report.notes.append(f"{row['batch_id']} may be ours: {error}")
+            _give_up_later(store, row)
             continue
-        except ApiUnavailable as error:
-            report.notes.append(str(error))
+        if custom_id is None:
+            report.notes.append(f"{batch.id} may be ours, but no line of its results can be read")
+            _give_up_later(store, row)
+            continue
+        if not custom_id.startswith(f"{store.ledger.id}-"):
+            _judge(store, row, "foreign")
             continue
         file = _whose(store, endpoint, batch, custom_id)
         if file is None:
-            _judge(store, row, "foreign")
+            # Ours, and nobody waits for it: the file was cut in two, say. It stands in nobody's way.
+            _judge(store, row, "ours")
+            report.notes.append(
+                f"{batch.id} is of this ledger, but no request file has its requests"
+            )
         elif _adopt(store, file, batch):
             _judge(store, row, "ours", file["id"])
             report.adopted.append(file["id"])
@@ -359,33 +375,48 @@ def _settle_candidates(
             )
 
 
-def _first_custom_id(api: BatchesApi, batch_id: str) -> str | None:
-    """Return the custom_id of the first result line; None when there is no such line."""
-    head = b""
+def _give_up_later(store: Store, row: RowMapping) -> None:
+    """Leave a candidate open whose results cannot be read; after an hour only a person can tell."""
+    if seconds_since(store.clock, row["seen_at"]) > UNREADABLE_SECONDS:
+        _judge(store, row, "unreadable")
+
+
+def _readable_custom_id(api: BatchesApi, batch_id: str) -> str | None:
+    """Return the custom_id of the first result line that can be read; None when none can.
+
+    Only a custom_id that was read proves that a batch is not ours: a download may be cut, or damaged.
+    """
+    rest = b""
     stream = api.results(batch_id)
-    try:
+    with closing(stream):
         for chunk in stream:
-            head += chunk
-            if b"\n" in head:
-                break
-    finally:
-        stream.close()  # type: ignore[attr-defined]
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                found = _custom_id_in(line)
+                if found is not None:
+                    return found
+    return _custom_id_in(rest)
+
+
+def _custom_id_in(line: bytes) -> str | None:
     try:
-        return orjson.loads(head.split(b"\n", 1)[0])["custom_id"]
+        return str(orjson.loads(line)["custom_id"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return None
 
 
-def _whose(
-    store: Store, endpoint: Endpoint, batch: Batch, custom_id: str | None
-) -> RowMapping | None:
-    """Return the file that a batch was made from, if it is one of ours."""
-    if custom_id is None or not custom_id.startswith(f"{store.ledger.id}-"):
-        return None
+def _whose(store: Store, endpoint: Endpoint, batch: Batch, custom_id: str) -> RowMapping | None:
+    """Return the file that a batch of this ledger was made from, whatever state it is in."""
+    recent = batch.created_at - timedelta(seconds=2 * WATCH_SECONDS)
+    files = _rows(
+        store,
+        endpoint,
+        request_files.c.kind == FileKind.BATCH,
+        request_files.c.requests == batch.requests,
+        request_files.c.first_sent_at >= recent,
+    )
     needle = orjson.dumps(custom_id)
-    for file in _doubtful(store, endpoint):
-        if file["requests"] != batch.requests:
-            continue
+    for file in sorted(files, key=lambda file: file["first_sent_at"], reverse=True):
         with store.files.open(file["path"]) as lines:
             if any(needle in line for line in lines):
                 return file

@@ -185,7 +185,7 @@ def _accepted(store: Store, api: BatchesApi, file: RowMapping, batch: Batch) -> 
     )
     mine = (request_files.c.attempts == file["attempts"], request_files.c.batch_id.is_(None))
     with ledger.write() as tx:
-        for state in (FileState.SENDING, FileState.UNKNOWN):
+        for state in (FileState.SENDING, FileState.UNKNOWN, FileState.HELD):
             if ledger.move(
                 tx,
                 file["id"],

@@ -6,18 +6,21 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import RowMapping, func, or_, select
 
+from batch_pipeline.batches.claim import queue
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
 from batch_pipeline.store.tables import (
-    IN_QUEUE,
     OPEN,
     FileState,
+    candidates,
     endpoints,
     holds,
     request_files,
     submissions,
 )
+
+UNBUILT_SECONDS = 300.0  # a run takes seconds from its selection to its request files
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,11 @@ def endpoints_at_work(store: Store, pipeline: str) -> list[Endpoint]:
             or_(
                 endpoints.c.id.in_(on_its_way),
                 endpoints.c.id.in_(select(submissions.c.endpoint_id).where(*_retryable(pipeline))),
+                endpoints.c.id.in_(
+                    select(submissions.c.endpoint_id).where(
+                        submissions.c.pipeline == pipeline, submissions.c.state == "selected"
+                    )
+                ),
             )
         )
         .order_by(endpoints.c.id)
@@ -130,7 +138,8 @@ def needs(store: Store, pipeline: str, endpoint: Endpoint | None, policy: SendPo
         need("collect", row["partition"], "collected rows are not in the table yet")
     if endpoint is not None:
         held = hold_of(store, pipeline, endpoint) is not None
-        queued = _queued(store, endpoint)
+        queued, doubtful = queue(store.ledger, endpoint)
+        candidates_of = _open_candidates(store, endpoint)
         for row in _open_files(store, pipeline, endpoint):
             due = row["not_before"] is None or row["not_before"] <= now
             if not due:
@@ -138,14 +147,19 @@ def needs(store: Store, pipeline: str, endpoint: Endpoint | None, policy: SendPo
             match row["state"]:
                 case FileState.ENDED:
                     need("collect", row["partition"], "batches have ended")
-                case FileState.READY if not held and (
-                    not queued or queued + row["requests"] <= policy.max_queued_requests
+                case FileState.READY if (
+                    not held
+                    and row["requests"] not in doubtful
+                    and (not queued or queued + row["requests"] <= policy.max_queued_requests)
                 ):
                     need("send", row["partition"], "files are ready and the queue has room")
-                case FileState.UNKNOWN if row["attempt_ended_at"] <= now - timedelta(
-                    seconds=policy.reconcile_after_seconds
-                ):
+                # While a batch that may be the file is open, polling is all that helps.
+                case FileState.UNKNOWN if row["requests"] not in candidates_of and row[
+                    "attempt_ended_at"
+                ] <= now - timedelta(seconds=policy.reconcile_after_seconds):
                     need("send", row["partition"], "a lost reply can be reconciled")
+        for row in _unbuilt(store, pipeline, endpoint, now):
+            need("retry", row["partition"], "selected records wait for their request files")
         for row in _to_retry(store, pipeline, endpoint):
             need("retry", row["partition"], f"{row['retryable']} records can be asked again")
     order = ("collect", "send", "retry")
@@ -228,15 +242,30 @@ def _retryable(pipeline: str):
     )
 
 
-def _queued(store: Store, endpoint: Endpoint) -> int:
-    with store.ledger.read() as tx:
-        return int(
-            tx.execute(
-                select(func.coalesce(func.sum(request_files.c.requests), 0)).where(
-                    request_files.c.endpoint_id == endpoint.id, request_files.c.state.in_(IN_QUEUE)
-                )
-            ).scalar_one()
+def _unbuilt(
+    store: Store, pipeline: str, endpoint: Endpoint, now: datetime
+) -> Sequence[RowMapping]:
+    """Partitions whose selection nobody built: the run that made it ended in between."""
+    return store.ledger.rows(
+        select(submissions.c.partition)
+        .where(
+            submissions.c.pipeline == pipeline,
+            submissions.c.endpoint_id == endpoint.id,
+            submissions.c.state == "selected",
+            submissions.c.created_at < now - timedelta(seconds=UNBUILT_SECONDS),
         )
+        .distinct()
+    )
+
+
+def _open_candidates(store: Store, endpoint: Endpoint) -> set[int]:
+    """The sizes of batches that may be ours, as long as they have not ended."""
+    rows = store.ledger.rows(
+        select(candidates.c.requests).where(
+            candidates.c.endpoint_id == endpoint.id, candidates.c.verdict == "open"
+        )
+    )
+    return {row["requests"] for row in rows}
 
 
 def _age(age: timedelta) -> str:

@@ -12,6 +12,7 @@ import duckdb
 from sqlalchemy import RowMapping, or_, select, update
 
 from batch_pipeline.batches.api import ApiUnavailable, BatchesApi, NoSuchBatch
+from batch_pipeline.batches.claim import postpone
 from batch_pipeline.errors import HeldError
 from batch_pipeline.results.download import Incomplete, answers_of
 from batch_pipeline.results.join import Joined, join_batch, join_rejected, join_reused
@@ -21,6 +22,7 @@ from batch_pipeline.store.submissions import Scope
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
 
 NANO = Decimal(10) ** 9
+UNAVAILABLE_SECONDS = 300.0  # until a file whose answers the API would not give is tried again
 
 
 @dataclass
@@ -85,9 +87,16 @@ def collect(
         with store.ledger.lease(f"collect/{file['id']}") as lease:
             if lease is None:
                 continue
+            file = _fresh(store, file)
+            if file["state"] != FileState.ENDED:
+                continue  # another process collected it before the lease was ours
             try:
                 joined = _collect_one(store, api, file, max_attempts)
-            except (Incomplete, ApiUnavailable, NoSuchBatch) as error:
+            except Incomplete as error:
+                report.trouble.append(f"{file['id']}: {error}")
+                continue
+            except (ApiUnavailable, NoSuchBatch) as error:
+                postpone(store.ledger, file["id"], UNAVAILABLE_SECONDS)
                 report.trouble.append(f"{file['id']}: {error}")
                 continue
             except (duckdb.Error, OSError, ValueError) as error:
@@ -104,6 +113,10 @@ def collect(
                 )
                 tell(f"collected {file['id']}: {shown or 'nothing to add'}")
     return report
+
+
+def _fresh(store: Store, file: RowMapping) -> RowMapping:
+    return store.ledger.rows(select(request_files).where(request_files.c.id == file["id"]))[0]
 
 
 def _collect_one(
@@ -126,7 +139,8 @@ def _collect_one(
                 )
                 if answers.damage and file["batch_id"] is not None:
                     joined.counts.cost_unknown += joined.statuses.get("missing", 0)
-        part = f"{file['seq']:05d}-{file['batch_id'] or file['kind']}"
+        # A process that was overtaken in its sleep must not write over what another one collected.
+        part = f"{file['seq']:05d}-{file['batch_id'] or file['kind']}-{store.files.new_part()}"
         values: dict = {
             "statuses": {},
             "tokens": {},

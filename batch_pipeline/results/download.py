@@ -11,7 +11,7 @@ from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.store.layout import answers_name
 from batch_pipeline.store.ledger import seconds_since
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.tables import request_files
+from batch_pipeline.store.tables import FileState, request_files
 
 MOST_DOWNLOADS = 5
 SPREAD_SECONDS = 3600.0
@@ -52,21 +52,17 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
             try:
                 with open(local, "wb") as out:
                     out.writelines(api.results(file["batch_id"]))
+                damage, lost = damage_of(local, file["answered"] or file["requests"]), False
             except NoSuchBatch as error:
-                return _keep(
-                    store, file, None, f"the answers of {file['batch_id']} are lost: {error}"
-                )
-            damage = damage_of(local, file["answered"] or file["requests"])
+                # One such reply proves nothing: answers are paid for, and given up only when it stays.
+                damage, lost = f"the API has no answers of {file['batch_id']}: {error}", True
             downloads += 1
             _count_download(store, file, downloads, first)
             last = (
                 downloads >= MOST_DOWNLOADS and seconds_since(store.clock, first) >= SPREAD_SECONDS
             )
             if damage is None or last:
-                name = answers_name(
-                    file["pipeline"], file["submission_id"], f"{file['seq']:05d}-{file['batch_id']}"
-                )
-                return _keep(store, file, store.files.put(local, name), damage)
+                return _keep(store, file, None if lost else _place(store, file, local), damage)
     again = store.clock.now() + timedelta(seconds=AGAIN_SECONDS)
     message = (
         f"the results of {file['batch_id']} came incomplete ({damage}), download {downloads} of "
@@ -75,11 +71,15 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
     )
     with store.ledger.write() as tx:
         tx.execute(
-            update(request_files)
-            .where(request_files.c.id == file["id"])
-            .values(not_before=again, error=message)
+            update(request_files).where(*_still_ended(file)).values(not_before=again, error=message)
         )
     raise Incomplete(message)
+
+
+def _place(store: Store, file: RowMapping, local: str) -> str:
+    """Put the answers into the store, under a name that no other process writes to."""
+    part = f"{file['seq']:05d}-{file['batch_id']}-{store.files.new_part()}"
+    return store.files.put(local, answers_name(file["pipeline"], file["submission_id"], part))
 
 
 def damage_of(path: str, expected: int) -> str | None:
@@ -113,16 +113,23 @@ def _count_download(store: Store, file: RowMapping, downloads: int, first) -> No
     with store.ledger.write() as tx:
         tx.execute(
             update(request_files)
-            .where(request_files.c.id == file["id"])
+            .where(*_still_ended(file))
             .values(downloads=downloads, first_download_at=first)
         )
 
 
 def _keep(store: Store, file: RowMapping, name: str | None, damage: str | None) -> Answers:
     with store.ledger.write() as tx:
-        tx.execute(
+        kept = tx.execute(
             update(request_files)
-            .where(request_files.c.id == file["id"])
+            .where(*_still_ended(file))
             .values(answers_path=name, damaged=damage is not None, error=damage, not_before=None)
         )
+        if not kept.rowcount:
+            raise Incomplete(f"{file['id']} was collected by another process meanwhile")
     return Answers(name, damage)
+
+
+def _still_ended(file: RowMapping):
+    """What is collected already is not touched again, whatever an overtaken process believes."""
+    return request_files.c.id == file["id"], request_files.c.state == FileState.ENDED

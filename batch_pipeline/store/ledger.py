@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -25,7 +25,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from batch_pipeline.errors import StoreError
@@ -246,7 +246,8 @@ class Lease:
     def keep(self) -> None:
         """Renew the lease until it is given back; for a thread of its own."""
         while not self.done.wait(LEASE_RENEWAL_SECONDS):
-            self.still_held()
+            with suppress(SQLAlchemyError):  # a database that hiccups: the next renewal may do
+                self.still_held()
 
     def still_held(self) -> bool:
         """Renew the lease; False when this process slept so long that it is not its own any more."""

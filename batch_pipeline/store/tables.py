@@ -53,6 +53,7 @@ STEPS = {
     (FileState.UNKNOWN, FileState.READY),  # proven not accepted: send again
     (FileState.UNKNOWN, FileState.HELD),
     (FileState.HELD, FileState.READY),
+    (FileState.HELD, FileState.IN_PROGRESS),  # its owner woke up after all
     (FileState.HELD, FileState.UNKNOWN),
     (FileState.HELD, FileState.ENDED),  # given up by a person: it ends without answers
     (FileState.IN_PROGRESS, FileState.ENDED),

@@ -428,3 +428,62 @@ def test_an_upload_that_takes_too_long_is_broken_off_and_nothing_was_accepted(de
         api.create(slow_body(), 15)
     api.close()
     assert created(desk) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [("cut_results_mid_line", 1), ("cut_results_at_line", 0), ("line_replaced", 1)],
+)
+def test_a_damaged_look_at_a_candidate_is_no_proof_that_it_is_foreign(
+    desk: Desk, kind: str, line: int
+) -> None:
+    desk.put(3)
+    desk.emulator.fault("create", "drop_after")
+    desk.send()
+    desk.clock.advance(121)
+    desk.emulator.fault("results", kind, line=line)
+    for _ in range(3):
+        desk.reconcile()
+        desk.send()
+        desk.clock.advance(61)
+    assert desk.states() == ["ended"] and created(desk) == 1
+
+
+def test_a_batch_seen_while_its_sender_still_waits_for_the_reply_is_not_given_up(
+    desk: Desk, monkeypatch
+) -> None:
+    desk.put(3)
+    desk.emulator.fault("create", "drop_before")
+    desk.send()
+    desk.clock.advance(121)
+    desk.reconcile()
+    desk.send()  # files of this size are watched now
+    desk.put(3)
+    other = BatchesApi("test-key", desk.emulator.base_url, 10.0)
+    real = BatchesApi.create
+
+    def create_and_poll(self, *args):
+        try:
+            return real(self, *args)
+        finally:
+            poll(desk.store, other, desk.scope.endpoint, desk.policy)
+
+    desk.emulator.fault("create", "drop_after")
+    monkeypatch.setattr(BatchesApi, "create", create_and_poll)
+    desk.send()
+    monkeypatch.undo()
+    desk.clock.advance(121)
+    desk.reconcile()
+    desk.send()
+    other.close()
+    assert created(desk) == 2 and "unknown" not in desk.states()
+
+
+def test_a_key_that_a_server_quotes_is_in_no_message(desk: Desk) -> None:
+    desk.put(3)
+    desk.emulator.fault("any", "status_before", status=401, message="bad key test-key", times=2)
+    report = desk.send()
+    assert "***" in (report.refused or "") and "test-key" not in (report.refused or "")
+    with pytest.raises(Exception, match=r"\*\*\*") as caught:
+        desk.api.page()
+    assert caught.value.__cause__ is None

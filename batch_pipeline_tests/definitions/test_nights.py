@@ -5,10 +5,13 @@ from collections import Counter
 from pathlib import Path
 
 import duckdb
+import pytest
 
 from batch_pipeline import DuckDBTable, ParquetDataset, ParquetSource
+from batch_pipeline.definitions import assets
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.requests.prompt import text_of
+from batch_pipeline.results import collect as collecting
 from batch_pipeline_tests.definitions.conftest import RECORDS
 
 
@@ -318,3 +321,61 @@ def test_an_api_that_is_down_when_the_night_begins_does_not_cost_the_night(
     run.until_quiet()
     assert claude_emulator.bill()["requests"] == 600
     assert all(row["summary"].endswith("!") for row in run.rows().values())
+
+
+@pytest.mark.parametrize(
+    ("on", "kind", "settings"),
+    [
+        ("results", "status_before", {"status": 404}),
+        ("retrieve", "status_before", {"status": 404}),
+        ("retrieve", "change_fields", {"fields": {"results_url": None}}),
+    ],
+)
+def test_one_reply_that_denies_the_answers_does_not_give_them_up(
+    nights, claude_emulator: EmulatorProcess, clock, on: str, kind: str, settings: dict
+) -> None:
+    run = nights()
+    run.submit(limit=20)
+    claude_emulator.fault(on, kind, **settings)
+    for _ in range(5):
+        run.tick_and_run()
+        clock.advance(1201)
+    run.until_quiet()
+    assert claude_emulator.bill()["requests"] == 20
+    assert {row["_status"] for row in run.rows().values()} == {"answered"}
+
+
+def test_an_overtaken_collector_changes_nothing_that_is_collected(
+    nights, claude_emulator: EmulatorProcess, clock, monkeypatch
+) -> None:
+    run = nights()
+    run.submit(limit=20)
+    seen: list = []
+    real = collecting.ready_to_collect
+    monkeypatch.setattr(
+        collecting, "ready_to_collect", lambda *given: seen.append(real(*given)) or seen[-1]
+    )
+    run.tick_and_run()
+    monkeypatch.setattr(collecting, "ready_to_collect", lambda *_: seen[0])
+    claude_emulator.fault("any", "status_before", status=404, times=None, nth=3)
+    run.collect()
+    claude_emulator.clear_faults()
+    monkeypatch.undo()
+    run.until_quiet()
+    assert {row["_status"] for row in run.rows().values()} == {"answered"}
+
+
+def test_a_selection_whose_run_ended_before_its_requests_is_built_by_the_sensor(
+    nights, claude_emulator: EmulatorProcess, clock, monkeypatch
+) -> None:
+    run = nights()
+
+    def fail(*_args, **_more):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(assets, "prepare", fail)
+    assert not run.run("submit", raises=False).success
+    monkeypatch.undo()
+    clock.advance(301)
+    run.until_quiet()
+    assert len(run.rows()) == 300 and claude_emulator.bill()["requests"] == 300

@@ -1,5 +1,6 @@
 """Ledgers on SQLite and on PostgreSQL."""
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +13,14 @@ from batch_pipeline.store.ledger import Ledger, sqlite_url
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL server of the tests' own."""
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
-    yield server.get_uri()
-    server.cleanup()
+    # Not below pytest's folder: every session that starts makes that one private to its user again,
+    # and run as root the server is another one's.
+    with tempfile.TemporaryDirectory(prefix="batch-pipeline-postgres-") as folder:
+        server = pgserver.get_server(folder)
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture
