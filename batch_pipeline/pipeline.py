@@ -53,8 +53,7 @@ class BatchPipeline:
         output_prefix: put before the names of the output's columns.
         key_prefix, group_name, tags, asset_spec, executor: Dagster's words with Dagster's meaning;
             ``asset_spec`` is a callable that gets each asset's spec and returns the one to use, and
-            the
-            executor is in process unless another is given.
+            the executor is in process unless another is given.
         status_sensor: whether the status sensor runs from the start.
         claude_key, store_key: the resources this pipeline asks for.
 

@@ -66,16 +66,23 @@ FAULTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("cut_body", {}),
         ("replace_body", {}),
     ],
-    "retrieve": [("drop_before", {}), ("status_before", {"status": 529}), ("replace_body", {})],
+    "retrieve": [
+        ("drop_before", {}),
+        ("status_before", {"status": 529}),
+        ("status_before", {"status": 404}),
+        ("replace_body", {}),
+    ],
     "results": [
         ("drop_before", {}),
         ("status_before", {"status": 500}),
-        ("cut_results_at_line", {"line": 2}),
+        ("cut_results_at_line", {"line": 1}),
         ("cut_results_at_line", {"line": 1, "clean": False}),
-        ("cut_results_mid_line", {"line": 2}),
+        ("cut_results_mid_line", {"line": 1}),
+        ("cut_results_at_line", {"line": 0}),
+        ("status_before", {"status": 404}),
         ("line_twice", {}),
-        ("line_missing", {"line": 2}),
-        ("line_replaced", {"line": 2}),
+        ("line_missing", {"line": 1}),
+        ("line_replaced", {"line": 1}),
     ],
 }
 

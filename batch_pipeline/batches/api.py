@@ -230,8 +230,7 @@ class BatchesApi:
         """Stream a batch's results as the API sends them, byte for byte.
 
         Only ``base_url`` is asked: a ``results_url`` on another host (a gateway's upstream, or
-        worse)
-        is replaced by the API's own path under ``base_url``.
+        worse) is replaced by the API's own path under ``base_url``.
 
         Raises:
             NoSuchBatch: the results are gone (29 days after creation) or the batch is.

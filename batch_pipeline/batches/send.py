@@ -1,10 +1,9 @@
 """Sending request files, each paid once.
 
 The intent (state ``sending``, with an owner and a lease) is committed before the POST and the batch
-id after it. What may go wrong in between is settled by ``reconcile``. The one risk that remains is
-a
-batch list that lags behind the API by more than ``reconcile_after_seconds``: the API has no
-idempotency key, so a batch that does not show in its list by then counts as not accepted.
+id after it. What may go wrong in between is settled by ``reconcile``. The risk that remains is the
+API's own word: it has no idempotency key, so a batch that does not show in its list within
+``reconcile_after_seconds`` counts as not accepted, and so does one answered with 429 or 529.
 """
 
 import os

@@ -59,7 +59,9 @@ class ClaudeBatches(dg.ConfigurableResource):
         ge=0,
         description="How long the API's batch list may lag behind before it is believed.",
     )
-    timeout_seconds: float = Field(default=600.0, gt=0, description="How long one call may take.")
+    timeout_seconds: float = Field(
+        default=600.0, gt=0, description="How long one call may take; half of it to upload a batch."
+    )
     on_unknown: Literal["resend", "hold"] = Field(
         default="resend",
         description="What to do when an attempt without reply left no batch in the list.",

@@ -47,8 +47,7 @@ where _kind = 'ask' and _row between {first_row} and {last_row}
 """
 
 # One row per answered request: the verdict on it, and its fields with their types. Of two answers
-# to
-# one request the first counts.
+# to one request the first counts.
 JUDGED = """
 select *, {parsed} as fields from read_parquet({path})
 qualify row_number() over (partition by custom_id) = 1
@@ -79,11 +78,10 @@ with wanted as (select * from read_parquet($records) where _kind = 'reuse'),
 select {source}, {output},
        coalesce(earlier._status, 'missing') as _status,
        case when earlier._custom_id is null
-            then 'The earlier answer is not in the store any more.' else earlier._error end as
-            _error,
+            then 'The earlier answer is not in the store any more.' else earlier._error
+       end as _error,
        {carried},
-       records._custom_id as _custom_id, earlier._batch_id as _batch_id, records._attempt as
-       _attempt,
+       records._custom_id as _custom_id, earlier._batch_id as _batch_id, records._attempt as _attempt,
        earlier._answered_at as _answered_at,
        records._key_hash as _key_hash, records._content_hash as _content_hash
 from wanted as records left join earlier on earlier._custom_id = records._custom_id
@@ -107,7 +105,7 @@ with fresh as (select distinct key_hash from read_parquet({fresh})),
        join files using (position)
        where i.status <> 'pending' and i.key_hash in (select key_hash from fresh))
 select key_hash, arg_max(custom_id, rank) as custom_id, arg_max(status, rank) as status,
-arg_max(name, rank) as name
+       arg_max(name, rank) as name
 from ranked group by key_hash
 """
 

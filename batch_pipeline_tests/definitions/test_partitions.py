@@ -287,9 +287,10 @@ def test_two_partitions_may_run_at_the_same_time(
     daily = dg.DailyPartitionsDefinition(start_date="2026-03-01")
 
     def night(day: str) -> None:
-        run = partitioned(daily, "day")
-        run.submit(day)
-        run.collect(day)
+        with dg.DagsterInstance.ephemeral() as instance:
+            run = partitioned(daily, "day", instance)
+            run.submit(day)
+            run.collect(day)
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(night, DAYS[:4]))
@@ -307,8 +308,13 @@ def test_two_runs_of_one_partition_at_the_same_time_ask_once(
         " 'event ' || n as summary from range(10) numbers(n)",
     )
     daily = dg.DailyPartitionsDefinition(start_date="2026-03-01")
+
+    def submit(_: int) -> None:
+        with dg.DagsterInstance.ephemeral() as instance:
+            partitioned(daily, "day", instance).submit(DAYS[0])
+
     with ThreadPoolExecutor(3) as threads:
-        list(threads.map(lambda _: partitioned(daily, "day").submit(DAYS[0]), range(3)))
+        list(threads.map(submit, range(3)))
     run = partitioned(daily, "day")
     run.until_quiet()
     assert len(run.rows()) == 10 and claude_emulator.bill()["requests"] == 10

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import fsspec
 import psycopg
 import pytest
@@ -29,7 +30,9 @@ def clock() -> Iterator[HandClock]:
 def nights_in(claude_emulator: EmulatorProcess, clock: HandClock) -> Callable[..., Nights]:
     """Make a pipeline whose store is in a given place."""
 
-    def make(store: BatchStore, **fields: Any) -> Nights:
+    def make(
+        store: BatchStore, instance: dg.DagsterInstance | None = None, **fields: Any
+    ) -> Nights:
         pipeline = BatchPipeline(
             **{
                 "name": "packages",
@@ -41,7 +44,7 @@ def nights_in(claude_emulator: EmulatorProcess, clock: HandClock) -> Callable[..
         claude = ClaudeBatches(
             api_key="test-key", base_url=claude_emulator.base_url, max_batch_requests=20
         )
-        return Nights(pipeline, claude, store)
+        return Nights(pipeline, claude, store, instance or dg.DagsterInstance.ephemeral())
 
     return make
 
@@ -84,8 +87,13 @@ def test_a_ledger_in_postgresql_lives_as_one_in_sqlite(
     # Runs at the same time ask once, whatever they lock.
     before = claude_emulator.bill()["requests"]
     claude_emulator.configure(rates={})
+
+    def submit(_: int) -> None:
+        with dg.DagsterInstance.ephemeral() as instance:
+            nights_in(store, instance).submit(where="section = 'admin'")
+
     with ThreadPoolExecutor(3) as threads:
-        list(threads.map(lambda _: nights_in(store).submit(where="section = 'admin'"), range(3)))
+        list(threads.map(submit, range(3)))
     run.until_quiet()
     sent = {row["_custom_id"] for row in run.rows().values() if row["section"] == "admin"}
     assert len(sent) > 20
