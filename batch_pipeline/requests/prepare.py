@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.records.columns import HELPER_COLUMNS
 from batch_pipeline.records.connections import memory_connection, quote_list
 from batch_pipeline.requests.build import Built, Limits, build_requests
 from batch_pipeline.requests.compiled import CompiledTemplate
@@ -17,7 +18,6 @@ from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import NewFile, Scope, abandon, commit_build, unbuilt
 from batch_pipeline.store.tables import FileKind
 
-HELPERS = ("_row", "_kind", "_reason", "_key_hash", "_content_hash", "_custom_id", "_attempt")
 NANO = 10**9
 
 
@@ -157,7 +157,7 @@ def _source_columns(records: str) -> dict[str, str]:
         described = connection.execute(
             f"describe select * from read_parquet({quote_list([records])})"
         ).fetchall()
-    return {row[0]: row[1] for row in described if row[0] not in HELPERS}
+    return {row[0]: row[1] for row in described if row[0] not in HELPER_COLUMNS}
 
 
 def _add(report: Prepared, built: Built, priced: Estimate) -> None:

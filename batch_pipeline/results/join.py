@@ -8,6 +8,7 @@ import duckdb
 import pyarrow.parquet as pq
 from sqlalchemy import RowMapping, select
 
+from batch_pipeline.records.columns import HELPER_COLUMNS
 from batch_pipeline.records.connections import (
     memory_connection,
     quote_list,
@@ -21,7 +22,6 @@ from batch_pipeline.results.judge import JUDGED_SCHEMA, Counts, judge_file
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files
 
-HELPERS = ("_row", "_kind", "_reason", "_key_hash", "_content_hash", "_custom_id", "_attempt")
 FINAL = ("answered", "refused", "rejected")
 MEMORY = "200MB"  # per connection, before more is given
 ROW_GROUP_SIZE = 2_048  # a row group is held in memory while it is written, and rows may be wide
@@ -187,11 +187,9 @@ def join_reused(store: Store, submission: RowMapping, folder: str) -> Joined | N
             if name.lower() in there else f"null::{kind} as {quote_name(name)}"
             for name, kind in question.columns
         )  # fmt: skip
-        carried = ", ".join(f"earlier.{name} as {name}" for name, _ in sql.RESERVED[2:9])
         query = sql.REUSED.format(
             source=_source_list(connection, records),
             output=output,
-            carried=carried,
             results=quote_list(results),
         )
         return _write(connection, query, {"records": records}, submission["version"], 0, folder)
@@ -223,7 +221,9 @@ def _source_list(connection: duckdb.DuckDBPyConnection, records: str) -> str:
     """Return the source's columns, as SQL that reads them from ``records``."""
     relation = records if records == "asked" else f"read_parquet({quote_list([records])})"
     described = connection.execute(f"describe select * from {relation}").fetchall()
-    return ", ".join(f"records.{quote_name(row[0])}" for row in described if row[0] not in HELPERS)
+    return ", ".join(
+        f"records.{quote_name(row[0])}" for row in described if row[0] not in HELPER_COLUMNS
+    )
 
 
 def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, path: str) -> None:

@@ -1,22 +1,5 @@
 """The SQL that joins answers to records. Each text says what it returns."""
 
-# What the results table has besides the source's and the output's columns, in order.
-RESERVED = (
-    ("_status", "VARCHAR"),
-    ("_error", "VARCHAR"),
-    ("_model", "VARCHAR"),
-    ("_stop_reason", "VARCHAR"),
-    ("_input_tokens", "BIGINT"),
-    ("_output_tokens", "BIGINT"),
-    ("_cache_read_tokens", "BIGINT"),
-    ("_cache_write_tokens", "BIGINT"),
-    ("_cost_usd", "DOUBLE"),
-    ("_custom_id", "VARCHAR"),
-    ("_batch_id", "VARCHAR"),
-    ("_attempt", "INTEGER"),
-    ("_answered_at", "TIMESTAMPTZ"),
-)
-
 # One row per record of a request file: its columns as they were, the answer's fields if it was
 # answered, and how it went. A record without an answer line is `missing`.
 JOINED = """
@@ -80,7 +63,10 @@ select {source}, {output},
        case when earlier._custom_id is null
             then 'The earlier answer is not in the store any more.' else earlier._error
        end as _error,
-       {carried},
+       earlier._model as _model, earlier._stop_reason as _stop_reason,
+       earlier._input_tokens as _input_tokens, earlier._output_tokens as _output_tokens,
+       earlier._cache_read_tokens as _cache_read_tokens,
+       earlier._cache_write_tokens as _cache_write_tokens, earlier._cost_usd as _cost_usd,
        records._custom_id as _custom_id, earlier._batch_id as _batch_id, records._attempt as _attempt,
        earlier._answered_at as _answered_at,
        records._key_hash as _key_hash, records._content_hash as _content_hash

@@ -111,9 +111,9 @@ def test_a_store_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
     assert len({store.ledger.id for store in stores}) == 1
 
 
-def test_a_url_that_no_package_serves_says_what_to_do() -> None:
+def test_a_url_that_no_package_serves_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"cannot be opened.*fsspec package"):
-        open_store("nonsense://bucket", ledger="sqlite:////tmp/none")
+        open_store("nonsense://bucket", ledger=f"sqlite:///{tmp_path}/none")
 
 
 def test_a_remote_root_needs_a_ledger_of_its_own() -> None:
