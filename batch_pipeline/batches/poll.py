@@ -5,6 +5,8 @@ knows. The latter are settled by the custom_ids of their results once they end: 
 custom_ids carry this ledger's id and stand in the request file is ours.
 """
 
+import math
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -49,6 +51,12 @@ class Polled:
     adopted: list[str] = field(default_factory=list)  # ids of the files whose batch was found
     list_calls: int = 0
     notes: list[str] = field(default_factory=list)
+    until: float = math.inf  # by the machine's steady clock
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether no further call should be begun."""
+        return time.monotonic() > self.until
 
 
 def poll(
@@ -57,6 +65,7 @@ def poll(
     endpoint: Endpoint,
     policy: SendPolicy,
     pipeline: str | None = None,
+    budget_seconds: float = math.inf,
 ) -> Polled:
     """Bring the ledger up to date with the endpoint. Safe at any time, by any number of processes.
 
@@ -66,6 +75,8 @@ def poll(
         endpoint: who it is; a reply that names another organization or workspace is refused.
         policy: limits and waits.
         pipeline: whose sensor is looking, for ``share_poll``.
+        budget_seconds: begin no further call to the API after this long; what is not looked at is
+            left as it is. A sensor has a minute for everything.
 
     Raises:
         HeldError: the key is refused.
@@ -78,6 +89,7 @@ def poll(
     if not sent and not doubtful:
         return report
     started = store.clock.now()
+    report.until = time.monotonic() + budget_seconds
     listed = _walk(api, endpoint, started, sent, doubtful, report)
     for file in sent:
         _see(store, api, file, listed.get(file["batch_id"]), policy, report)
@@ -189,7 +201,7 @@ def _walk(
         for batch in page.batches:
             listed[batch.id] = batch
             missing.discard(batch.id)
-        if page.next_after is None:
+        if page.next_after is None or report.out_of_time:
             return listed
         oldest = page.batches[-1].created_at
         wanted = [window_start(file, ahead) for file in doubtful]
@@ -239,7 +251,7 @@ def _retrieve(
     store: Store, api: BatchesApi, file: RowMapping, policy: SendPolicy, report: Polled
 ) -> Batch | None:
     """Look up a batch that the list did not show; one that stays unknown to the API was deleted."""
-    if report.list_calls > MOST_RETRIEVALS:
+    if report.out_of_time or report.list_calls > MOST_RETRIEVALS:
         report.open += 1
         return None
     report.list_calls += 1
@@ -337,6 +349,8 @@ def _settle_candidates(
         )
     )
     for row in rows:
+        if report.out_of_time:
+            return
         owner = store.ledger.rows(
             select(request_files.c.id).where(request_files.c.batch_id == row["batch_id"])
         )

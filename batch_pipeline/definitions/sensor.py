@@ -31,6 +31,7 @@ from batch_pipeline.store.tables import transitions
 
 MOST_RUNS = 25  # a tick's run requests are submitted one by one within its 60 s
 MOST_CHANGES = 50
+POLL_BUDGET_SECONDS = 25.0  # one call may take 15 s more, and a tick has 60 s in all
 MOST_NAMED = 3
 CURSOR_VERSION = 1
 # A run that was killed hard stays "started" for ever unless run monitoring is on. All jobs may run
@@ -102,7 +103,9 @@ def _look(
             if len(here) > 1:
                 endpoint, is_certain = api.identify(), True
             if share_poll(store, endpoint, pipeline.name, claude.poll_interval_seconds):
-                found = poll(store, api, endpoint, claude.policy, pipeline.name)
+                found = poll(
+                    store, api, endpoint, claude.policy, pipeline.name, POLL_BUDGET_SECONDS
+                )
                 said += found.notes
                 is_certain = is_certain or found.list_calls > 0
             wanted = needs(store, pipeline.name, endpoint, claude.policy)

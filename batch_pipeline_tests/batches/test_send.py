@@ -11,7 +11,7 @@ import anthropic
 import orjson
 import pytest
 
-from batch_pipeline.batches.api import BatchesApi, NotAccepted
+from batch_pipeline.batches.api import ApiUnavailable, BatchesApi, NotAccepted
 from batch_pipeline.batches.claim import claim, held
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll
@@ -356,7 +356,7 @@ def test_many_senders_at_once_send_each_file_once(desk: Desk) -> None:
 
 KILLED = """
 import os, signal, sys
-from batch_pipeline.batches.api import BatchesApi, NotAccepted
+from batch_pipeline.batches.api import ApiUnavailable, BatchesApi, NotAccepted
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches import send as sending
 from batch_pipeline.store.store import open_store
@@ -487,3 +487,23 @@ def test_a_key_that_a_server_quotes_is_in_no_message(desk: Desk) -> None:
     with pytest.raises(Exception, match=r"\*\*\*") as caught:
         desk.api.page()
     assert caught.value.__cause__ is None
+
+
+def test_a_server_that_is_no_messages_api_is_not_taken_for_one(desk: Desk) -> None:
+    desk.emulator.fault("list", "replace_body", body="<html>Welcome</html>")
+    with pytest.raises(ApiUnavailable, match="no Message Batches reply"):
+        desk.api.identify()
+
+
+def test_a_look_with_no_time_left_begins_no_further_call_and_the_next_one_goes_on(
+    desk: Desk, monkeypatch
+) -> None:
+    desk.put(3, 2)
+    desk.send()
+    real = BatchesApi.page
+    monkeypatch.setattr(BatchesApi, "page", lambda self, after=None: real(self, after, limit=1))
+    look = (desk.store, desk.api, desk.scope.endpoint, desk.policy)
+    found = poll(*look, budget_seconds=0.0)
+    assert found.list_calls == 1 and sorted(desk.states()) == ["ended", "in_progress"]
+    poll(*look)
+    assert desk.states() == ["ended", "ended"]

@@ -377,19 +377,30 @@ def test_a_dropped_key_that_returns_is_published_again(nights: Nights) -> None:
 
 
 def test_a_dropped_key_that_returns_changed_is_asked(nights: Nights) -> None:
-    nights.source((1, "a"))
+    nights.source((1, "a"), (2, "b"))
     nights.night(on_deleted="drop")
-    nights.source()
+    nights.source((2, "b"))
     nights.select(on_deleted="drop")
-    nights.source((1, "b"))
-    assert counts(nights.select()) == {"source_rows": 1, "asked": 1, "changed": 1}
+    nights.source((1, "b"), (2, "b"))
+    assert counts(nights.select()) == {
+        "source_rows": 2, "asked": 1, "changed": 1, "settled": 1,
+    }  # fmt: skip
 
 
 def test_a_key_in_flight_that_left_is_dropped_too(nights: Nights) -> None:
-    nights.source((1, "a"))
+    nights.source((1, "a"), (2, "b"))
     nights.select()
-    nights.source()
+    nights.source((2, "b"))
     assert nights.select(on_deleted="drop").deleted == 1
+
+
+def test_an_empty_source_drops_nothing(nights: Nights) -> None:
+    nights.source((1, "a"), (2, "b"))
+    nights.night(on_deleted="drop")
+    nights.source()
+    assert counts(nights.select(on_deleted="drop")) == {}
+    nights.source((1, "a"), (2, "b"))
+    assert counts(nights.select(on_deleted="drop")) == {"source_rows": 2, "settled": 2}
 
 
 def test_nothing_is_dropped_on_a_partial_look_or_by_default(nights: Nights) -> None:
