@@ -156,8 +156,9 @@ def select(
         question.hash_source(source)
         verdicts = question.judge(refresh, max_attempts, ask.force)
         reasons = question.plan(ledger_id, asked_verdicts, ask.limit, not ask.retries_only)
-        # A source without any row is taken for an accident upstream, not for a wish to drop the table.
-        look = look_for_gone and bool(verdicts)
+        # A whole source without any row is taken for an accident upstream, not for a wish to drop
+        # the table; a partition may well be empty.
+        look = look_for_gone and (partition is not None or bool(verdicts))
         deleted = _find_gone(con, partition.key if partition else "", look)
         selection = _counted(verdicts, reasons, deleted, stored_columns(question.types))
         return _written(question, source, selection, Path(out_dir))
