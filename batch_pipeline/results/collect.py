@@ -7,6 +7,7 @@ rows. A file counts as collected in the transaction that names its rows and its 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 import duckdb
 from sqlalchemy import RowMapping, or_, select, update
@@ -14,9 +15,9 @@ from sqlalchemy import RowMapping, or_, select, update
 from batch_pipeline.batches.api import ApiUnavailable, BatchesApi, NoSuchBatch
 from batch_pipeline.batches.claim import postpone
 from batch_pipeline.errors import HeldError
-from batch_pipeline.results.download import Incomplete, answers_of
+from batch_pipeline.results.download import Answers, Incomplete, answers_of
 from batch_pipeline.results.join import Joined, join_batch, join_rejected, join_reused
-from batch_pipeline.store.layout import index_name, results_name
+from batch_pipeline.store.layout import index_name, results_name, safe_part
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
@@ -123,9 +124,55 @@ def _collect_one(
     store: Store, api: BatchesApi, file: RowMapping, max_attempts: int
 ) -> Joined | None:
     """Collect one file; None when another process did so first, or there is nothing to add."""
+    asks = file["kind"] in (FileKind.BATCH, FileKind.LATE)
+    answers = answers_of(store, api, file) if asks else None
+    joined, values = join_file(store, file, answers, max_attempts)
+    with store.ledger.write() as tx:
+        moved = store.ledger.move(
+            tx,
+            file["id"],
+            FileState.ENDED,
+            FileState.COLLECTED,
+            f"{joined.rows if joined else 0:,} rows",
+            collected_at=store.clock.now(),
+            not_before=None,
+            **values,
+        )
+        if moved and values["retryable"]:
+            tx.execute(
+                update(submissions)
+                .where(submissions.c.id == file["submission_id"])
+                .values(retryable=submissions.c.retryable + values["retryable"])
+            )
+    return joined if moved else None
+
+
+def join_file(
+    store: Store, file: RowMapping, answers: Answers | None, max_attempts: int
+) -> tuple[Joined | None, dict[str, Any]]:
+    """Write a file's rows and index into the store.
+
+    Args:
+        store: where the files are.
+        file: the ledger's row of the file.
+        answers: the kept answers of a batch; None for a file that asks nothing.
+        max_attempts: how often a record is asked at most.
+
+    Returns:
+        What was joined (None when the file adds no row), and what the ledger is to say of it.
+    """
     submission = store.ledger.rows(
         select(submissions).where(submissions.c.id == file["submission_id"])
     )[0]
+    values: dict[str, Any] = {
+        "results_path": None,
+        "index_path": None,
+        "statuses": {},
+        "tokens": {},
+        "cost_nanousd": 0,
+        "cost_unknown": 0,
+        "retryable": 0,
+    }
     with store.files.scratch() as folder:
         match file["kind"]:
             case FileKind.REJECTED:
@@ -133,56 +180,34 @@ def _collect_one(
             case FileKind.REUSED:
                 joined = join_reused(store, submission, folder)
             case _:
-                answers = answers_of(store, api, file)
-                joined = join_batch(
-                    store, file, submission, answers.name, answers.damage, max_attempts, folder
+                assert answers is not None, "a batch is joined to its answers"
+                joined = join_batch(store, file, submission, answers, max_attempts, folder)
+                # What no line tells may have been answered, and paid. Of a file without a batch,
+                # whoever gave it up wrote down what is known.
+                joined.counts.cost_unknown += (
+                    answers.lost if file["batch_id"] else file["cost_unknown"] or 0
                 )
-                if answers.damage and file["batch_id"] is not None:
-                    joined.counts.cost_unknown += joined.statuses.get("missing", 0)
+        if joined is None:
+            return None, values
         # A process that was overtaken in its sleep must not write over what another one collected.
-        part = f"{file['seq']:05d}-{file['batch_id'] or file['kind']}-{store.files.new_part()}"
-        values: dict = {
-            "statuses": {},
-            "tokens": {},
-            "cost_nanousd": 0,
-            "cost_unknown": 0,
-            "retryable": 0,
+        batch = safe_part(file["batch_id"] or file["kind"])
+        part = f"{file['seq']:05d}-{batch}-{store.files.new_part()}"
+        where = (file["pipeline"], file["submission_id"], part)
+        counts = joined.counts
+        return joined, values | {
+            "results_path": store.files.put(joined.rows_path, results_name(*where)),
+            "index_path": store.files.put(joined.index_path, index_name(*where)),
+            "statuses": joined.statuses,
+            "tokens": {
+                "input": counts.input_tokens,
+                "output": counts.output_tokens,
+                "cache_read": counts.cache_read_tokens,
+                "cache_write": counts.cache_write_tokens,
+            },
+            "cost_nanousd": int((counts.cost * NANO).to_integral_value()),
+            "cost_unknown": counts.cost_unknown,
+            "retryable": joined.retryable,
         }
-        if joined is not None:
-            where = (file["pipeline"], file["submission_id"], part)
-            values = {
-                "results_path": store.files.put(joined.rows_path, results_name(*where)),
-                "index_path": store.files.put(joined.index_path, index_name(*where)),
-                "statuses": joined.statuses,
-                "tokens": {
-                    "input": joined.counts.input_tokens,
-                    "output": joined.counts.output_tokens,
-                    "cache_read": joined.counts.cache_read_tokens,
-                    "cache_write": joined.counts.cache_write_tokens,
-                },
-                "cost_nanousd": int((joined.counts.cost * NANO).to_integral_value()),
-                "cost_unknown": joined.counts.cost_unknown,
-                "retryable": joined.retryable,
-            }
-        with store.ledger.write() as tx:
-            note = f"{joined.rows if joined else 0:,} rows"
-            moved = store.ledger.move(
-                tx,
-                file["id"],
-                FileState.ENDED,
-                FileState.COLLECTED,
-                note,
-                collected_at=store.clock.now(),
-                not_before=None,
-                **values,
-            )
-            if moved and values["retryable"]:
-                tx.execute(
-                    update(submissions)
-                    .where(submissions.c.id == file["submission_id"])
-                    .values(retryable=submissions.c.retryable + values["retryable"])
-                )
-    return joined if moved else None
 
 
 def _add(report: Collected, file: RowMapping, joined: Joined) -> None:
@@ -196,7 +221,12 @@ def _add(report: Collected, file: RowMapping, joined: Joined) -> None:
     report.cache_write_tokens += joined.counts.cache_write_tokens
     report.cost_usd += joined.counts.cost
     report.cost_unknown += joined.counts.cost_unknown
-    if joined.foreign:
+    if joined.counts.foreign:
         report.trouble.append(
-            f"{file['id']}: {joined.foreign:,} answers belong to no request of it and were ignored"
+            f"{file['id']}: {joined.counts.foreign:,} answers that belong to no request of it, or "
+            "came twice, were ignored"
+        )
+    if joined.counts.cost_unknown:
+        report.trouble.append(
+            f"{file['id']}: the cost of {joined.counts.cost_unknown:,} requests is not known"
         )

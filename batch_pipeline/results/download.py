@@ -1,14 +1,23 @@
-"""Getting a batch's answers onto our disk, and believing them only when they are complete."""
+"""Getting a batch's answers onto our disk, and believing them only when they are complete.
 
-from dataclasses import dataclass
+What a damaged download holds is kept, and the next one adds to it: a line that was readable once is
+not lost when it is garbled the next time.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import timedelta
 
-import orjson
 from sqlalchemy import RowMapping, update
 
 from batch_pipeline.batches.api import BatchesApi, NoSuchBatch
 from batch_pipeline.errors import BatchPipelineError
-from batch_pipeline.store.layout import answers_name
+from batch_pipeline.results.asked import asked_ids
+from batch_pipeline.results.judge import parsed
+from batch_pipeline.store.layout import answers_name, safe_part
 from batch_pipeline.store.ledger import seconds_since
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileState, request_files
@@ -25,10 +34,76 @@ class Incomplete(BatchPipelineError):
 
 @dataclass(frozen=True)
 class Answers:
-    """A batch's kept answers: the name of the file (None when they are gone), and what is wrong with it."""
+    """A batch's kept answers.
+
+    Attributes:
+        name: the file in the store; None when there is nothing to read.
+        damage: what is wrong with them; None when they are whole.
+        lost: requests of the batch whose answer, if there was one, nobody can read.
+    """
 
     name: str | None
     damage: str | None
+    lost: int = 0
+
+
+@dataclass
+class Lines:
+    """What the lines of a results file come to, compared with the requests of its batch.
+
+    Attributes:
+        asked: the custom_ids of the batch's requests.
+        expected: lines that the API says there are.
+        answered: those of ``asked`` that have a line.
+        lines: all but blank ones.
+        unreadable: of these, the ones that are no results.
+        foreign: of these, results of a custom_id that is not asked for.
+        twice: of these, further results of a custom_id.
+    """
+
+    asked: set[str]
+    expected: int
+    answered: set[str] = field(default_factory=set)
+    lines: int = 0
+    unreadable: int = 0
+    foreign: int = 0
+    twice: int = 0
+
+    def take(self, line: bytes) -> bool:
+        """Count a line; whether it is the first result of a request."""
+        self.lines += 1
+        custom_id = custom_id_of(line)
+        if custom_id is None:
+            self.unreadable += 1
+        elif custom_id not in self.asked:
+            self.foreign += 1
+        elif custom_id in self.answered:
+            self.twice += 1
+        else:
+            self.answered.add(custom_id)
+            return True
+        return False
+
+    @property
+    def lost(self) -> int:
+        """Requests without a line."""
+        return len(self.asked) - len(self.answered)
+
+    @property
+    def damage(self) -> str | None:
+        """What is wrong; None when each request has its one line, and there is no other."""
+        problems = []
+        if self.lines != self.expected:
+            problems.append(f"{self.lines:,} lines instead of {self.expected:,}")
+        if self.unreadable:
+            problems.append(f"{self.unreadable:,} lines that are no results")
+        if self.foreign:
+            problems.append(f"{self.foreign:,} results of other requests")
+        if self.twice:
+            problems.append(f"{self.twice:,} answers twice")
+        if self.lost:
+            problems.append(f"{self.lost:,} requests without a result")
+        return ", ".join(problems) or None
 
 
 def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
@@ -38,36 +113,51 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
         Incomplete: what was served is not complete, and there is time left to try again.
         ApiUnavailable, HeldError: the API could not be asked.
     """
-    if file["answers_path"]:
-        return Answers(file["answers_path"], file["error"] if file["damaged"] else None)
     if file["batch_id"] is None:
-        return Answers(None, file["error"])  # a person gave it up: there is nothing to fetch
-    downloads = file["downloads"]
-    tries = TRIES_OF_FIRST_PASS if downloads == 0 else 1
-    first = file["first_download_at"] or store.clock.now()
+        return Answers(None, file["error"])  # it was never sent, or given up: nothing to fetch
+    downloads, first = file["downloads"], file["first_download_at"] or store.clock.now()
+    kept = file["answers_path"]
+    asked = asked_ids(store, file)
+    expected = file["answered"] or file["requests"]
+    if kept and not file["damaged"]:
+        return Answers(kept, None)
+    if kept and file["not_before"] is None and _is_last(store, downloads, first):
+        # It was accepted as it is; whoever did so got no further.
+        return Answers(kept, file["error"], _read(store, [kept], Lines(asked, expected)).lost)
     damage = ""
-    for _ in range(tries):
+    for _ in range(TRIES_OF_FIRST_PASS if downloads == 0 else 1):
         with store.files.scratch() as folder:
-            local = f"{folder}/answers"
-            try:
-                with open(local, "wb") as out:
-                    out.writelines(api.results(file["batch_id"]))
-                damage, lost = damage_of(local, file["answered"] or file["requests"]), False
-            except NoSuchBatch as error:
-                # One such reply proves nothing: answers are paid for, and given up only when it stays.
-                damage, lost = f"the API has no answers of {file['batch_id']}: {error}", True
+            fresh, merged = f"{folder}/fresh", f"{folder}/merged"
             downloads += 1
-            _count_download(store, file, downloads, first)
-            last = (
-                downloads >= MOST_DOWNLOADS and seconds_since(store.clock, first) >= SPREAD_SECONDS
-            )
-            if damage is None or last:
-                return _keep(store, file, None if lost else _place(store, file, local), damage)
+            try:
+                with open(fresh, "wb") as out:
+                    out.writelines(api.results(file["batch_id"]))
+                served = _read_local(fresh, Lines(asked, expected))
+                if served.damage is None:
+                    return _keep(store, file, _place(store, file, fresh), downloads, first, None, 0)
+                damage = served.damage
+            except NoSuchBatch as error:
+                # One such reply proves nothing: answers are paid for, and given up only when it
+                # stays.
+                damage = f"the API has no answers of {file['batch_id']}: {error}"
+                fresh = None
+            merged_lines = _merge(store, kept, fresh, merged, Lines(asked, expected))
+            last = _is_last(store, downloads, first)
+            if fresh is not None and not merged_lines.lost:
+                # Each download was damaged in another place; together they are whole.
+                return _keep(store, file, _place(store, file, merged), downloads, first, None, 0)
+            previous = kept
+            if fresh is not None:
+                kept = _place(store, file, merged)
+            answers = _keep(store, file, kept, downloads, first, damage, merged_lines.lost)
+            if previous and previous != kept:
+                store.files.remove(previous)
+            if last:
+                return answers
     again = store.clock.now() + timedelta(seconds=AGAIN_SECONDS)
     message = (
         f"the results of {file['batch_id']} came incomplete ({damage}), download {downloads} of "
-        f"{MOST_DOWNLOADS}; "
-        f"fetched again after {again:%H:%M} UTC"
+        f"{MOST_DOWNLOADS}; fetched again after {again:%H:%M} UTC"
     )
     with store.ledger.write() as tx:
         tx.execute(
@@ -76,58 +166,100 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
     raise Incomplete(message)
 
 
+def custom_id_of(line: bytes) -> str | None:
+    """Return the custom_id of a line of results; None when it is no result."""
+    result = parsed(line)
+    custom_id = result.get("custom_id") if isinstance(result, dict) else None
+    return custom_id if isinstance(custom_id, str) else None
+
+
+def _is_last(store: Store, downloads: int, first) -> bool:
+    """Whether what there is by now has to do."""
+    return downloads >= MOST_DOWNLOADS and seconds_since(store.clock, first) >= SPREAD_SECONDS
+
+
+def _lines_of(results) -> Iterator[bytes]:
+    for line in results:
+        if line.strip():
+            yield line if line.endswith(b"\n") else line + b"\n"
+
+
+def _read_local(path: str, lines: Lines) -> Lines:
+    with open(path, "rb") as results:
+        for line in _lines_of(results):
+            lines.take(line)
+    return lines
+
+
+def _read(store: Store, names: list[str], lines: Lines) -> Lines:
+    for name in names:
+        with store.files.open(name) as results:
+            for line in _lines_of(results):
+                lines.take(line)
+    return lines
+
+
+def _merge(store: Store, kept: str | None, fresh: str | None, path: str, lines: Lines) -> Lines:
+    """Write what is kept and what came now: each request's first result, and then the odd lines.
+
+    All lines are as they came; of odd ones that came more than once, one is written.
+    """
+    seen: set[bytes] = set()
+    with ExitStack() as stack:
+        sources = []
+        if kept:
+            sources.append(stack.enter_context(store.files.open(kept)))
+        if fresh:
+            sources.append(stack.enter_context(open(fresh, "rb")))
+        out = stack.enter_context(open(path, "wb"))
+        odd = stack.enter_context(open(f"{path}-odd", "wb+"))
+        for source in sources:
+            for line in _lines_of(source):
+                if lines.take(line):
+                    out.write(line)
+                elif (digest := hashlib.sha256(line).digest()) not in seen:
+                    seen.add(digest)
+                    odd.write(line)
+        odd.seek(0)
+        shutil.copyfileobj(odd, out)
+    return lines
+
+
 def _place(store: Store, file: RowMapping, local: str) -> str:
     """Put the answers into the store, under a name that no other process writes to."""
-    part = f"{file['seq']:05d}-{file['batch_id']}-{store.files.new_part()}"
+    batch = safe_part(file["batch_id"])
+    part = f"{file['seq']:05d}-{batch}-{store.files.new_part()}"
     return store.files.put(local, answers_name(file["pipeline"], file["submission_id"], part))
 
 
-def damage_of(path: str, expected: int) -> str | None:
-    """Return what is wrong with a results file of ``expected`` lines; None when it is whole.
-
-    A download may be cut at a line end without any error, so only the count proves that it is
-    complete.
-    """
-    lines = unreadable = 0
-    seen: set[str] = set()
-    with open(path, "rb") as results:
-        for line in results:
-            if not line.strip():
-                continue
-            lines += 1
-            try:
-                seen.add(orjson.loads(line)["custom_id"])
-            except (orjson.JSONDecodeError, KeyError, TypeError):
-                unreadable += 1
-    problems = []
-    if lines != expected:
-        problems.append(f"{lines:,} lines instead of {expected:,}")
-    if unreadable:
-        problems.append(f"{unreadable:,} lines that are no results")
-    if len(seen) + unreadable < lines:
-        problems.append(f"{lines - unreadable - len(seen):,} answers twice")
-    return ", ".join(problems) or None
-
-
-def _count_download(store: Store, file: RowMapping, downloads: int, first) -> None:
-    with store.ledger.write() as tx:
-        tx.execute(
-            update(request_files)
-            .where(*_still_ended(file))
-            .values(downloads=downloads, first_download_at=first)
-        )
-
-
-def _keep(store: Store, file: RowMapping, name: str | None, damage: str | None) -> Answers:
+def _keep(
+    store: Store,
+    file: RowMapping,
+    name: str | None,
+    downloads: int,
+    first,
+    damage: str | None,
+    lost: int,
+) -> Answers:
+    """Write down what is kept of a batch's answers; a damaged copy is all the same some of them."""
+    if damage and name:
+        damage = f"{damage}. What came is kept, line by line, in {name}"
     with store.ledger.write() as tx:
         kept = tx.execute(
             update(request_files)
             .where(*_still_ended(file))
-            .values(answers_path=name, damaged=damage is not None, error=damage, not_before=None)
+            .values(
+                answers_path=name,
+                damaged=damage is not None,
+                error=damage,
+                not_before=None,
+                downloads=downloads,
+                first_download_at=first,
+            )
         )
         if not kept.rowcount:
             raise Incomplete(f"{file['id']} was collected by another process meanwhile")
-    return Answers(name, damage)
+    return Answers(name, damage, lost)
 
 
 def _still_ended(file: RowMapping):

@@ -18,6 +18,8 @@ from batch_pipeline.records.connections import (
 )
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results import sql
+from batch_pipeline.results.asked import view_asked
+from batch_pipeline.results.download import Answers
 from batch_pipeline.results.judge import JUDGED_SCHEMA, Counts, judge_file
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files
@@ -84,15 +86,13 @@ class Joined:
     statuses: dict[str, int]
     retryable: int
     counts: Counts = field(default_factory=Counts)
-    foreign: int = 0  # answers whose custom_id is not in the request file
 
 
 def join_batch(
     store: Store,
     file: RowMapping,
     submission: RowMapping,
-    answers: str | None,
-    damage: str | None,
+    answers: Answers,
     max_attempts: int,
     folder: str,
 ) -> Joined:
@@ -102,8 +102,7 @@ def join_batch(
         store: where the files are.
         file: the ledger's row of the request file.
         submission: the ledger's row of its submission.
-        answers: the name of the kept answers; None when they are lost.
-        damage: what is wrong with them, for the rows that have none.
+        answers: the kept answers, and what is wrong with them.
         max_attempts: how often a record is asked at most.
         folder: gets the files.
     """
@@ -111,30 +110,24 @@ def join_batch(
     counts = Counts()
     with ExitStack() as stack:
         connection = stack.enter_context(memory_connection(MEMORY))
-        records = stack.enter_context(store.files.local(submission["records_path"]))
-        _rejected_table(stack, store, connection, submission)
+        view_asked(stack, store, connection, submission, file)
         judged = f"{folder}/judged.parquet"
         with pq.ParquetWriter(judged, JUDGED_SCHEMA, compression="zstd") as writer:
-            if answers is not None:
-                path = stack.enter_context(store.files.local(answers))
-                priced_at = file["ended_at"] or submission["created_at"]
-                for batch in judge_file(path, question.output, priced_at=priced_at, counts=counts):
+            if answers.name is not None:
+                path = stack.enter_context(store.files.local(answers.name))
+                asked = connection.execute("select _custom_id from asked").fetchall()
+                for batch in judge_file(
+                    path,
+                    question.output,
+                    priced_at=file["ended_at"] or submission["created_at"],
+                    counts=counts,
+                    asked=[custom_id for (custom_id,) in asked],
+                ):
                     writer.write_batch(batch)
         connection.execute(
             "create temp view judged as "
             + sql.JUDGED.format(parsed=question.parsed(), path=quote_list([judged]))
         )
-        connection.execute(
-            "create temp view asked as "
-            + sql.ASKED.format(
-                records=quote_list([records]),
-                first_row=int(file["first_row"]),
-                last_row=int(file["last_row"]),
-            )
-        )
-        foreign = connection.execute(
-            "select count(*) from judged where custom_id not in (select _custom_id from asked)"
-        ).fetchone()
         query = sql.JOINED.format(
             source=_source_list(connection, "asked"),
             output=question.select_list(),
@@ -142,14 +135,19 @@ def join_batch(
             join="inner" if file["kind"] == FileKind.LATE else "left",
         )
         parameters = {
-            "missing": damage or "The API returned no result for this request.",
+            "unanswered": "canceled" if _was_withdrawn(file) else "missing",
+            "missing": answers.damage or "The API returned no result for this request.",
             "batch_id": file["batch_id"],
             "answered_at": file["ended_at"],
         }
         joined = _write(connection, query, parameters, submission["version"], max_attempts, folder)
     joined.counts = counts
-    joined.foreign = foreign[0] if foreign else 0
     return joined
+
+
+def _was_withdrawn(file: RowMapping) -> bool:
+    """Whether a person cancelled the file before it became a batch."""
+    return file["batch_id"] is None and file["cancel_requested_at"] is not None
 
 
 def join_rejected(store: Store, file: RowMapping, submission: RowMapping, folder: str) -> Joined:
@@ -205,16 +203,6 @@ def results_files(store: Store, pipeline: str) -> list[str]:
         )
     )
     return [row["results_path"] for row in rows]
-
-
-def _rejected_table(stack: ExitStack, store: Store, connection, submission: RowMapping) -> None:
-    if submission["rejected_path"]:
-        path = stack.enter_context(store.files.local(submission["rejected_path"]))
-        connection.execute(
-            f"create temp view rejected as select _row from read_parquet({quote_list([path])})"
-        )
-    else:
-        connection.execute("create temp table rejected (_row bigint)")
 
 
 def _source_list(connection: duckdb.DuckDBPyConnection, records: str) -> str:

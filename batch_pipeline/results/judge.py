@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -73,6 +73,8 @@ class Counts:
     Attributes:
         lines: all but blank ones.
         damaged: of these, lines that are no result at all.
+        foreign: of these, results of requests that are not asked for, and second results of one;
+            they count nowhere else.
         statuses: rows by status.
         input_tokens: and the other tokens: sums of what was reported.
         cost: USD of the rows whose cost is known.
@@ -81,6 +83,7 @@ class Counts:
 
     lines: int = 0
     damaged: int = 0
+    foreign: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     input_tokens: int = 0
     output_tokens: int = 0
@@ -110,7 +113,7 @@ def judge_line(line: bytes, output: OutputSchema | None, priced_at: datetime) ->
         output: the schema an answer must fit; None for plain text.
         priced_at: when the batch was processed; it decides the prices.
     """
-    result = _parsed(line)
+    result = parsed(line)
     if not isinstance(result, dict) or not isinstance(result.get("custom_id"), str):
         return None
     custom_id = result["custom_id"]
@@ -128,7 +131,9 @@ def judge_line(line: bytes, output: OutputSchema | None, priced_at: datetime) ->
             why = "The batch was canceled before this request was processed."
             return Judged(custom_id, "canceled", why, cost=NOT_BILLED)
         case other:
-            return Judged(custom_id, "errored", f"A result of unknown form, type {other!r:.100}.")
+            raw = _shown(line.decode("utf-8", "replace").strip())
+            why = f"A result of unknown form, type {other!r:.100}. It reads: {raw}"
+            return Judged(custom_id, "errored", why)
 
 
 def _judged_message(
@@ -183,9 +188,9 @@ def _verdict(
         return "invalid", f"The answer holds no JSON{_instead(blocks)}", None
     # Server tools may put a remark before the answer, which is then the last block.
     for text in dict.fromkeys(["".join(texts), texts[-1]]):
-        parsed = _parsed(text)
-        if parsed is not None:
-            return _fitted(parsed, output)
+        found = parsed(text)
+        if found is not None:
+            return _fitted(found, output)
     return "invalid", f"The answer is not JSON. It reads: {_shown(''.join(texts))}", None
 
 
@@ -216,7 +221,7 @@ def _judged_error(custom_id: str, body: dict[str, Any]) -> Judged:
     return Judged(custom_id, "rejected" if final else "errored", why, cost=NOT_BILLED)
 
 
-def _parsed(text: bytes | str) -> Any:
+def parsed(text: bytes | str) -> Any:
     """Return the JSON value, None when it is none. Half of a surrogate pair becomes U+FFFD."""
     try:
         return orjson.loads(text)
@@ -265,6 +270,7 @@ def judge_file(
     *,
     priced_at: datetime,
     counts: Counts | None = None,
+    asked: Collection[str] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the judged rows of a results file, in the file's order, in memory of bounded size.
 
@@ -273,6 +279,8 @@ def judge_file(
         output: the schema answers must fit; None for plain text.
         priced_at: when the batch was processed; it decides the prices.
         counts: is filled while the rows are read.
+        asked: the custom_ids of the batch's requests, of which each counts once; None: all that
+            come.
 
     Yields:
         Batches of `JUDGED_SCHEMA`. A damaged line gives no row; ``counts.damaged`` counts it.
@@ -280,6 +288,7 @@ def judge_file(
     counts = Counts() if counts is None else counts
     rows: list[Judged] = []
     size = 0
+    left = None if asked is None else set(asked)
     with open(path, "rb") as lines:
         for line in lines:
             if line.isspace():
@@ -289,6 +298,11 @@ def judge_file(
             if judged is None:
                 counts.damaged += 1
                 continue
+            if left is not None:
+                if judged.custom_id not in left:
+                    counts.foreign += 1
+                    continue
+                left.remove(judged.custom_id)
             counts.add(judged)
             rows.append(judged)
             size += len(line)

@@ -1,10 +1,10 @@
 """The SQL that joins answers to records. Each text says what it returns."""
 
 # One row per record of a request file: its columns as they were, the answer's fields if it was
-# answered, and how it went. A record without an answer line is `missing`.
+# answered, and how it went. A record without an answer line is $unanswered (`missing`).
 JOINED = """
 select {source}, {output},
-       coalesce(judged.status, 'missing') as _status,
+       coalesce(judged.status, $unanswered) as _status,
        case when judged.custom_id is null then $missing else judged.error end as _error,
        judged.model as _model,
        judged.stop_reason as _stop_reason,
@@ -29,11 +29,9 @@ where _kind = 'ask' and _row between {first_row} and {last_row}
   and not exists (from rejected where rejected._row = r._row)
 """
 
-# One row per answered request: the verdict on it, and its fields with their types. Of two answers
-# to one request the first counts.
+# One row per answered request: the verdict on it, and its fields with their types.
 JUDGED = """
 select *, {parsed} as fields from read_parquet({path})
-qualify row_number() over (partition by custom_id) = 1
 """
 
 # One row per record that could not be asked, with the reason.

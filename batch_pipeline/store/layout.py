@@ -7,13 +7,29 @@
 <pipeline>/<submission>/index/*.parquet         all that selection reads
 """
 
+import hashlib
+import re
 import secrets
 from datetime import datetime
+
+SAFE_PART = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 def new_submission_id(now: datetime) -> str:
     """Return a folder name that sorts by time and is nobody else's."""
     return f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+def safe_part(text: str) -> str:
+    """Return a part for a file name that stands for ``text``, which may come from anywhere.
+
+    Up to 100 letters, digits, underscores and hyphens stay as they are. Any other text (an id with
+    slashes, or of 10,000 characters) becomes ``sha256.`` and 32 hex digits of its hash: the same
+    text always gives the same part, and the dot keeps the two kinds apart.
+    """
+    if SAFE_PART.fullmatch(text):
+        return text
+    return f"sha256.{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:32]}"
 
 
 def submission_folder(pipeline: str, submission: str) -> str:

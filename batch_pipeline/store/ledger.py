@@ -30,7 +30,7 @@ from sqlalchemy.pool import NullPool
 
 from batch_pipeline.errors import StoreError
 from batch_pipeline.store.clock import Clock
-from batch_pipeline.store.migrations import MIGRATIONS, SCHEMA_VERSION
+from batch_pipeline.store.migrations import MIGRATIONS, SCHEMA_VERSION, create
 from batch_pipeline.store.tables import STEPS, FileState, leases, meta, request_files, transitions
 
 SQLITE_WAIT_SECONDS = 120
@@ -223,8 +223,11 @@ class Ledger:
                 f"installation knows {SCHEMA_VERSION}). Upgrade batch_pipeline here; nothing was "
                 "changed."
             )
-        for number in range(version + 1, SCHEMA_VERSION + 1):
-            MIGRATIONS[number](tx)
+        if version == 0:
+            create(tx)
+        else:
+            for number in range(version + 1, SCHEMA_VERSION + 1):
+                MIGRATIONS[number](tx)
         if version != SCHEMA_VERSION:
             tx.execute(meta.delete().where(meta.c.key == "schema_version"))
             tx.execute(insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))

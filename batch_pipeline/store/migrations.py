@@ -2,15 +2,22 @@
 
 from collections.abc import Callable
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from batch_pipeline.store.tables import metadata
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
-def _first(tx: Connection) -> None:
+def create(tx: Connection) -> None:
+    """Make the tables of a new ledger, as this version knows them."""
     metadata.create_all(tx)
 
 
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {1: _first}
+def _cancelling(tx: Connection) -> None:
+    for column in ("cancel_requested_at", "cancel_sent_at"):
+        tx.execute(text(f"ALTER TABLE request_files ADD COLUMN {column} TIMESTAMP"))
+
+
+# From the version before to this one.
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {2: _cancelling}

@@ -41,6 +41,7 @@ OPEN = (FileState.READY, *IN_QUEUE, FileState.ENDED, FileState.HELD)
 # The only steps there are; anything else is a programming error and raises.
 STEPS = {
     (FileState.READY, FileState.SENDING),
+    (FileState.READY, FileState.ENDED),  # withdrawn by a person before it was sent
     (FileState.SENDING, FileState.READY),
     (FileState.SENDING, FileState.UNKNOWN),
     (FileState.SENDING, FileState.IN_PROGRESS),
@@ -51,6 +52,7 @@ STEPS = {
         FileState.IN_PROGRESS,
     ),  # its owner woke up, or reconciliation found the batch
     (FileState.UNKNOWN, FileState.READY),  # proven not accepted: send again
+    (FileState.UNKNOWN, FileState.ENDED),  # proven not accepted, and withdrawn meanwhile
     (FileState.UNKNOWN, FileState.HELD),
     (FileState.HELD, FileState.READY),
     (FileState.HELD, FileState.IN_PROGRESS),  # its owner woke up after all
@@ -186,6 +188,8 @@ request_files = Table(
     Column("ended_at", Instant),
     Column("answered", BigInteger),  # lines the API says the results have
     Column("absent_since", Instant),  # the API says that it knows no such batch
+    Column("cancel_requested_at", Instant),  # by a person: what is not answered yet is not wanted
+    Column("cancel_sent_at", Instant),  # the API took note of it
     Column("downloads", Integer, nullable=False, default=0),
     Column("first_download_at", Instant),
     Column("answers_path", Text),
