@@ -8,6 +8,7 @@ from datetime import timedelta
 from sqlalchemy import Connection, RowMapping, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from batch_pipeline.batches.cancel import withdraw
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.store.ledger import Ledger
 from batch_pipeline.store.submissions import Endpoint, Scope
@@ -15,6 +16,7 @@ from batch_pipeline.store.tables import (
     IN_QUEUE,
     FileKind,
     FileState,
+    candidates,
     endpoints,
     holds,
     request_files,
@@ -45,11 +47,17 @@ def claim(ledger: Ledger, scope: Scope, owner: str, policy: SendPolicy) -> RowMa
             select(endpoints.c.id).where(endpoints.c.id == scope.endpoint.id).with_for_update()
         )
         _expire_leases(ledger, tx, scope.endpoint)
-        ready = _ready(tx, scope)
+        ready = [
+            row
+            for row in _ready(tx, scope)
+            # It was turned away after a person had cancelled it.
+            if row["cancel_requested_at"] is None or not withdraw(ledger, tx, row["id"], now)
+        ]
         due = [row for row in ready if row["not_before"] is None or row["not_before"] <= now]
         queued, doubtful = _queue(tx, scope.endpoint)
+        found = _open_candidates(tx, scope.endpoint)
         for row in due:
-            if row["requests"] in doubtful:
+            if row["requests"] in doubtful or (row["resent_at"] and row["requests"] in found):
                 continue
             if queued and queued + row["requests"] > policy.max_queued_requests:
                 return Room(
@@ -158,6 +166,17 @@ def _queue(tx: Connection, endpoint: Endpoint) -> tuple[int, set[int]]:
         )
     ).scalars()
     return int(queued), set(doubtful)
+
+
+def _open_candidates(tx: Connection, endpoint: Endpoint) -> set[int]:
+    """The sizes of batches in the list that may be a file which is about to be sent again."""
+    return set(
+        tx.execute(
+            select(candidates.c.requests).where(
+                candidates.c.endpoint_id == endpoint.id, candidates.c.verdict == "open"
+            )
+        ).scalars()
+    )
 
 
 def _expire_leases(ledger: Ledger, tx: Connection, endpoint: Endpoint) -> None:

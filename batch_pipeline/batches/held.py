@@ -93,6 +93,8 @@ def resend(store: Store, file_id: str) -> None:
         "sent again: decided by a person",
         not_before=None,
         error=None,
+        resent_at=store.clock.now(),
+        cancel_requested_at=None,
     )
 
 
@@ -107,6 +109,7 @@ def drop(store: Store, file_id: str) -> None:
     """
     row = next((one for one in list_held(store).files if one.id == file_id), None)
     error = f"Dropped by a person while it was held: {row.error if row else ''}"
+    maybe_paid = row is not None and _was_unknown(store, file_id)
     _decide(
         store,
         file_id,
@@ -115,6 +118,9 @@ def drop(store: Store, file_id: str) -> None:
         ended_at=store.clock.now(),
         not_before=None,
         error=error,
+        cost_unknown=row.requests if row and maybe_paid else 0,
+        # A late batch of it is still looked for, and collected for what it answered.
+        resent_at=store.clock.now(),
     )
 
 
@@ -138,11 +144,21 @@ def _decide(store: Store, file_id: str, to: FileState, note: str, **values) -> N
         raise InputError(f"The file {file_id} is not held. Held files: {held}.")
 
 
+def _was_unknown(store: Store, file_id: str) -> bool:
+    """Whether a file is held because nobody knows what became of it, and not because it was refused."""
+    rows = store.ledger.rows(_last_hold(file_id, transitions.c.from_state))
+    return bool(rows) and rows[0]["from_state"] == FileState.UNKNOWN
+
+
 def _since(store: Store, file_id: str) -> datetime | None:
-    rows = store.ledger.rows(
-        select(transitions.c.at)
+    rows = store.ledger.rows(_last_hold(file_id, transitions.c.at))
+    return rows[0]["at"] if rows else None
+
+
+def _last_hold(file_id: str, column):
+    return (
+        select(column)
         .where(transitions.c.file_id == file_id, transitions.c.to_state == FileState.HELD)
         .order_by(transitions.c.id.desc())
         .limit(1)
     )
-    return rows[0]["at"] if rows else None

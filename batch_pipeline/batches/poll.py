@@ -23,11 +23,13 @@ from batch_pipeline.batches.api import (
     NoSuchBatch,
     PipelineRefused,
 )
+from batch_pipeline.batches.cancel import send_cancel
 from batch_pipeline.batches.claim import expire_leases
+from batch_pipeline.batches.late import add_late
 from batch_pipeline.batches.policy import CLOCK_MARGIN_SECONDS, WATCH_SECONDS, SendPolicy
 from batch_pipeline.store.ledger import seconds_since
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Endpoint, NewFile, add_file, next_seq
+from batch_pipeline.store.submissions import Endpoint
 from batch_pipeline.store.tables import (
     FileKind,
     FileState,
@@ -35,7 +37,6 @@ from batch_pipeline.store.tables import (
     endpoints,
     looks,
     request_files,
-    submissions,
 )
 
 UNREADABLE_SECONDS = 3600.0  # how long a candidate's results may stay unreadable
@@ -93,6 +94,8 @@ def poll(
     listed = _walk(api, endpoint, started, sent, doubtful, report)
     for file in sent:
         _see(store, api, file, listed.get(file["batch_id"]), policy, report)
+        if file["cancel_requested_at"] is not None and file["cancel_sent_at"] is None:
+            _cancel(store, api, file, report)
     _note_candidates(store, endpoint, listed, doubtful)
     _settle_candidates(store, api, endpoint, listed, report)
     with store.ledger.write() as tx:
@@ -230,6 +233,17 @@ def _see(
     with store.ledger.write() as tx:
         if _end(store, tx, file, batch):
             report.ended.append(file["id"])
+
+
+def _cancel(store: Store, api: BatchesApi, file: RowMapping, report: Polled) -> None:
+    """Tell the API what it was not told when a person cancelled; a batch that has ended stays so."""
+    if file["id"] in report.ended or report.out_of_time:
+        return
+    report.list_calls += 1
+    try:
+        send_cancel(store, api, file["id"], file["batch_id"])
+    except (ApiUnavailable, NoSuchBatch) as error:
+        report.notes.append(f"{file['batch_id']} is to be cancelled: {error}")
 
 
 def _end(store: Store, tx, file: RowMapping, batch: Batch) -> bool:
@@ -472,31 +486,12 @@ def _adopt(store: Store, file: RowMapping, batch: Batch) -> bool:
             ).scalar()
             if state == FileState.SENDING:
                 return False
-            for state in (FileState.UNKNOWN, FileState.HELD):
-                note = f"found in the list as {batch.id}"
-                if state is FileState.HELD and not ledger.move(
-                    tx, file["id"], FileState.HELD, FileState.UNKNOWN, note, free
-                ):
-                    continue
-                if ledger.move(
-                    tx, file["id"], FileState.UNKNOWN, FileState.IN_PROGRESS, note, free, **values
-                ):
+            note = f"found in the list as {batch.id}"
+            for state in (FileState.UNKNOWN, FileState.HELD, FileState.READY):
+                if ledger.move(tx, file["id"], state, FileState.IN_PROGRESS, note, free, **values):
                     _end(store, tx, file, batch)
                     return True
-            submission = (
-                tx.execute(select(submissions).where(submissions.c.id == file["submission_id"]))
-                .mappings()
-                .one()
-            )
-            late = NewFile(
-                next_seq(tx, file["submission_id"]), file["path"], file["requests"], file["bytes"],
-                file["first_row"], file["last_row"], FileKind.LATE,
-            )  # fmt: skip
-            add_file(
-                ledger, tx, submission, late, FileState.ENDED, f"{batch.id} is a second batch of {file['id']}",
-                batch_id=batch.id, batch_created_at=batch.created_at, expires_at=batch.expires_at,
-                ended_at=batch.ended_at or store.clock.now(), answered=batch.requests,
-            )  # fmt: skip
+            add_late(store, tx, file, batch, f"{batch.id} is a second batch of {file['id']}")
     except IntegrityError:
         pass  # another process adopted it
     return True

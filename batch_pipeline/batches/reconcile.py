@@ -6,6 +6,7 @@ from datetime import timedelta
 from sqlalchemy import or_, select
 
 from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.cancel import withdraw
 from batch_pipeline.batches.claim import expire_leases, postpone
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll, window_start
@@ -24,11 +25,12 @@ class Reconciled:
     held: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     adopted: list[str] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)
 
     @property
     def lines(self) -> list[str]:
         """All of it, for a log."""
-        return [*self.adopted, *self.resent, *self.held, *self.waiting]
+        return [*self.adopted, *self.resent, *self.held, *self.withdrawn, *self.waiting]
 
 
 def due(store: Store, scope: Scope, policy: SendPolicy):
@@ -94,6 +96,14 @@ def reconcile(store: Store, api: BatchesApi, scope: Scope, policy: SendPolicy) -
             )
             if _step(store, file, FileState.HELD, line):
                 report.held.append(line)
+        elif file["cancel_requested_at"] is not None:
+            line = (
+                f"{file['id']}: attempt {file['attempts']} left no batch in the API's list, and a "
+                "person has cancelled it; it is not sent"
+            )
+            with store.ledger.write() as tx:
+                if withdraw(store.ledger, tx, file["id"], store.clock.now(), FileState.UNKNOWN):
+                    report.withdrawn.append(line)
         elif policy.on_unknown == "hold":
             line = (
                 f"{file['id']}: attempt {file['attempts']} had no reply and no such batch is in "

@@ -6,12 +6,13 @@ API's own word: it has no idempotency key, so a batch that does not show in its 
 ``reconcile_after_seconds`` counts as not accepted, and so does one answered with 429 or 529.
 """
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from sqlalchemy import RowMapping, select
+from sqlalchemy.exc import IntegrityError
 
 from batch_pipeline.batches.api import (
     Batch,
@@ -22,11 +23,14 @@ from batch_pipeline.batches.api import (
     OutcomeUnknown,
     PipelineRefused,
 )
+from batch_pipeline.batches.cancel import send_cancel
 from batch_pipeline.batches.claim import Room, claim, hold_pipeline, release_pipeline
+from batch_pipeline.batches.late import add_late
 from batch_pipeline.batches.policy import SendPolicy, back_off
 from batch_pipeline.batches.split import split
 from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.store.ledger import new_owner
+from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope
 from batch_pipeline.store.tables import FileState, request_files
@@ -66,13 +70,15 @@ def send(
     """
     report = Sent()
     owner = new_owner()
+    # Before anything of a submission is paid, the store can tell what it is.
+    keep_manifests(store, (row["submission_id"] for row in _ready(store, scope)))
     while report.refused is None:
         claimed = claim(store.ledger, scope, owner, policy)
         if isinstance(claimed, Room):
             report.waiting, report.reason = claimed.waiting, claimed.reason
             return report
         _attempt(store, api, scope, policy, claimed, report, tell)
-    report.waiting = _count_ready(store, scope)
+    report.waiting = len(_ready(store, scope))
     report.reason = "the API refuses this account"
     return report
 
@@ -171,7 +177,8 @@ def _accepted(store: Store, api: BatchesApi, file: RowMapping, batch: Batch) -> 
     """Store the batch id by compare-and-set; a batch that nobody waits for any more is cancelled.
 
     That cancel is the only automatic one there is: the row was given up and sent again while this
-    process slept past its lease, so this batch is the second of two.
+    process slept past its lease, so this batch is the second of two. What it has answered by then
+    is paid, so it is collected like any other.
     """
     ledger = store.ledger
     values = dict(
@@ -183,7 +190,8 @@ def _accepted(store: Store, api: BatchesApi, file: RowMapping, batch: Batch) -> 
         error=None,
     )
     mine = (request_files.c.attempts == file["attempts"], request_files.c.batch_id.is_(None))
-    with ledger.write() as tx:
+    late = None
+    with suppress(IntegrityError), ledger.write() as tx:  # another process adopted it just now
         for state in (FileState.SENDING, FileState.UNKNOWN, FileState.HELD):
             if ledger.move(
                 tx,
@@ -198,24 +206,19 @@ def _accepted(store: Store, api: BatchesApi, file: RowMapping, batch: Batch) -> 
         adopted = tx.execute(
             select(request_files.c.id).where(request_files.c.batch_id == batch.id)
         ).first()
-    if adopted is None:
-        api.cancel(batch.id)
-        with ledger.write() as tx:
-            ledger.record(
-                tx, file["id"], file["pipeline"], file["partition"], None, "canceled",
-                f"{batch.id} came after the file was given up and sent again, so it was cancelled "
-                f"(by process {os.getpid()})",
-            )  # fmt: skip
+        if adopted is None:
+            note = f"{batch.id} came after the file was given up and sent again"
+            late = add_late(store, tx, file, batch, note)
+    if late is not None:
+        send_cancel(store, api, late, batch.id)
 
 
-def _count_ready(store: Store, scope: Scope) -> int:
-    return len(
-        store.ledger.rows(
-            select(request_files.c.id).where(
-                request_files.c.pipeline == scope.pipeline,
-                request_files.c.partition == scope.partition,
-                request_files.c.endpoint_id == scope.endpoint.id,
-                request_files.c.state == FileState.READY,
-            )
+def _ready(store: Store, scope: Scope) -> Sequence[RowMapping]:
+    return store.ledger.rows(
+        select(request_files.c.id, request_files.c.submission_id).where(
+            request_files.c.pipeline == scope.pipeline,
+            request_files.c.partition == scope.partition,
+            request_files.c.endpoint_id == scope.endpoint.id,
+            request_files.c.state == FileState.READY,
         )
     )

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 from sqlalchemy import RowMapping, select, update
 
 from batch_pipeline.store.layout import rejected_name, request_name
+from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import NewFile, add_file, next_seq
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
@@ -60,13 +61,17 @@ def split(store: Store, file: RowMapping, reason: str) -> bool:
                     part.first_row, part.last_row, part.kind,
                 )  # fmt: skip
                 state = FileState.ENDED if part.kind is FileKind.REJECTED else FileState.READY
-                add_file(store.ledger, tx, submission, new, state, f"cut from {file['id']}")
+                add_file(
+                    store.ledger, tx, submission, new, state, f"cut from {file['id']}",
+                    cancel_requested_at=file["cancel_requested_at"],
+                )  # fmt: skip
             if file["requests"] == 1:
                 tx.execute(
                     update(submissions)
                     .where(submissions.c.id == file["submission_id"])
                     .values(rejected=submissions.c.rejected + 1)
                 )
+    keep_manifests(store, [file["submission_id"]])
     return file["requests"] > 1
 
 

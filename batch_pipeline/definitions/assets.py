@@ -5,6 +5,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import dagster as dg
+import duckdb
 
 from batch_pipeline.batches.api import ApiUnavailable, BatchesApi
 from batch_pipeline.batches.poll import poll
@@ -16,7 +17,7 @@ from batch_pipeline.definitions.partition import filter_of, partitions_of
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
 from batch_pipeline.errors import BatchPipelineError, InputError, StoreError
 from batch_pipeline.pipeline import BatchPipeline
-from batch_pipeline.records.choose import choose
+from batch_pipeline.records.choose import Chosen, choose
 from batch_pipeline.records.selection import Ask
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.compiled import CompiledTemplate
@@ -27,6 +28,8 @@ from batch_pipeline.results.duckdb_table import DuckDBTable
 from batch_pipeline.results.join import Question
 from batch_pipeline.results.parquet_dataset import ParquetDataset
 from batch_pipeline.results.publish import publish
+from batch_pipeline.results.rebuild import rebuild_lost
+from batch_pipeline.results.retention import Retention, retention
 from batch_pipeline.store.layout import table_name
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import (
@@ -37,6 +40,7 @@ from batch_pipeline.store.submissions import (
 )
 
 CHECK = "every_record_accounted_for"
+RETENTION_CHECK = "answers_fetched_in_time"
 SAMPLE_ROWS = 5
 
 
@@ -177,24 +181,34 @@ def _records(pipeline: BatchPipeline) -> dg.AssetsDefinition:
 
     def records(context: dg.AssetExecutionContext, config: AskConfig) -> dg.MaterializeResult:
         ask = Ask(config.limit, config.where, config.force, config.retries_only)
-        with _stage(context, pipeline, offline=True) as (store, _claude, _api, scopes):
+        with _stage(context, pipeline, offline=True) as (store, _claude, api, scopes):
             if ask.limit is not None and ask.limit < 0:
                 raise InputError(f"The limit of this run is {ask.limit}; it must be 0 or more.")
             # What cannot be written is not asked for.
             destination_of(pipeline, store).check()
             selections = []
             for scope in scopes:
-                chosen = choose(
-                    store,
-                    scope,
-                    pipeline.source,
-                    lambda columns: compile_question(pipeline, columns),
-                    partition_filter=filter_of(pipeline, scope.partition),
-                    refresh=pipeline.refresh,
-                    max_attempts=pipeline.max_attempts,
-                    on_deleted=pipeline.on_deleted,
-                    ask=ask,
-                )
+
+                def chosen_of(scope: Scope) -> Chosen:
+                    return choose(
+                        store,
+                        scope,
+                        pipeline.source,
+                        lambda columns: compile_question(pipeline, columns),
+                        partition_filter=filter_of(pipeline, scope.partition),
+                        refresh=pipeline.refresh,
+                        max_attempts=pipeline.max_attempts,
+                        on_deleted=pipeline.on_deleted,
+                        ask=ask,
+                    )
+
+                try:
+                    chosen = chosen_of(scope)
+                except (duckdb.IOException, FileNotFoundError):
+                    # A file of an earlier night may be gone: its rows can be made again.
+                    if not _make_again(context, store, api, pipeline):
+                        raise
+                    chosen = chosen_of(scope)
                 selections.append(chosen.selection)
                 context.log.info(_selection_line(pipeline, scope, chosen.number, chosen.selection))
         return dg.MaterializeResult(
@@ -202,6 +216,24 @@ def _records(pipeline: BatchPipeline) -> dg.AssetsDefinition:
         )
 
     return _define(pipeline, "records", spec, records)
+
+
+def _make_again(
+    context: dg.AssetExecutionContext, store: Store, api: BatchesApi, pipeline: BatchPipeline
+) -> bool:
+    """Make rows and index files that are gone from the store again; whether there were any."""
+    done, failed = rebuild_lost(store, api, pipeline.name, pipeline.max_attempts)
+    if done:
+        context.log.warning(
+            f"Of {counted(len(done), 'file')} the rows or the index were gone from the store; "
+            f"they are made again from the kept answers: {', '.join(done[:5])}"
+        )
+    if failed:
+        raise StoreError(
+            f"{'; '.join(failed[:5])}. Bring the store's files back from a backup; nothing was "
+            "sent or changed."
+        )
+    return bool(done)
 
 
 def _selection_line(pipeline: BatchPipeline, scope: Scope, number: int, found) -> str:
@@ -319,10 +351,16 @@ def _results(pipeline: BatchPipeline) -> dg.AssetsDefinition:
         blocking=True,
         description="Every record of every settled submission has exactly one row in the results.",
     )
+    in_time = dg.AssetCheckSpec(
+        RETENTION_CHECK,
+        asset=spec.key,
+        description="No paid answers come near the 29 days after which the API drops them.",
+    )
 
     def results(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with _stage(context, pipeline) as (store, claude, api, scopes):
             collected, accounts = [], []
+            _make_again(context, store, api, pipeline)
             poll(store, api, scopes[0].endpoint, claude.policy)
             for scope in scopes:
                 report = collect(store, api, scope, pipeline.max_attempts, context.log.info)
@@ -351,9 +389,32 @@ def _results(pipeline: BatchPipeline) -> dg.AssetsDefinition:
                 destination.row_count() if there else 0,
                 destination.sample(SAMPLE_ROWS) if there else None,
             )
-        return dg.MaterializeResult(metadata=shown, check_results=[_check_result(accounts)])
+            kept = retention(store, pipeline.name)
+            if kept.level != "fine":
+                context.log.warning(kept.description)
+        return dg.MaterializeResult(
+            metadata=shown,
+            check_results=[_check_result(accounts), dg.AssetCheckResult(**retention_of(kept))],
+        )
 
-    return _define(pipeline, "results", spec, results, check_specs=[check])
+    return _define(pipeline, "results", spec, results, check_specs=[check, in_time])
+
+
+def retention_of(kept: Retention) -> dict[str, Any]:
+    """Return what a check result or evaluation says of answers that wait at the API."""
+    return {
+        "check_name": RETENTION_CHECK,
+        "passed": kept.level != "fail",
+        "severity": dg.AssetCheckSeverity.ERROR
+        if kept.level == "fail"
+        else dg.AssetCheckSeverity.WARN,
+        "description": kept.description,
+        "metadata": {
+            "batches_waiting": kept.waiting,
+            "batches_lost": kept.lost,
+            "oldest_days": kept.oldest_days,
+        },
+    }
 
 
 def _check_result(accounts: list[Account]) -> dg.AssetCheckResult:

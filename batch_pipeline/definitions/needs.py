@@ -150,6 +150,7 @@ def needs(store: Store, pipeline: str, endpoint: Endpoint | None, policy: SendPo
                 case FileState.READY if (
                     not held
                     and row["requests"] not in doubtful
+                    and not (row["resent_at"] and row["requests"] in candidates_of)
                     and (not queued or queued + row["requests"] <= policy.max_queued_requests)
                 ):
                     need("send", row["partition"], "files are ready and the queue has room")
@@ -176,6 +177,7 @@ def _open_files(
             request_files.c.partition,
             request_files.c.requests,
             request_files.c.not_before,
+            request_files.c.resent_at,
             request_files.c.attempt_ended_at,
             request_files.c.batch_created_at,
         )

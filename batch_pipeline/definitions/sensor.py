@@ -15,6 +15,7 @@ import dagster as dg
 from sqlalchemy import RowMapping, func, select
 
 from batch_pipeline.batches.poll import poll, share_poll
+from batch_pipeline.definitions.assets import retention_of
 from batch_pipeline.definitions.jobs import PIPELINE_TAG, ask_config
 from batch_pipeline.definitions.needs import (
     Need,
@@ -26,6 +27,7 @@ from batch_pipeline.definitions.needs import (
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
 from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.pipeline import BatchPipeline
+from batch_pipeline.results.retention import Retention, retention
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import transitions
 
@@ -58,12 +60,18 @@ def build_status_sensor(
         requests, waiting = _choose(context.instance, pipeline, wanted, store.clock.now())
         cursor, events = _observations(store, pipeline, context.cursor)
         said = [progress(store, pipeline.name).line(store.clock.now()), *trouble, *waiting]
+        kept = retention(store, pipeline.name)
+        if kept.level != "fine":
+            said.append(kept.description)
+        cursor, evaluations = _evaluations(
+            pipeline, kept, store.clock.now(), context.cursor, cursor
+        )
         message = ". ".join(part.rstrip(".") for part in said)
         context.log.info(message)
         return dg.SensorResult(
             run_requests=requests or None,
             skip_reason=None if requests else dg.SkipReason(message),
-            asset_events=events,
+            asset_events=[*events, *evaluations],
             cursor=cursor,
         )
 
@@ -250,6 +258,24 @@ def _observations(
     return json.dumps({"version": CURSOR_VERSION, "transition": newest or 0}), events
 
 
+def _evaluations(
+    pipeline: BatchPipeline, kept: Retention, now: datetime, before: str | None, cursor: str
+) -> tuple[str, list[dg.AssetCheckEvaluation]]:
+    """Return the check's evaluation, once a day while answers wait too long and when that is over.
+
+    The collect runs evaluate it, too; but when answers wait it may be because no such run succeeds.
+    """
+    said = _read(before).get("retention")
+    say = None if kept.level == "fine" else f"{kept.level} {kept.lost} {now:%Y-%m-%d}"
+    state = _read(cursor) | ({"retention": say} if say else {})
+    if say == said:
+        return json.dumps(state), []
+    evaluation = dg.AssetCheckEvaluation(
+        asset_key=pipeline.asset_key("results"), **retention_of(kept)
+    )
+    return json.dumps(state), [evaluation]
+
+
 def _change(row: RowMapping) -> dg.TableRecord:
     return dg.TableRecord(
         {
@@ -264,7 +290,15 @@ def _change(row: RowMapping) -> dg.TableRecord:
 
 def _seen(cursor: str | None) -> int | None:
     try:
-        value = json.loads(cursor or "")
-        return int(value["transition"]) if value["version"] == CURSOR_VERSION else None
+        return int(_read(cursor)["transition"])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _read(cursor: str | None) -> dict[str, Any]:
+    """Return what a cursor says; nothing when it is none of ours."""
+    try:
+        value = json.loads(cursor or "")
+        return value if value["version"] == CURSOR_VERSION else {}
+    except (ValueError, KeyError, TypeError):
+        return {}

@@ -14,6 +14,7 @@ from batch_pipeline.requests.build import Built, Limits, build_requests
 from batch_pipeline.requests.compiled import CompiledTemplate
 from batch_pipeline.requests.estimate import Estimate, estimate
 from batch_pipeline.store.layout import rejected_name, request_name
+from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import NewFile, Scope, abandon, commit_build, unbuilt
 from batch_pipeline.store.tables import FileKind
@@ -81,6 +82,7 @@ def prepare(
                 if file.path:
                     store.files.remove(file.path)
             continue
+        keep_manifests(store, [submission["id"]])
         report.submissions.append(submission["number"])
         report.version_changed += submission["counts"].get("version_changed", 0)
         if built and priced:

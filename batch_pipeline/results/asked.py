@@ -1,6 +1,8 @@
 """Which requests a request file asks, from the records it was made of."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Any
 
 from sqlalchemy import RowMapping, select
 
@@ -9,10 +11,10 @@ from batch_pipeline.results import sql
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import submissions
 
+Row = Mapping[str, Any] | RowMapping
 
-def view_asked(
-    stack: ExitStack, store: Store, connection, submission: RowMapping, file: RowMapping
-) -> None:
+
+def view_asked(stack: ExitStack, store: Store, connection, submission: Row, file: Row) -> None:
     """Make the view ``asked``: the records of a request file, as they were when they were asked.
 
     Args:
@@ -45,6 +47,11 @@ def asked_ids(store: Store, file: RowMapping) -> set[str]:
     submission = store.ledger.rows(
         select(submissions).where(submissions.c.id == file["submission_id"])
     )[0]
+    return asked_ids_of(store, submission, file)
+
+
+def asked_ids_of(store: Store, submission: Row, file: Row) -> set[str]:
+    """Return the custom_ids of a request file's requests, of a submission that is at hand."""
     with ExitStack() as stack:
         connection = stack.enter_context(memory_connection())
         view_asked(stack, store, connection, submission, file)

@@ -18,6 +18,7 @@ from batch_pipeline.errors import HeldError
 from batch_pipeline.results.download import Answers, Incomplete, answers_of
 from batch_pipeline.results.join import Joined, join_batch, join_rejected, join_reused
 from batch_pipeline.store.layout import index_name, results_name, safe_part
+from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
@@ -84,7 +85,9 @@ def collect(
         HeldError: the key is refused.
     """
     report = Collected()
-    for file in ready_to_collect(store, scope):
+    ready = ready_to_collect(store, scope)
+    keep_manifests(store, (file["submission_id"] for file in ready))
+    for file in ready:
         with store.ledger.lease(f"collect/{file['id']}") as lease:
             if lease is None:
                 continue

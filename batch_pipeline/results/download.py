@@ -123,7 +123,7 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
         return Answers(kept, None)
     if kept and file["not_before"] is None and _is_last(store, downloads, first):
         # It was accepted as it is; whoever did so got no further.
-        return Answers(kept, file["error"], _read(store, [kept], Lines(asked, expected)).lost)
+        return Answers(kept, file["error"], read_lines(store, kept, Lines(asked, expected)).lost)
     damage = ""
     for _ in range(TRIES_OF_FIRST_PASS if downloads == 0 else 1):
         with store.files.scratch() as folder:
@@ -166,6 +166,37 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
     raise Incomplete(message)
 
 
+def fetch_again(store: Store, api: BatchesApi, file: RowMapping) -> str:
+    """Download the answers of a collected batch once more, because the kept ones are gone.
+
+    Returns:
+        Their name in the store; the ledger has it too.
+
+    Raises:
+        ValueError: the API does not have them any more, or not all of them.
+        ApiUnavailable, HeldError: the API could not be asked.
+    """
+    lines = Lines(asked_ids(store, file), file["answered"] or file["requests"])
+    with store.files.scratch() as folder:
+        local = f"{folder}/answers"
+        try:
+            with open(local, "wb") as out:
+                out.writelines(api.results(file["batch_id"]))
+        except NoSuchBatch as error:
+            raise ValueError(
+                f"its answers are gone from the store and from the API: {error}"
+            ) from None
+        damage = _read_local(local, lines).damage
+        if damage is not None and not file["damaged"]:
+            raise ValueError(f"its answers are gone, and came back incomplete ({damage})")
+        name = _place(store, file, local)
+    with store.ledger.write() as tx:
+        tx.execute(
+            update(request_files).where(request_files.c.id == file["id"]).values(answers_path=name)
+        )
+    return name
+
+
 def custom_id_of(line: bytes) -> str | None:
     """Return the custom_id of a line of results; None when it is no result."""
     result = parsed(line)
@@ -191,11 +222,11 @@ def _read_local(path: str, lines: Lines) -> Lines:
     return lines
 
 
-def _read(store: Store, names: list[str], lines: Lines) -> Lines:
-    for name in names:
-        with store.files.open(name) as results:
-            for line in _lines_of(results):
-                lines.take(line)
+def read_lines(store: Store, name: str, lines: Lines) -> Lines:
+    """Count the lines of kept answers."""
+    with store.files.open(name) as results:
+        for line in _lines_of(results):
+            lines.take(line)
     return lines
 
 

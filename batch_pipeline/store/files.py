@@ -5,6 +5,7 @@ written lives in a scratch folder of this machine and is put in place whole.
 """
 
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -20,6 +21,11 @@ from batch_pipeline.errors import StoreError
 
 SCRATCH = ".scratch"
 STALE_SCRATCH_SECONDS = 24 * 3600
+PART = re.compile(r"[\w .=-]+", re.ASCII)
+"""What may stand between the slashes of a name: nothing that a file system, a URL or DuckDB would
+read as more than a letter; dots alone do not do, either."""
+PATTERN = re.compile(r"[*?\[]")
+"""What DuckDB takes for a pattern: it would read the files of ``data1`` for those of ``data[1]``."""
 
 
 class Files:
@@ -29,7 +35,8 @@ class Files:
         root: an absolute path, or a URL that fsspec understands (``s3://bucket/prefix``).
 
     Raises:
-        StoreError: there is no filesystem for the URL.
+        StoreError: there is no filesystem for the URL, or it cannot be taken literally; and from
+            every method: a name that would leave the root.
     """
 
     def __init__(self, root: str):
@@ -42,6 +49,20 @@ class Files:
                 "a URL whose fsspec package is installed (s3fs for s3://, gcsfs for gs://)."
             ) from error
         self.is_local = "file" in _protocols(self.filesystem)
+        if found := PATTERN.search(self.base):
+            raise StoreError(
+                f"The store's root {root} holds {found.group()!r}, which DuckDB reads as a pattern. "
+                "Set BatchStore(root=...) to a place without *, ? and [."
+            )
+
+    def _path(self, name: str) -> str:
+        """Return where a name lies; none leads out of the root, whoever wrote the ledger."""
+        if not _is_name(name):
+            raise StoreError(
+                f"{name[:200]!r} is no name of a file in the store {self.root}. Names are made of "
+                "letters, digits and slashes, and lead nowhere else: somebody changed the ledger."
+            )
+        return f"{self.base}/{name}"
 
     def prepare(self) -> None:
         """Make the root, and prove that it can be written.
@@ -65,7 +86,7 @@ class Files:
 
     def url(self, name: str) -> str:
         """Return where ``name`` lives, in the form DuckDB reads (a path, or a URL; see ``register``)."""
-        path = f"{self.base}/{name}"
+        path = self._path(name)
         return path if self.is_local else self.filesystem.unstrip_protocol(path)
 
     def register(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -78,22 +99,35 @@ class Files:
 
     def exists(self, name: str) -> bool:
         """Return whether the file is there."""
-        return self.filesystem.exists(f"{self.base}/{name}")
+        return self.filesystem.exists(self._path(name))
+
+    def names(self, folder: str) -> set[str]:
+        """Return the names of all files under a folder; of the whole store when it is "".
+
+        Left out is what cannot be a name of ours, such as a file that somebody else put there.
+        """
+        path = self._path(folder) if folder else self.base.rstrip("/")
+        self.filesystem.invalidate_cache(path)
+        if not self.filesystem.exists(path):
+            return set()
+        start = len(self.base.rstrip("/")) + 1
+        names = (found[start:] for found in self.filesystem.find(path))
+        return set(filter(_is_name, names))
 
     def size(self, name: str) -> int:
         """Return the file's size in bytes."""
-        return self.filesystem.size(f"{self.base}/{name}")
+        return self.filesystem.size(self._path(name))
 
     def open(self, name: str):
         """Open a file for reading bytes."""
-        return self.filesystem.open(f"{self.base}/{name}", "rb")
+        return self.filesystem.open(self._path(name), "rb")
 
     def put(self, local_path: str, name: str) -> str:
         """Put a finished local file in place, durably and whole, and return its name.
 
         The local file is gone afterwards. Putting the same name twice leaves the later one.
         """
-        target = f"{self.base}/{name}"
+        target = self._path(name)
         if not self.is_local:
             self.filesystem.put_file(local_path, target)
             os.unlink(local_path)
@@ -112,7 +146,7 @@ class Files:
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder that no ledger row names. Missing is fine."""
-        path = f"{self.base}/{name}"
+        path = self._path(name)
         if self.filesystem.exists(path):
             self.filesystem.rm(path, recursive=True)
 
@@ -120,11 +154,11 @@ class Files:
     def local(self, name: str) -> Iterator[str]:
         """Give a path on this machine that holds the file's bytes, for as long as the block runs."""
         if self.is_local:
-            yield f"{self.base}/{name}"
+            yield self._path(name)
             return
         with self.scratch() as folder:
             path = os.path.join(folder, os.path.basename(name))
-            self.filesystem.get_file(f"{self.base}/{name}", path)
+            self.filesystem.get_file(self._path(name), path)
             yield path
 
     @contextmanager
@@ -144,6 +178,10 @@ class Files:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_name(name: str) -> bool:
+    return all(PART.fullmatch(part) and part.strip(".") for part in name.split("/"))
 
 
 def _protocols(filesystem) -> tuple[str, ...]:

@@ -5,6 +5,8 @@
 <pipeline>/<submission>/answers/<file>.jsonl    what the API returned, byte for byte
 <pipeline>/<submission>/results/<file>.parquet  joined, typed, judged rows
 <pipeline>/<submission>/index/*.parquet         all that selection reads
+<pipeline>/<submission>/manifest-00025.json     what the ledger says of it, when it had that many files
+ledger.json                                     which ledger all this belongs to
 """
 
 import hashlib
@@ -12,6 +14,7 @@ import re
 import secrets
 from datetime import datetime
 
+OWNER = "ledger.json"
 SAFE_PART = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
@@ -65,6 +68,11 @@ def results_name(pipeline: str, submission: str, part: str) -> str:
 def index_name(pipeline: str, submission: str, part: str) -> str:
     """Return the name of an index file."""
     return f"{pipeline}/{submission}/index/{part}.parquet"
+
+
+def manifest_name(pipeline: str, submission: str, files: int) -> str:
+    """Return the name of a submission's manifest."""
+    return f"{pipeline}/{submission}/manifest-{files:05d}.json"
 
 
 def table_name(pipeline: str) -> str:

@@ -25,7 +25,13 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DatabaseError,
+    DBAPIError,
+    IntegrityError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.pool import NullPool
 
 from batch_pipeline.errors import StoreError
@@ -34,6 +40,7 @@ from batch_pipeline.store.migrations import MIGRATIONS, SCHEMA_VERSION, create
 from batch_pipeline.store.tables import STEPS, FileState, leases, meta, request_files, transitions
 
 SQLITE_WAIT_SECONDS = 120
+CONNECT_SECONDS = 10
 LEASE_SECONDS = 120.0  # after its holder's last sign of life
 LEASE_RENEWAL_SECONDS = 20.0
 LEASE_POLL_SECONDS = 0.25
@@ -57,17 +64,26 @@ class Ledger:
         try:
             self.id = self._prepare()
         except DBAPIError as error:
-            shown = make_url(url).render_as_string(hide_password=True)
             raise StoreError(
-                f"The ledger at {shown} cannot be used: {error.orig}. Check that the database "
+                f"The ledger at {self.shown} cannot be used: {error.orig}. Check that the database "
                 "runs, that the "
                 "URL is right and that its user may create tables."
             ) from error
 
+    def rename(self, ledger_id: str) -> None:
+        """Let this new ledger take the place of a lost one, whose id its custom_ids carry."""
+        with self.write() as tx:
+            tx.execute(update(meta).where(meta.c.key == "ledger_id").values(value=ledger_id))
+        self.id = ledger_id
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Give a connection on one consistent snapshot."""
-        with self.engine.connect() as connection:
+        """Give a connection on one consistent snapshot.
+
+        Raises:
+            StoreError: the database does not do its work.
+        """
+        with self._speaking(), self.engine.connect() as connection:
             if connection.dialect.name == "postgresql":
                 # SQLite's transactions read one snapshot anyway.
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
@@ -76,12 +92,41 @@ class Ledger:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Give a connection whose work is committed when the block ends, and undone if it raises."""
+        """Give a connection whose work is committed when the block ends, and undone if it raises.
+
+        Raises:
+            StoreError: the database does not do its work; whether the block counts is read back
+                from it by whoever comes next.
+        """
+        with self._speaking(), self._writing() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
         with (
             self.engine.connect().execution_options(batch_pipeline_write=True) as connection,
             connection.begin(),
         ):
             yield connection
+
+    @contextmanager
+    def _speaking(self) -> Iterator[None]:
+        """Say what a database that fails means, and to whom."""
+        try:
+            yield
+        except (IntegrityError, ProgrammingError):
+            raise
+        except DatabaseError as error:
+            raise StoreError(
+                f"The ledger at {self.shown} fails ({error.orig}). Nothing is lost: what is sent "
+                "and paid stands in it, and the next run goes on from there. Check that the "
+                "database runs, that its disk has room, and that nothing else keeps it locked."
+            ) from error
+
+    @property
+    def shown(self) -> str:
+        """Where the ledger is, without its password."""
+        return make_url(self.url).render_as_string(hide_password=True)
 
     def rows(self, query) -> Sequence[RowMapping]:
         """Return the rows of one query."""
@@ -200,7 +245,7 @@ class Ledger:
         """Bring the tables to this version and return the ledger's random id (8 hex digits)."""
         for attempt in range(5):
             try:
-                with self.write() as tx:
+                with self._writing() as tx:
                     return self._migrate(tx)
             except DBAPIError:
                 # Two processes that make the tables of a new PostgreSQL ledger at once: one of them
@@ -249,7 +294,9 @@ class Lease:
     def keep(self) -> None:
         """Renew the lease until it is given back; for a thread of its own."""
         while not self.done.wait(LEASE_RENEWAL_SECONDS):
-            with suppress(SQLAlchemyError):  # a database that hiccups: the next renewal may do
+            with suppress(
+                SQLAlchemyError, StoreError
+            ):  # a database that hiccups: the next renewal may do
                 self.still_held()
 
     def still_held(self) -> bool:
@@ -282,7 +329,7 @@ def seconds_since(clock: Clock, moment: datetime | None) -> float:
 @lru_cache
 def _pooled(url: URL) -> Engine:
     """Return this process's one pool of connections to a server: each tick opens a ledger."""
-    return create_engine(url, pool_pre_ping=True)
+    return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_SECONDS})
 
 
 def _engine(url: str) -> Engine:

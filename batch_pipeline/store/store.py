@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+import orjson
 from sqlalchemy.engine import make_url
 
 from batch_pipeline.errors import StoreError
 from batch_pipeline.store.clock import Clock, process_clock
 from batch_pipeline.store.files import Files
+from batch_pipeline.store.layout import OWNER
 from batch_pipeline.store.ledger import Ledger, sqlite_url
 
 LEDGER_FILE = "ledger.sqlite"
@@ -21,17 +23,21 @@ class Store:
     clock: Clock
 
 
-def open_store(root: str, ledger: str | None = None, clock: Clock | None = None) -> Store:
+def open_store(
+    root: str, ledger: str | None = None, clock: Clock | None = None, *, lost: bool = False
+) -> Store:
     """Open the store at ``root``, making what is missing.
 
     Args:
         root: an absolute path or an object-store URL.
         ledger: a SQLAlchemy URL; SQLite inside a local root when None.
         clock: the time to go by; the process's when None.
+        lost: take a ledger that is not the one these files were written with, to rebuild it.
 
     Raises:
         StoreError: the root cannot be written, the ledger cannot be used or is newer than this
-            installation, or a remote root comes without a ledger.
+            installation, is not the one that the files belong to, or a remote root comes without a
+            ledger.
     """
     clock = clock or process_clock()
     files = Files(root)
@@ -49,4 +55,35 @@ def open_store(root: str, ledger: str | None = None, clock: Clock | None = None)
             f"The ledger's database is {parsed.get_backend_name()}; SQLite and PostgreSQL are "
             "supported."
         )
-    return Store(files=files, ledger=Ledger(url, clock), clock=clock)
+    store = Store(files=files, ledger=Ledger(url, clock), clock=clock)
+    if not lost:
+        _check_owner(store)
+    return store
+
+
+def own(store: Store) -> None:
+    """Write down that the store's files belong to its ledger."""
+    with store.files.scratch() as folder:
+        with open(f"{folder}/owner", "wb") as out:
+            out.write(orjson.dumps({"ledger": store.ledger.id}))
+        store.files.put(f"{folder}/owner", OWNER)
+
+
+def _check_owner(store: Store) -> None:
+    """Refuse a ledger that knows nothing of these files: all they hold would be asked, and paid, again."""
+    try:
+        with store.files.open(OWNER) as file:
+            owner = orjson.loads(file.read())["ledger"]
+    except FileNotFoundError:
+        own(store)
+        return
+    except (ValueError, KeyError, TypeError):
+        owner = "nobody knows which"
+    if owner != store.ledger.id:
+        raise StoreError(
+            f"The store at {store.files.root} was written with the ledger {owner}, but the one at "
+            f"{store.ledger.shown} is {store.ledger.id}: it does not know what was sent and paid, "
+            "and everything would be asked again. If BatchStore(ledger=...) names a wrong "
+            "database, set it right. If the ledger is lost, run `batch-pipeline rebuild-ledger`. "
+            "Nothing was sent."
+        )

@@ -41,6 +41,7 @@ OPEN = (FileState.READY, *IN_QUEUE, FileState.ENDED, FileState.HELD)
 # The only steps there are; anything else is a programming error and raises.
 STEPS = {
     (FileState.READY, FileState.SENDING),
+    (FileState.READY, FileState.IN_PROGRESS),  # about to be sent again when its batch was found
     (FileState.READY, FileState.ENDED),  # withdrawn by a person before it was sent
     (FileState.SENDING, FileState.READY),
     (FileState.SENDING, FileState.UNKNOWN),

@@ -12,7 +12,11 @@ from batch_pipeline_tests.night import Nights
 
 
 def evaluation(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
-    (found,) = result.get_asset_check_evaluations()
+    (found,) = (
+        one
+        for one in result.get_asset_check_evaluations()
+        if one.check_name == "every_record_accounted_for"
+    )
     assert found.check_name == "every_record_accounted_for"
     return found
 

@@ -100,7 +100,7 @@ def test_a_root_that_cannot_be_written_is_an_error_with_its_name(tmp_path: Path)
 def test_a_store_makes_its_folders_and_leaves_no_trace_of_trying(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "deep" / "down"))
     assert {path.name for path in (tmp_path / "deep" / "down").iterdir()} <= {
-        "ledger.sqlite", "ledger.sqlite-shm", "ledger.sqlite-wal",
+        "ledger.sqlite", "ledger.sqlite-shm", "ledger.sqlite-wal", "ledger.json", ".scratch",
     }  # fmt: skip
     assert open_store(str(tmp_path / "deep" / "down")).ledger.id == store.ledger.id
 

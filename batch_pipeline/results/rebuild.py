@@ -1,0 +1,361 @@
+"""Making a lost ledger again, from the store's files; and lost rows, from the kept answers.
+
+What was collected is read from the results as they stand. A batch whose answers are kept is joined
+again. Of every other request file nobody knows here whether it was sent: it is reconciled with the
+API's list like any file without a reply, so nothing is bought twice.
+"""
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+from sqlalchemy import func, insert, select, update
+
+from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.errors import StoreError
+from batch_pipeline.records.connections import memory_connection, quote_list
+from batch_pipeline.results.asked import asked_ids, asked_ids_of
+from batch_pipeline.results.collect import join_file
+from batch_pipeline.results.download import Answers, Lines, fetch_again, read_lines
+from batch_pipeline.results.join import FINAL
+from batch_pipeline.store.layout import safe_part
+from batch_pipeline.store.manifest import read_manifest
+from batch_pipeline.store.store import Store, own
+from batch_pipeline.store.submissions import Endpoint, NewFile, add_file, know_endpoint
+from batch_pipeline.store.tables import (
+    FileKind,
+    FileState,
+    numbers,
+    request_files,
+    submissions,
+)
+
+MANIFEST = re.compile(r"(?P<pipeline>[^/]+)/(?P<submission>[^/]+)/manifest-(?P<files>\d+)\.json")
+# <file's number>-<batch id, or what stands for it>-<6 random hex digits>
+PART = re.compile(r"(?P<seq>\d{5})-(?P<batch>.+)-[0-9a-f]{6}\.(jsonl|parquet)")
+
+COLLECTED = """
+select _status, count(*), count(*) filter (where _cost_usd is null),
+       coalesce(sum(cast(round(cast(_cost_usd as decimal(38, 15)) * 1000000000) as hugeint)), 0),
+       coalesce(sum(_input_tokens), 0), coalesce(sum(_output_tokens), 0),
+       coalesce(sum(_cache_read_tokens), 0), coalesce(sum(_cache_write_tokens), 0),
+       any_value(_batch_id), max(_answered_at)
+from read_parquet({results}) group by all order by all
+"""
+
+
+@dataclass
+class Rebuilt:
+    """What a ledger was made of again.
+
+    Attributes:
+        submissions: how many.
+        files: request files of these.
+        collected: files whose rows are in the store.
+        kept: files whose answers are kept, and are joined again by the next collect run.
+        unknown: files that may have been sent; the API's list tells.
+        skipped: what could not be read, one message each.
+    """
+
+    submissions: int = 0
+    files: int = 0
+    collected: int = 0
+    kept: int = 0
+    unknown: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def lines(self) -> list[str]:
+        """All of it, for a person."""
+        return [
+            f"{self.submissions:,} submissions with {self.files:,} files are in the ledger again",
+            f"{self.collected:,} files were collected, and their rows stand in the store",
+            f"{self.kept:,} files have their answers kept; the next collect run joins them",
+            f"{self.unknown:,} files may have been sent; the API's list tells, before anything is",
+            *self.skipped,
+        ]
+
+
+def rebuild(store: Store) -> Rebuilt:
+    """Fill an empty ledger with what the store's files tell.
+
+    Args:
+        store: opened with ``lost=True``; its ledger is empty.
+
+    Raises:
+        StoreError: the ledger is not empty, the files belong to several ledgers, or there are none.
+    """
+    with store.ledger.read() as tx:
+        if tx.execute(select(func.count()).select_from(submissions)).scalar_one():
+            raise StoreError(
+                f"The ledger at {store.ledger.shown} is not empty, so it is not rebuilt. If it is "
+                "damaged, move it away first (its files: the name, and the name with -wal and "
+                "-shm)."
+            )
+    names = store.files.names("")
+    report = Rebuilt()
+    manifests = []
+    for name in _newest_manifests(names):
+        try:
+            manifests.append(read_manifest(store, name))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            report.skipped.append(
+                f"{name} cannot be read ({error}): what it was about is asked again"
+            )
+    ledgers = sorted({manifest["ledger"] for manifest in manifests})
+    if len(ledgers) != 1:
+        raise StoreError(
+            f"The store at {store.files.root} has files of {len(ledgers)} ledgers"
+            f"{': ' + ', '.join(ledgers) if ledgers else ''}. A ledger can be rebuilt from the "
+            "files of one; check BatchStore(root=...)."
+        )
+    store.ledger.rename(ledgers[0])
+    for manifest in sorted(manifests, key=lambda one: one["submission"]["number"]):
+        _add_submission(store, manifest, names, report)
+    _count_on(store)
+    own(store)
+    return report
+
+
+def rebuild_lost(
+    store: Store, api: BatchesApi, pipeline: str, max_attempts: int
+) -> tuple[list[str], list[str]]:
+    """Join again every collected file whose rows or index are gone from the store.
+
+    Args:
+        store: where the files and the ledger are.
+        api: the endpoint; asked only when the answers are gone, too.
+        pipeline: whose files.
+        max_attempts: how often a record is asked at most.
+
+    Returns:
+        The files that are whole again, and a message for each that cannot be.
+
+    Raises:
+        HeldError, ApiUnavailable: answers had to be fetched, and the API would not give them.
+    """
+    there = store.files.names(pipeline)
+    done, failed = [], []
+    rows = store.ledger.rows(
+        select(request_files)
+        .where(
+            request_files.c.pipeline == pipeline,
+            request_files.c.state == FileState.COLLECTED,
+            request_files.c.results_path.is_not(None),
+        )
+        .order_by(request_files.c.number, request_files.c.seq)
+    )
+    for file in rows:
+        if file["results_path"] in there and file["index_path"] in there:
+            continue
+        try:
+            answers = None
+            if file["kind"] in (FileKind.BATCH, FileKind.LATE):
+                answers = _answers_again(store, api, file, there)
+            _, values = join_file(store, file, answers, max_attempts)
+        except (OSError, ValueError, duckdb.Error) as error:
+            failed.append(f"{file['id']} is lost and cannot be made again: {error}")
+            continue
+        with store.ledger.write() as tx:
+            moved = tx.execute(
+                update(request_files)
+                .where(
+                    request_files.c.id == file["id"],
+                    request_files.c.results_path == file["results_path"],
+                )
+                .values(
+                    results_path=values["results_path"],
+                    index_path=values["index_path"],
+                    published_at=None,
+                )
+            )
+            if moved.rowcount:
+                store.ledger.record(
+                    tx, file["id"], pipeline, file["partition"], FileState.COLLECTED,
+                    FileState.COLLECTED, "its rows were gone, and are made again from its answers",
+                )  # fmt: skip
+                done.append(file["id"])
+    return done, failed
+
+
+def _answers_again(store: Store, api: BatchesApi, file, there: set[str]) -> Answers:
+    """Return a collected batch's answers, from the API when the kept ones are gone, too."""
+    name, damage = file["answers_path"], file["error"] if file["damaged"] else None
+    if name is None:
+        return Answers(None, damage)
+    if name not in there:
+        name = fetch_again(store, api, file)
+    lines = Lines(asked_ids(store, file), file["answered"] or file["requests"])
+    return Answers(name, damage, read_lines(store, name, lines).lost)
+
+
+def _newest_manifests(names: set[str]) -> list[str]:
+    """Return, of each submission, the manifest that was written last: the one with the most files."""
+    newest: dict[tuple[str, str], tuple[int, str]] = {}
+    for name in names:
+        if found := MANIFEST.fullmatch(name):
+            one = found["pipeline"], found["submission"]
+            newest[one] = max(newest.get(one, (0, "")), (int(found["files"]), name))
+    return sorted(name for _, name in newest.values())
+
+
+def _add_submission(
+    store: Store, manifest: dict[str, Any], names: set[str], report: Rebuilt
+) -> None:
+    submission, endpoint = manifest["submission"], Endpoint(**manifest["endpoint"])
+    folder = f"{submission['pipeline']}/{submission['id']}"
+    parts = _parts(folder, names)
+    cut = {name for file in manifest["files"] if (name := _cut_from(file["path"]))}
+    rows = []
+    for file in manifest["files"]:
+        seq = f"{file['seq']:05d}"
+        if seq in cut:
+            rows.append((file, FileState.SPLIT, {}))
+            continue
+        rows.append((file, *_state_of(store, submission, file, parts[seq])))
+    know_endpoint(store.ledger, endpoint)
+    with store.ledger.write() as tx:
+        row = submission | {
+            "state": "built",
+            "endpoint_id": endpoint.id,
+            "retryable": sum(values.get("retryable") or 0 for _, _, values in rows),
+        }
+        tx.execute(insert(submissions).values(**row))
+        for file, state, values in rows:
+            new = NewFile(
+                file["seq"], file["path"], file["requests"], file["bytes"],
+                file["first_row"], file["last_row"], FileKind(file["kind"]),
+            )  # fmt: skip
+            add_file(store.ledger, tx, row, new, state, "from the store's files", **values)
+    report.submissions += 1
+    for _, state, values in rows:
+        report.files += 1
+        report.collected += state is FileState.COLLECTED
+        report.unknown += state is FileState.UNKNOWN
+        report.kept += state is not FileState.COLLECTED and bool(values.get("answers_path"))
+
+
+def _parts(folder: str, names: set[str]) -> dict[str, dict[str, list[str]]]:
+    """Return what there is of each file of a submission: names by kind of folder, by its number."""
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for kind in ("answers", "results", "index"):
+        start = f"{folder}/{kind}/"
+        for name in sorted(names):
+            if name.startswith(start) and (part := PART.fullmatch(name[len(start) :])):
+                found[part["seq"]][kind].append(name)
+    return found
+
+
+def _cut_from(path: str | None) -> str | None:
+    """Return the number of the file that a request file was cut from."""
+    found = re.search(r"/\d{5}-of-(\d{5})\.", path or "")
+    return found[1] if found else None
+
+
+def _state_of(
+    store: Store, submission: dict[str, Any], file: dict[str, Any], parts: dict[str, list[str]]
+) -> tuple[FileState, dict[str, Any]]:
+    """Tell where a file stands, from what there is of it, and what the ledger is to say of it."""
+    for results in parts["results"]:
+        index = results.replace("/results/", "/index/")
+        if index in parts["index"]:
+            return FileState.COLLECTED, _collected(store, file, results, index, parts["answers"])
+    sent = {
+        "attempts": 1,
+        "first_sent_at": file["first_sent_at"] or submission["created_at"],
+        "sent_at": file["first_sent_at"] or submission["created_at"],
+        "attempt_ended_at": store.clock.now(),
+    }
+    if file["kind"] not in (FileKind.BATCH, FileKind.LATE):
+        return FileState.ENDED, {}
+    if file["batch_id"]:
+        sent |= {name: file[name] for name in ("batch_id", "batch_created_at")}
+    batch_id = file["batch_id"] or _batch_of(parts["answers"])
+    if batch_id is None:
+        return FileState.UNKNOWN, sent
+    # Whether and when it ended, the API tells; its answers are not fetched again.
+    return FileState.IN_PROGRESS, sent | {"batch_id": batch_id} | _kept(
+        store, submission, file, parts["answers"]
+    )
+
+
+def _batch_of(answers: list[str]) -> str | None:
+    for name in answers:
+        part = PART.fullmatch(name.rsplit("/", 1)[1])
+        # Of an id that could not stand in a file's name, nothing is left: the list tells.
+        if part and part["batch"] == safe_part(part["batch"]):
+            return part["batch"]
+    return None
+
+
+def _kept(
+    store: Store, submission: dict[str, Any], file: dict[str, Any], answers: list[str]
+) -> dict[str, Any]:
+    """Return which kept answers of a batch are the best, and whether they are whole."""
+    best: tuple[int, str, str | None] | None = None
+    for name in answers:
+        lines = Lines(asked_ids_of(store, submission, file), file["requests"])
+        read_lines(store, name, lines)
+        if best is None or lines.lost < best[0]:
+            best = (lines.lost, name, lines.damage)
+    if best is None:
+        return {}
+    lost, name, damage = best
+    return {
+        "answers_path": name,
+        "damaged": lost > 0,
+        "error": damage if lost else None,
+        "downloads": 1 if lost else 0,
+        "first_download_at": store.clock.now() if lost else None,
+    }
+
+
+def _collected(
+    store: Store, file: dict[str, Any], results: str, index: str, answers: list[str]
+) -> dict[str, Any]:
+    """Return what the ledger says of a file whose rows are there."""
+    with memory_connection() as connection:
+        store.files.register(connection)
+        query = COLLECTED.format(results=quote_list([store.files.url(results)]))
+        found = connection.execute(query).fetchall()
+    asks = file["kind"] in (FileKind.BATCH, FileKind.LATE)
+    statuses = {row[0]: row[1] for row in found}
+    batch_id = next((row[8] for row in found if row[8]), None)
+    now = store.clock.now()
+    return {
+        "results_path": results,
+        "index_path": index,
+        "answers_path": answers[0] if answers else None,
+        "damaged": asks and "missing" in statuses,
+        "batch_id": batch_id if asks else None,
+        "first_sent_at": file["first_sent_at"],
+        "ended_at": max((row[9] for row in found if row[9]), default=now),
+        "statuses": statuses,
+        "tokens": dict(
+            zip(
+                ("input", "output", "cache_read", "cache_write"),
+                (int(sum(row[place] for row in found)) for place in range(4, 8)),
+                strict=True,
+            )
+        ),
+        "cost_nanousd": int(sum(row[3] for row in found)) if asks else 0,
+        "cost_unknown": sum(row[2] for row in found) if asks and batch_id else 0,
+        "retryable": sum(count for status, count in statuses.items() if status not in FINAL)
+        if asks
+        else 0,
+        "collected_at": now,
+    }
+
+
+def _count_on(store: Store) -> None:
+    """Let new submissions get higher numbers than those of old."""
+    with store.ledger.write() as tx:
+        highest = tx.execute(
+            select(submissions.c.pipeline, func.max(submissions.c.number)).group_by(
+                submissions.c.pipeline
+            )
+        ).all()
+        for pipeline, number in highest:
+            tx.execute(insert(numbers).values(pipeline=pipeline, last=number))

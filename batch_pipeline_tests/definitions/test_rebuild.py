@@ -1,0 +1,242 @@
+"""A ledger that is lost, and rows that are lost: made again, and nothing is bought twice."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from sqlalchemy import func, select
+
+from batch_pipeline import BatchStore
+from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline.errors import BatchPipelineError, StoreError
+from batch_pipeline.results.rebuild import rebuild
+from batch_pipeline.store.store import open_store
+from batch_pipeline.store.tables import request_files, submissions
+from batch_pipeline_tests.night import Nights
+
+TABLES: Any = (submissions, request_files)
+
+
+def lose_ledger(run: Nights) -> None:
+    """The disk with the ledger is gone."""
+    for path in Path(run.store.root).glob("ledger.sqlite*"):
+        path.unlink()
+
+
+def made_again(run: Nights):
+    return rebuild(open_store(run.store.root, lost=True))
+
+
+def costs(run: Nights) -> tuple[int, int]:
+    rows = run.store.open().ledger.rows(
+        select(func.sum(request_files.c.cost_nanousd), func.sum(request_files.c.cost_unknown))
+    )
+    return tuple(int(value or 0) for value in rows[0].values())  # type: ignore[return-value]
+
+
+def paid_once(emulator: EmulatorProcess) -> bool:
+    billed = Counter(line["custom_id"] for line in emulator.billed_requests())
+    return set(billed.values()) == {1}
+
+
+def test_a_store_whose_ledger_is_lost_is_not_taken_for_a_new_one(
+    nights, claude_emulator: EmulatorProcess
+) -> None:
+    run = nights()
+    run.night()
+    lose_ledger(run)
+    result = run.run("submit", raises=False)
+    assert not result.success
+    failure = result.failure_data_for_node("packages__records")
+    assert "rebuild-ledger" in str(failure.error) or "rebuild-ledger" in str(
+        failure.user_failure_data.description
+    )
+    assert "rebuild-ledger" in run.tick().skip_message
+    assert claude_emulator.bill()["requests"] == 300
+
+
+def test_a_ledger_rebuilt_after_finished_nights_asks_and_pays_nothing(
+    nights, claude_emulator: EmulatorProcess, warehouse: Path
+) -> None:
+    claude_emulator.configure(rates={"errored": 0.1, "invalid": 0.05})
+    run = nights()
+    run.night()
+    with duckdb.connect(str(warehouse)) as connection:
+        connection.execute(
+            "update packages set summary = summary || '!' where package in "
+            "(select package from packages order by package limit 7)"
+        )
+    run.night()
+    before, paid, bill = run.rows(), costs(run), claude_emulator.bill()
+    lose_ledger(run)
+    report = made_again(run)
+    assert not report.unknown and not report.skipped and not report.kept
+    assert costs(run) == paid
+    run.night()
+    assert claude_emulator.bill() == bill
+    assert run.rows() == before
+    run.submit(limit=300)
+    assert run.metadata("records")["asked"] == 0
+
+
+def test_whatever_was_on_its_way_when_the_ledger_was_lost_is_found_and_paid_once(
+    nights, claude_emulator: EmulatorProcess, clock
+) -> None:
+    claude_emulator.configure(manual=True)
+    run = nights(claude={"max_batch_requests": 30, "max_queued_requests": 160})
+    run.submit()  # some files are sent, others wait for room
+    sent = claude_emulator.batches()
+    assert 2 < len(sent) < 10
+    claude_emulator.end(sent[0]["id"])
+    claude_emulator.end(sent[1]["id"])
+    run.tick_and_run()  # one batch and another are collected
+    claude_emulator.end(sent[2]["id"])
+    lose_ledger(run)
+    report = made_again(run)
+    assert report.collected == 2 and report.unknown > 5
+    claude_emulator.configure(manual=False)
+    clock.advance(130)
+    for _ in range(20):
+        claude_emulator.end()
+        run.tick_and_run()
+        clock.advance(130)
+    run.until_quiet()
+    assert paid_once(claude_emulator)
+    assert claude_emulator.bill()["requests"] == 300
+    assert {row["_status"] for row in run.rows().values()} == {"answered"}
+
+
+def test_answers_that_were_kept_but_not_joined_are_not_fetched_again(
+    nights, claude_emulator: EmulatorProcess, clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from batch_pipeline.results import collect as collecting
+
+    def torn(*_given: Any, **_more: Any) -> Any:
+        raise OSError("the disk is full")
+
+    run = nights()
+    run.submit()
+    monkeypatch.setattr(collecting, "join_file", torn)
+    assert not run.run("collect", raises=False).success
+    monkeypatch.undo()
+    fetched = claude_emulator.stats()["calls"]["GET /v1/messages/batches/{batch_id}/results"]
+    lose_ledger(run)
+    report = made_again(run)
+    assert report.kept == 4
+    clock.advance(120)  # the failed run is tried again after a minute
+    run.until_quiet()
+    stats = claude_emulator.stats()["calls"]
+    assert stats["GET /v1/messages/batches/{batch_id}/results"] == fetched
+    assert claude_emulator.bill()["requests"] == 300
+    assert {row["_status"] for row in run.rows().values()} == {"answered"}
+
+
+def test_a_ledger_that_is_not_empty_is_not_rebuilt(nights) -> None:
+    run = nights()
+    run.submit(limit=3)
+    with pytest.raises(StoreError, match="not empty"):
+        made_again(run)
+
+
+def test_a_selection_that_was_never_built_is_selected_again(
+    nights, claude_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from batch_pipeline.requests import prepare as preparing
+
+    run = nights()
+    run.night(limit=10)
+
+    def dead(*_given: Any, **_more: Any) -> Any:
+        raise BatchPipelineError("the run was killed here")
+
+    monkeypatch.setattr(preparing, "commit_build", dead)
+    assert not run.run("submit", raises=False).success
+    monkeypatch.undo()
+    lose_ledger(run)
+    assert made_again(run).submissions == 1
+    run.night()
+    assert paid_once(claude_emulator) and claude_emulator.bill()["requests"] == 300
+
+
+def test_partitions_and_numbers_come_back(nights, claude_emulator: EmulatorProcess) -> None:
+    run = nights(max_attempts=1)
+    for _ in range(3):
+        run.submit(limit=5)
+    run.until_quiet()
+    before = [dict(row) for row in run.store.open().ledger.rows(select(submissions))]
+    lose_ledger(run)
+    made_again(run)
+    after = [dict(row) for row in run.store.open().ledger.rows(select(submissions))]
+    kept = ("id", "pipeline", "partition", "number", "endpoint_id", "version", "created_at")
+    assert [{name: row[name] for name in kept} for row in after] == [
+        {name: row[name] for name in kept} for row in before
+    ]
+    run.submit(limit=5)
+    numbers = [row["number"] for row in run.store.open().ledger.rows(select(submissions))]
+    assert sorted(numbers) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("gone", ["results", "index", "both"])
+@pytest.mark.parametrize("job", ["submit", "collect"])
+def test_rows_and_index_files_that_are_lost_are_made_from_the_kept_answers(
+    nights, claude_emulator: EmulatorProcess, gone: str, job: str
+) -> None:
+    run = nights()
+    run.night()
+    before = run.rows()
+    fetched = claude_emulator.stats()["calls"]["GET /v1/messages/batches/{batch_id}/results"]
+    (folder,) = (path.parent for path in Path(run.store.root).glob("packages/*/results"))
+    if gone != "index":
+        shutil.rmtree(folder / "results")
+    if gone != "results":
+        for path in (folder / "index").glob("0*.parquet"):
+            path.unlink()
+    if job == "submit":
+        run.submit()
+    run.collect()
+    run.until_quiet()
+    assert run.rows() == before
+    assert claude_emulator.bill()["requests"] == 300
+    stats = claude_emulator.stats()["calls"]
+    assert stats["GET /v1/messages/batches/{batch_id}/results"] == fetched
+    assert len(list((folder / "results").glob("*.parquet"))) >= 3
+
+
+def test_rows_whose_answers_are_lost_too_come_from_the_api(
+    nights, claude_emulator: EmulatorProcess
+) -> None:
+    run = nights()
+    run.night(limit=20)
+    before = run.rows()
+    (folder,) = (path.parent for path in Path(run.store.root).glob("packages/*/results"))
+    shutil.rmtree(folder / "results")
+    shutil.rmtree(folder / "answers")
+    run.collect()
+    assert run.rows() == before and claude_emulator.bill()["requests"] == 20
+    assert len(list((folder / "answers").glob("*.jsonl"))) == 1
+
+
+def test_records_that_are_lost_are_said_and_nothing_is_sent(
+    nights, claude_emulator: EmulatorProcess
+) -> None:
+    run = nights()
+    run.night(limit=20)
+    (folder,) = (path.parent for path in Path(run.store.root).glob("packages/*/results"))
+    shutil.rmtree(folder / "results")
+    (folder / "records.parquet").unlink()
+    result = run.run("collect", raises=False)
+    assert not result.success
+    assert "Bring the store's files back" in str(
+        result.failure_data_for_node("packages__results").user_failure_data.description
+    )
+
+
+def test_two_ledgers_do_not_share_a_store(nights, tmp_path: Path) -> None:
+    run = nights()
+    run.store.open()
+    other = BatchStore(root=run.store.root, ledger=f"sqlite:///{tmp_path}/other.sqlite")
+    with pytest.raises(StoreError, match="was written with the ledger"):
+        other.open()
