@@ -364,8 +364,8 @@ def _refusal(error: anthropic.APIStatusError, base_url: str) -> BatchPipelineErr
                 "Look at the organization's limits in the Console; then launch the send job."
             )
         return NotAccepted(f"{base_url} is at its rate limit: {text}", retry_after)
-    if status == 529:
-        return NotAccepted(f"{base_url} is overloaded: {text}", retry_after)
+    # 529 (overloaded) included: it may come from a server that took the batch and choked on the
+    # reply. To look costs two minutes; to believe it could cost a batch.
     if status >= 500 or status == 408:
         return OutcomeUnknown(f"{base_url} answers {status}: {text}")
     if 300 <= status < 400:

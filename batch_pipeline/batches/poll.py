@@ -39,6 +39,7 @@ from batch_pipeline.store.tables import (
     request_files,
 )
 
+LONGEST_WAIT = timedelta(days=30)  # for room in the queue, between a file's attempts
 UNREADABLE_SECONDS = 3600.0  # how long a candidate's results may stay unreadable
 MOST_RETRIEVALS = 20  # single look-ups per poll, for batches that the list does not show
 
@@ -435,7 +436,7 @@ def _custom_id_in(line: bytes) -> str | None:
 
 def _whose(store: Store, endpoint: Endpoint, batch: Batch, custom_id: str) -> RowMapping | None:
     """Return the file that a batch of this ledger was made from, whatever state it is in."""
-    recent = batch.created_at - timedelta(seconds=2 * WATCH_SECONDS)
+    recent = batch.created_at - LONGEST_WAIT
     files = _rows(
         store,
         endpoint,

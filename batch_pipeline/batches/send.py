@@ -3,7 +3,7 @@
 The intent (state ``sending``, with an owner and a lease) is committed before the POST and the batch
 id after it. What may go wrong in between is settled by ``reconcile``. The risk that remains is the
 API's own word: it has no idempotency key, so a batch that does not show in its list within
-``reconcile_after_seconds`` counts as not accepted, and so does one answered with 429 or 529.
+``reconcile_after_seconds`` counts as not accepted, and so does one turned away with 429.
 """
 
 from collections.abc import Callable, Iterator, Sequence

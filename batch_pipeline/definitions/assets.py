@@ -204,10 +204,13 @@ def _records(pipeline: BatchPipeline) -> dg.AssetsDefinition:
 
                 try:
                     chosen = chosen_of(scope)
-                except (duckdb.IOException, FileNotFoundError):
+                except (duckdb.IOException, FileNotFoundError) as error:
                     # A file of an earlier night may be gone: its rows can be made again.
                     if not _make_again(context, store, api, pipeline):
-                        raise
+                        raise StoreError(
+                            f"{pipeline.name}: a file cannot be read: {error}. Bring it back, from "
+                            "a backup if need be; nothing was sent or changed."
+                        ) from error
                     chosen = chosen_of(scope)
                 selections.append(chosen.selection)
                 context.log.info(_selection_line(pipeline, scope, chosen.number, chosen.selection))

@@ -177,12 +177,15 @@ def join_reused(store: Store, submission: RowMapping, folder: str) -> Joined | N
         store.files.local(submission["records_path"]) as records,
     ):
         store.files.register(connection)
-        results = [store.files.url(name) for name in results_files(store, submission["pipeline"])]
-        there = {row[0].lower() for row in connection.execute(
+        # Rows that are gone from the store are made again after the others, from the others.
+        named = results_files(store, submission["pipeline"])
+        there = store.files.names(submission["pipeline"])
+        results = [store.files.url(name) for name in named if name in there]
+        columns = {row[0].lower() for row in connection.execute(
             f"describe select * from read_parquet({quote_list(results)}, union_by_name = true)").fetchall()}  # fmt: skip
         output = ", ".join(
             f"try_cast(earlier.{quote_name(name)} as {kind}) as {quote_name(name)}"
-            if name.lower() in there else f"null::{kind} as {quote_name(name)}"
+            if name.lower() in columns else f"null::{kind} as {quote_name(name)}"
             for name, kind in question.columns
         )  # fmt: skip
         query = sql.REUSED.format(

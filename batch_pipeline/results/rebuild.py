@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.errors import StoreError
@@ -23,7 +23,7 @@ from batch_pipeline.results.join import FINAL
 from batch_pipeline.store.layout import safe_part
 from batch_pipeline.store.manifest import read_manifest
 from batch_pipeline.store.store import Store, own
-from batch_pipeline.store.submissions import Endpoint, NewFile, add_file, know_endpoint
+from batch_pipeline.store.submissions import Endpoint, NewFile, add_endpoint, add_file
 from batch_pipeline.store.tables import (
     FileKind,
     FileState,
@@ -111,10 +111,16 @@ def rebuild(store: Store) -> Rebuilt:
             f"{': ' + ', '.join(ledgers) if ledgers else ''}. A ledger can be rebuilt from the "
             "files of one; check BatchStore(root=...)."
         )
-    store.ledger.rename(ledgers[0])
-    for manifest in sorted(manifests, key=lambda one: one["submission"]["number"]):
-        _add_submission(store, manifest, names, report)
-    _count_on(store)
+    found = [
+        _submission(store, manifest, names)
+        for manifest in sorted(manifests, key=lambda one: one["submission"]["number"])
+    ]
+    # All of it or nothing: a ledger that knows a part would have the rest asked again.
+    with store.ledger.write() as tx:
+        for one in found:
+            _add(store, tx, one, report)
+        _count_on(tx)
+        store.ledger.rename(tx, ledgers[0])
     own(store)
     return report
 
@@ -137,7 +143,6 @@ def rebuild_lost(
         HeldError, ApiUnavailable: answers had to be fetched, and the API would not give them.
     """
     there = store.files.names(pipeline)
-    done, failed = [], []
     rows = store.ledger.rows(
         select(request_files)
         .where(
@@ -147,9 +152,10 @@ def rebuild_lost(
         )
         .order_by(request_files.c.number, request_files.c.seq)
     )
-    for file in rows:
-        if file["results_path"] in there and file["index_path"] in there:
-            continue
+    lost = [row for row in rows if not {row["results_path"], row["index_path"]} <= there]
+    done, failed = [], []
+    # What is known from earlier is read from the rows of the batches: they come first.
+    for file in sorted(lost, key=lambda row: row["kind"] == FileKind.REUSED):
         try:
             answers = None
             if file["kind"] in (FileKind.BATCH, FileKind.LATE):
@@ -158,26 +164,32 @@ def rebuild_lost(
         except (OSError, ValueError, duckdb.Error) as error:
             failed.append(f"{file['id']} is lost and cannot be made again: {error}")
             continue
-        with store.ledger.write() as tx:
-            moved = tx.execute(
-                update(request_files)
-                .where(
-                    request_files.c.id == file["id"],
-                    request_files.c.results_path == file["results_path"],
-                )
-                .values(
-                    results_path=values["results_path"],
-                    index_path=values["index_path"],
-                    published_at=None,
-                )
-            )
-            if moved.rowcount:
-                store.ledger.record(
-                    tx, file["id"], pipeline, file["partition"], FileState.COLLECTED,
-                    FileState.COLLECTED, "its rows were gone, and are made again from its answers",
-                )  # fmt: skip
-                done.append(file["id"])
+        if _name_again(store, file, values):
+            done.append(file["id"])
     return done, failed
+
+
+def _name_again(store: Store, file: RowMapping, values: dict[str, Any]) -> bool:
+    """Let the ledger name the rows that were made again; False when another process did so first."""
+    with store.ledger.write() as tx:
+        moved = tx.execute(
+            update(request_files)
+            .where(
+                request_files.c.id == file["id"],
+                request_files.c.results_path == file["results_path"],
+            )
+            .values(
+                results_path=values["results_path"],
+                index_path=values["index_path"],
+                published_at=None,
+            )
+        )
+        if moved.rowcount:
+            store.ledger.record(
+                tx, file["id"], file["pipeline"], file["partition"], FileState.COLLECTED,
+                FileState.COLLECTED, "its rows were gone, and are made again from what is kept",
+            )  # fmt: skip
+        return bool(moved.rowcount)
 
 
 def _answers_again(store: Store, api: BatchesApi, file, there: set[str]) -> Answers:
@@ -201,36 +213,41 @@ def _newest_manifests(names: set[str]) -> list[str]:
     return sorted(name for _, name in newest.values())
 
 
-def _add_submission(
-    store: Store, manifest: dict[str, Any], names: set[str], report: Rebuilt
-) -> None:
+@dataclass
+class _Found:
+    """A submission as the store's files tell it: its row, and its files with where they stand."""
+
+    endpoint: Endpoint
+    row: dict[str, Any]
+    files: list[tuple[dict[str, Any], FileState, dict[str, Any]]]
+
+
+def _submission(store: Store, manifest: dict[str, Any], names: set[str]) -> _Found:
     submission, endpoint = manifest["submission"], Endpoint(**manifest["endpoint"])
-    folder = f"{submission['pipeline']}/{submission['id']}"
-    parts = _parts(folder, names)
-    cut = {name for file in manifest["files"] if (name := _cut_from(file["path"]))}
-    rows = []
+    parts = _parts(f"{submission['pipeline']}/{submission['id']}", names)
+    cut = {seq for file in manifest["files"] if (seq := _cut_from(file["path"]))}
+    files = []
     for file in manifest["files"]:
         seq = f"{file['seq']:05d}"
-        if seq in cut:
-            rows.append((file, FileState.SPLIT, {}))
-            continue
-        rows.append((file, *_state_of(store, submission, file, parts[seq])))
-    know_endpoint(store.ledger, endpoint)
-    with store.ledger.write() as tx:
-        row = submission | {
-            "state": "built",
-            "endpoint_id": endpoint.id,
-            "retryable": sum(values.get("retryable") or 0 for _, _, values in rows),
-        }
-        tx.execute(insert(submissions).values(**row))
-        for file, state, values in rows:
-            new = NewFile(
-                file["seq"], file["path"], file["requests"], file["bytes"],
-                file["first_row"], file["last_row"], FileKind(file["kind"]),
-            )  # fmt: skip
-            add_file(store.ledger, tx, row, new, state, "from the store's files", **values)
+        state, values = (
+            (FileState.SPLIT, {}) if seq in cut else _state_of(store, submission, file, parts[seq])
+        )
+        files.append((file, state, values))
+    retryable = sum(values.get("retryable") or 0 for _, _, values in files)
+    row = submission | {"state": "built", "endpoint_id": endpoint.id, "retryable": retryable}
+    return _Found(endpoint, row, files)
+
+
+def _add(store: Store, tx: Connection, found: _Found, report: Rebuilt) -> None:
+    add_endpoint(tx, found.endpoint)
+    tx.execute(insert(submissions).values(**found.row))
     report.submissions += 1
-    for _, state, values in rows:
+    for file, state, values in found.files:
+        new = NewFile(
+            file["seq"], file["path"], file["requests"], file["bytes"],
+            file["first_row"], file["last_row"], FileKind(file["kind"]),
+        )  # fmt: skip
+        add_file(store.ledger, tx, found.row, new, state, "from the store's files", **values)
         report.files += 1
         report.collected += state is FileState.COLLECTED
         report.unknown += state is FileState.UNKNOWN
@@ -349,13 +366,12 @@ def _collected(
     }
 
 
-def _count_on(store: Store) -> None:
+def _count_on(tx: Connection) -> None:
     """Let new submissions get higher numbers than those of old."""
-    with store.ledger.write() as tx:
-        highest = tx.execute(
-            select(submissions.c.pipeline, func.max(submissions.c.number)).group_by(
-                submissions.c.pipeline
-            )
-        ).all()
-        for pipeline, number in highest:
-            tx.execute(insert(numbers).values(pipeline=pipeline, last=number))
+    highest = tx.execute(
+        select(submissions.c.pipeline, func.max(submissions.c.number)).group_by(
+            submissions.c.pipeline
+        )
+    ).all()
+    for pipeline, number in highest:
+        tx.execute(insert(numbers).values(pipeline=pipeline, last=number))

@@ -70,10 +70,9 @@ class Ledger:
                 "URL is right and that its user may create tables."
             ) from error
 
-    def rename(self, ledger_id: str) -> None:
+    def rename(self, tx: Connection, ledger_id: str) -> None:
         """Let this new ledger take the place of a lost one, whose id its custom_ids carry."""
-        with self.write() as tx:
-            tx.execute(update(meta).where(meta.c.key == "ledger_id").values(value=ledger_id))
+        tx.execute(update(meta).where(meta.c.key == "ledger_id").values(value=ledger_id))
         self.id = ledger_id
 
     @contextmanager
@@ -252,7 +251,7 @@ class Ledger:
                 # loses.
                 if attempt == 4:
                     raise
-                self.clock.sleep(0.2 * (attempt + 1))
+                time.sleep(0.2 * (attempt + 1))
         raise AssertionError("unreachable")
 
     def _migrate(self, tx: Connection) -> str:
@@ -347,7 +346,9 @@ def _engine(url: str) -> Engine:
         # The driver must not open transactions of its own: "begin" below does.
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout = {SQLITE_WAIT_SECONDS * 1000}")
-        connection.execute("PRAGMA journal_mode = WAL")
+        # To set it takes a lock, even where nothing changes.
+        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")

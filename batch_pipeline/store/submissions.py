@@ -1,7 +1,8 @@
 """Submissions in the ledger: begun by a selection, built into request files, or abandoned."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,18 +99,22 @@ def know_endpoint(ledger: Ledger, endpoint: Endpoint) -> None:
     """Write an endpoint down, once."""
     if ledger.rows(select(endpoints.c.id).where(endpoints.c.id == endpoint.id)):
         return
-    try:
-        with ledger.write() as tx:
-            tx.execute(
-                insert(endpoints).values(
-                    id=endpoint.id,
-                    base_url=endpoint.base_url,
-                    organization=endpoint.organization,
-                    workspace=endpoint.workspace,
-                )
-            )
-    except IntegrityError:
+    with suppress(IntegrityError), ledger.write() as tx:  # another process writes it down, too
+        add_endpoint(tx, endpoint)
+
+
+def add_endpoint(tx: Connection, endpoint: Endpoint) -> None:
+    """Write an endpoint down unless it is there."""
+    if tx.execute(select(endpoints.c.id).where(endpoints.c.id == endpoint.id)).first():
         return
+    tx.execute(
+        insert(endpoints).values(
+            id=endpoint.id,
+            base_url=endpoint.base_url,
+            organization=endpoint.organization,
+            workspace=endpoint.workspace,
+        )
+    )
 
 
 def known_endpoints(ledger: Ledger, base_url: str) -> list[Endpoint]:
@@ -290,7 +295,7 @@ def commit_build(
 def add_file(
     ledger: Ledger,
     tx: Connection,
-    submission: RowMapping,
+    submission: RowMapping | Mapping[str, Any],
     file: NewFile,
     state: FileState,
     note: str,

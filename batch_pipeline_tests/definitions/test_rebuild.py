@@ -9,7 +9,7 @@ import duckdb
 import pytest
 from sqlalchemy import func, select
 
-from batch_pipeline import BatchStore
+from batch_pipeline import BatchStore, DuckDBSource
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.errors import BatchPipelineError, StoreError
 from batch_pipeline.results.rebuild import rebuild
@@ -203,6 +203,34 @@ def test_rows_and_index_files_that_are_lost_are_made_from_the_kept_answers(
     stats = claude_emulator.stats()["calls"]
     assert stats["GET /v1/messages/batches/{batch_id}/results"] == fetched
     assert len(list((folder / "results").glob("*.parquet"))) >= 3
+
+
+def test_rows_that_an_earlier_answer_gave_are_made_from_it_again(
+    nights, claude_emulator: EmulatorProcess, warehouse: Path
+) -> None:
+    def set_summary(text: str) -> None:
+        with duckdb.connect(str(warehouse)) as connection:
+            connection.execute("update packages set summary = ?", [text])
+
+    run = nights({"prompt": "{{ summary }}"}, source=source_of(warehouse))
+    for text in ("a", "b", "a"):
+        set_summary(text)
+        run.night()
+    before, asked = run.rows(), claude_emulator.bill()["requests"]
+    assert asked == 20
+    for folder in Path(run.store.root).glob("packages/*/results"):
+        shutil.rmtree(folder)
+    run.collect()
+    assert run.rows() == before and claude_emulator.bill()["requests"] == asked
+    lose_ledger(run)
+    made_again(run)
+    run.night()
+    assert run.rows() == before and claude_emulator.bill()["requests"] == asked
+
+
+def source_of(warehouse: Path) -> DuckDBSource:
+    query = "select * from packages order by package limit 10"
+    return DuckDBSource(database=str(warehouse), query=query, key="package")
 
 
 def test_rows_whose_answers_are_lost_too_come_from_the_api(
