@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from batch_pipeline.errors import StoreError
@@ -225,6 +225,27 @@ def test_a_ledger_of_a_newer_version_is_left_as_it_is(ledger_url: str) -> None:
     with pytest.raises(StoreError, match=f"newer batch_pipeline.*version {newer}.*Upgrade"):
         Ledger(ledger_url, SystemClock())
     assert dict(first.rows(select(meta))[0])  # it can still be read by whoever had it open
+
+
+def test_a_ledger_of_an_older_version_is_brought_up_to_date(ledger_url: str) -> None:
+    first = Ledger(ledger_url, SystemClock())
+    with first.write() as tx:
+        for column in ("cancel_requested_at", "cancel_sent_at"):
+            tx.execute(text(f"ALTER TABLE request_files DROP COLUMN {column}"))
+        tx.execute(update(meta).where(meta.c.key == "schema_version").values(value="1"))
+    again = Ledger(ledger_url, SystemClock())
+    assert again.id == first.id
+    assert again.rows(select(request_files)) == []
+    assert {row["key"]: row["value"] for row in again.rows(select(meta))}["schema_version"] == "2"
+
+
+def test_a_database_that_fails_says_so_and_what_to_do(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/one.sqlite", SystemClock())
+    (tmp_path / "one.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreError, match=r"fails.*Nothing is lost"), ledger.write():
+        pass
+    with pytest.raises(StoreError, match="cannot be used"):
+        Ledger(f"sqlite:///{tmp_path}/one.sqlite", SystemClock())
 
 
 def test_ids_of_ledgers_differ(tmp_path: Path) -> None:
