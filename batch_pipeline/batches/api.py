@@ -36,9 +36,13 @@ STREAMED = {"X-Stainless-Raw-Response": "stream", "Accept": "application/binary"
 class NotAccepted(BatchPipelineError):
     """The API did not take the batch, for a reason that passes: it was busy, or not reached at all."""
 
-    def __init__(self, message: str, retry_after: float | None = None):
+    def __init__(
+        self, message: str, retry_after: float | None = None, *, on_its_word: bool = False
+    ):
+        """Make one; ``on_its_word``: the API itself said so, and nothing else proves it."""
         super().__init__(message)
         self.retry_after = retry_after
+        self.on_its_word = on_its_word
 
 
 class OutcomeUnknown(BatchPipelineError):
@@ -363,7 +367,8 @@ def _refusal(error: anthropic.APIStatusError, base_url: str) -> BatchPipelineErr
                 f"limit looks ({text}). "
                 "Look at the organization's limits in the Console; then launch the send job."
             )
-        return NotAccepted(f"{base_url} is at its rate limit: {text}", retry_after)
+        said = f"{base_url} is at its rate limit: {text}"
+        return NotAccepted(said, retry_after, on_its_word=True)
     # 529 (overloaded) included: it may come from a server that took the batch and choked on the
     # reply. To look costs two minutes; to believe it could cost a batch.
     if status >= 500 or status == 408:

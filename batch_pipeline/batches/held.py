@@ -5,6 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import delete, select
 
+from batch_pipeline.batches.policy import watch_until
 from batch_pipeline.errors import InputError
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileState, endpoints, holds, request_files, transitions
@@ -94,6 +95,7 @@ def resend(store: Store, file_id: str) -> None:
         not_before=None,
         error=None,
         resent_at=store.clock.now(),
+        watch_until=watch_until(store.clock.now()),
         cancel_requested_at=None,
     )
 
@@ -120,7 +122,7 @@ def drop(store: Store, file_id: str) -> None:
         error=error,
         cost_unknown=row.requests if row and maybe_paid else 0,
         # A late batch of it is still looked for, and collected for what it answered.
-        resent_at=store.clock.now(),
+        watch_until=watch_until(store.clock.now()),
     )
 
 

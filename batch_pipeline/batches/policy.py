@@ -1,6 +1,7 @@
 """How careful sending is: the limits and waits of an endpoint."""
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Literal
 
 # Beyond the time-out of the call: storing the id, a slow disk, a paused virtual machine.
@@ -34,6 +35,11 @@ class SendPolicy:
     def lease_seconds(self) -> float:
         """How long one owner may take over one attempt."""
         return self.timeout_seconds + LEASE_MARGIN_SECONDS
+
+
+def watch_until(now: datetime) -> datetime:
+    """Return how long a batch is looked for that an attempt may have left behind unseen."""
+    return now + timedelta(seconds=WATCH_SECONDS)
 
 
 def back_off(attempts: int, asked: float | None = None) -> float:

@@ -26,7 +26,7 @@ from batch_pipeline.batches.api import (
 from batch_pipeline.batches.cancel import send_cancel
 from batch_pipeline.batches.claim import expire_leases
 from batch_pipeline.batches.late import add_late
-from batch_pipeline.batches.policy import CLOCK_MARGIN_SECONDS, WATCH_SECONDS, SendPolicy
+from batch_pipeline.batches.policy import CLOCK_MARGIN_SECONDS, SendPolicy
 from batch_pipeline.store.ledger import seconds_since
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
@@ -164,7 +164,6 @@ def _rows(store: Store, endpoint: Endpoint, *conditions) -> Sequence[RowMapping]
 
 def _doubtful(store: Store, endpoint: Endpoint) -> Sequence[RowMapping]:
     """Files that may have a batch in the list which the ledger does not know."""
-    watched = store.clock.now() - timedelta(seconds=WATCH_SECONDS)
     return _rows(
         store,
         endpoint,
@@ -174,7 +173,7 @@ def _doubtful(store: Store, endpoint: Endpoint) -> Sequence[RowMapping]:
             and_(
                 request_files.c.state == FileState.HELD, request_files.c.first_sent_at.is_not(None)
             ),
-            request_files.c.resent_at > watched,
+            request_files.c.watch_until > store.clock.now(),
         ),
     )
 
@@ -396,12 +395,21 @@ def _settle_candidates(
             report.notes.append(
                 f"{batch.id} is of this ledger, but no request file has its requests"
             )
-        elif _adopt(store, file, batch):
+        elif (found := _adopt(store, file, batch)) is not None:
             _judge(store, row, "ours", file["id"])
-            report.adopted.append(file["id"])
-            report.notes.append(
-                f"{batch.id} is {file['id']}, whose reply was lost: its answers are collected"
-            )
+            if found:
+                report.adopted.append(file["id"])
+            report.notes.append(found or _second(file, batch))
+
+
+def _second(file: RowMapping, batch: Batch) -> str:
+    """Say what a second batch of a file means."""
+    return (
+        f"{batch.id} is a second batch of {file['id']}: the API made it at "
+        f"{batch.created_at:%H:%M} UTC and did not show it in its list in time, so the file was "
+        f"sent again. Of its {batch.requests:,} requests, what both answered was paid twice; both "
+        "costs are in the ledger. Raise ClaudeBatches(reconcile_after_seconds=...) above that lag."
+    )
 
 
 def _give_up_later(store: Store, row: RowMapping) -> None:
@@ -464,12 +472,12 @@ def _judge(store: Store, row: RowMapping, verdict: str, file_id: str | None = No
         )
 
 
-def _adopt(store: Store, file: RowMapping, batch: Batch) -> bool:
+def _adopt(store: Store, file: RowMapping, batch: Batch) -> str | None:
     """Give a file its batch; a file that was sent again meanwhile keeps the late one beside its own.
 
     Returns:
-        False when the file is being sent at this moment: the batch may be the one its sender is
-            about to store.
+        What that means for the file; "" when it has another batch already; None when it is being
+        sent at this moment: the batch may be the one its sender is about to store.
     """
     values = dict(
         batch_id=batch.id,
@@ -486,13 +494,13 @@ def _adopt(store: Store, file: RowMapping, batch: Batch) -> bool:
                 select(request_files.c.state).where(request_files.c.id == file["id"])
             ).scalar()
             if state == FileState.SENDING:
-                return False
+                return None
             note = f"found in the list as {batch.id}"
             for state in (FileState.UNKNOWN, FileState.HELD, FileState.READY):
                 if ledger.move(tx, file["id"], state, FileState.IN_PROGRESS, note, free, **values):
                     _end(store, tx, file, batch)
-                    return True
+                    return f"{batch.id} is {file['id']}, whose reply was lost: its answers are collected"
             add_late(store, tx, file, batch, f"{batch.id} is a second batch of {file['id']}")
     except IntegrityError:
-        pass  # another process adopted it
-    return True
+        return f"{batch.id} is {file['id']}; another process found it, too"
+    return ""

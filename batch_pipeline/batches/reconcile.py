@@ -8,7 +8,7 @@ from sqlalchemy import or_, select
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.cancel import withdraw
 from batch_pipeline.batches.claim import expire_leases, postpone
-from batch_pipeline.batches.policy import SendPolicy
+from batch_pipeline.batches.policy import SendPolicy, watch_until
 from batch_pipeline.batches.poll import poll, window_start
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope
@@ -114,9 +114,11 @@ def reconcile(store: Store, api: BatchesApi, scope: Scope, policy: SendPolicy) -
                 report.held.append(line)
         else:
             line = f"{file['id']}: attempt {file['attempts']} left no batch in the API's list; it is sent again"
+            now = store.clock.now()
             if _step(
-                store, file, FileState.READY, line, resent_at=store.clock.now(), not_before=None
-            ):
+                store, file, FileState.READY, line,
+                resent_at=now, watch_until=watch_until(now), not_before=None,
+            ):  # fmt: skip
                 report.resent.append(line)
     return report
 

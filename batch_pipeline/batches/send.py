@@ -26,7 +26,7 @@ from batch_pipeline.batches.api import (
 from batch_pipeline.batches.cancel import send_cancel
 from batch_pipeline.batches.claim import Room, claim, hold_pipeline, release_pipeline
 from batch_pipeline.batches.late import add_late
-from batch_pipeline.batches.policy import SendPolicy, back_off
+from batch_pipeline.batches.policy import SendPolicy, back_off, watch_until
 from batch_pipeline.batches.split import split
 from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.store.ledger import new_owner
@@ -122,7 +122,8 @@ def _attempt(
         batch = api.create(body(store, file["path"]), length)
     except NotAccepted as error:
         wait = back_off(file["attempts"], error.retry_after)
-        step(FileState.READY, error, not_before=now() + timedelta(seconds=wait))
+        watched = {"watch_until": watch_until(now())} if error.on_its_word else {}
+        step(FileState.READY, error, not_before=now() + timedelta(seconds=wait), **watched)
         report.trouble.append(f"{name}: {error}; sent again in {wait:.0f} s")
     except OutcomeUnknown as error:
         step(FileState.UNKNOWN, error)

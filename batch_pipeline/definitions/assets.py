@@ -1,6 +1,6 @@
 """The four assets of a pipeline. Each reads the ledger and does what is left to do; none waits."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from batch_pipeline.definitions import metadata
 from batch_pipeline.definitions.metadata import counted
 from batch_pipeline.definitions.partition import filter_of, partitions_of
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
-from batch_pipeline.errors import BatchPipelineError, InputError, StoreError
+from batch_pipeline.errors import BatchPipelineError, HeldError, InputError, StoreError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.choose import Chosen, choose
 from batch_pipeline.records.selection import Ask
@@ -35,6 +35,7 @@ from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import (
     Endpoint,
     Scope,
+    asked_elsewhere,
     know_endpoint,
     known_endpoints,
 )
@@ -184,6 +185,7 @@ def _records(pipeline: BatchPipeline) -> dg.AssetsDefinition:
         with _stage(context, pipeline, offline=True) as (store, _claude, api, scopes):
             if ask.limit is not None and ask.limit < 0:
                 raise InputError(f"The limit of this run is {ask.limit}; it must be 0 or more.")
+            _check_account(store, pipeline, scopes, ask)
             # What cannot be written is not asked for.
             destination_of(pipeline, store).check()
             selections = []
@@ -219,6 +221,22 @@ def _records(pipeline: BatchPipeline) -> dg.AssetsDefinition:
         )
 
     return _define(pipeline, "records", spec, records)
+
+
+def _check_account(
+    store: Store, pipeline: BatchPipeline, scopes: Sequence[Scope], ask: Ask
+) -> None:
+    """Refuse to ask everything again for another account at the same address, unless that is wanted."""
+    elsewhere = asked_elsewhere(store.ledger, scopes[0])
+    if elsewhere is None or ask.force:
+        return
+    raise HeldError(
+        f"{pipeline.name} was asked at {elsewhere}, and the API key now belongs to "
+        f"{scopes[0].endpoint}. What was answered there does not count here, so everything would be "
+        "asked and paid again; nothing was. Set ClaudeBatches(api_key=...) back to a key of that "
+        f"workspace; what is open there is collected then. To ask all of it here, on purpose, launch "
+        f"{pipeline.name}_submit once with force: true."
+    )
 
 
 def _make_again(

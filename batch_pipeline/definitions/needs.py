@@ -43,6 +43,7 @@ class Progress:
         waiting: files to be sent.
         unknown: files that may have been sent: there was no reply, or it is on its way.
         held: files that wait for a person.
+        watched: files of which a second batch may turn up in the API's list.
         oldest: when the oldest batch in progress was created.
     """
 
@@ -52,6 +53,7 @@ class Progress:
     waiting: int
     unknown: int
     held: int
+    watched: int
     oldest: datetime | None
 
     def line(self, now: datetime) -> str:
@@ -67,11 +69,17 @@ class Progress:
             parts.append(f"{_files(self.unknown)} without a reply, to be reconciled")
         if self.held:
             parts.append(f"{_files(self.held)} held: that needs you (`batch-pipeline held`)")
+        if self.watched:
+            parts.append(
+                f"{_files(self.watched)} sent again or turned away within 24 h: the API's list is watched for an "
+                "earlier batch of it"
+            )
         return "; ".join(parts) or "no batch is open"
 
 
 def endpoints_at_work(store: Store, pipeline: str) -> list[Endpoint]:
-    """Return the endpoints at which a pipeline has work on its way, or records to ask again."""
+    """Return the endpoints at which a pipeline has work on its way, records to ask again, or a file
+    of which a second batch may turn up."""
     on_its_way = select(request_files.c.endpoint_id).where(
         request_files.c.pipeline == pipeline, request_files.c.state.in_(OPEN)
     )
@@ -80,6 +88,12 @@ def endpoints_at_work(store: Store, pipeline: str) -> list[Endpoint]:
         .where(
             or_(
                 endpoints.c.id.in_(on_its_way),
+                endpoints.c.id.in_(
+                    select(request_files.c.endpoint_id).where(
+                        request_files.c.pipeline == pipeline,
+                        request_files.c.watch_until > store.clock.now(),
+                    )
+                ),
                 endpoints.c.id.in_(select(submissions.c.endpoint_id).where(*_retryable(pipeline))),
                 endpoints.c.id.in_(
                     select(submissions.c.endpoint_id).where(
@@ -115,6 +129,7 @@ def progress(store: Store, pipeline: str) -> Progress:
         waiting=count[FileState.READY],
         unknown=count[FileState.UNKNOWN] + count[FileState.SENDING],
         held=count[FileState.HELD],
+        watched=_watched(store, pipeline),
         oldest=min((moment for moment in created if moment), default=None),
     )
 
@@ -210,6 +225,18 @@ def _batches_ended(store: Store, pipeline: str) -> int:
                     request_files.c.batch_id.is_not(None),
                     request_files.c.state.in_([FileState.ENDED, FileState.COLLECTED]),
                     request_files.c.submission_id.in_(still_open),
+                )
+            ).scalar_one()
+        )
+
+
+def _watched(store: Store, pipeline: str) -> int:
+    with store.ledger.read() as tx:
+        return int(
+            tx.execute(
+                select(func.count()).where(
+                    request_files.c.pipeline == pipeline,
+                    request_files.c.watch_until > store.clock.now(),
                 )
             ).scalar_one()
         )

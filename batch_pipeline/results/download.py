@@ -246,11 +246,12 @@ def _merge(store: Store, kept: str | None, fresh: str | None, path: str, lines: 
         odd = stack.enter_context(open(f"{path}-odd", "wb+"))
         for source in sources:
             for line in _lines_of(source):
+                digest = hashlib.sha256(line).digest()
                 if lines.take(line):
                     out.write(line)
-                elif (digest := hashlib.sha256(line).digest()) not in seen:
-                    seen.add(digest)
+                elif digest not in seen:
                     odd.write(line)
+                seen.add(digest)
         odd.seek(0)
         shutil.copyfileobj(odd, out)
     return lines

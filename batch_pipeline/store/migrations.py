@@ -14,10 +14,10 @@ def create(tx: Connection) -> None:
     metadata.create_all(tx)
 
 
-def _cancelling(tx: Connection) -> None:
-    for column in ("cancel_requested_at", "cancel_sent_at"):
+def _cancelling_and_watching(tx: Connection) -> None:
+    for column in ("cancel_requested_at", "cancel_sent_at", "watch_until"):
         tx.execute(text(f"ALTER TABLE request_files ADD COLUMN {column} TIMESTAMP"))
 
 
 # From the version before to this one.
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {2: _cancelling}
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {2: _cancelling_and_watching}

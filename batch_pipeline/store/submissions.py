@@ -124,6 +124,27 @@ def known_endpoints(ledger: Ledger, base_url: str) -> list[Endpoint]:
     return [Endpoint(**row) for row in rows]
 
 
+def asked_elsewhere(ledger: Ledger, scope: Scope) -> Endpoint | None:
+    """Return the account at the same address for which a pipeline was asked, when it never was here.
+
+    A key that was moved to another workspace finds nothing of what was asked: it would all be asked,
+    and paid, once more.
+    """
+    built = (
+        select(submissions.c.endpoint_id)
+        .where(submissions.c.pipeline == scope.pipeline, submissions.c.state == "built")
+        .distinct()
+    )
+    columns = endpoints.c.base_url, endpoints.c.organization, endpoints.c.workspace
+    rows = ledger.rows(
+        select(*columns).where(
+            endpoints.c.id.in_(built), endpoints.c.base_url == scope.endpoint.base_url
+        )
+    )
+    found = [Endpoint(**row) for row in rows]
+    return found[0] if found and scope.endpoint not in found else None
+
+
 def abandon_unbuilt(ledger: Ledger, scope: Scope) -> int:
     """Drop selections that nobody built, so that their records are selected afresh. Returns how many."""
     with ledger.write() as tx:

@@ -181,6 +181,7 @@ request_files = Table(
     Column("sent_at", Instant),
     Column("attempt_ended_at", Instant),
     Column("resent_at", Instant),
+    Column("watch_until", Instant),  # a batch of an earlier attempt may still turn up
     Column("not_before", Instant),
     Column("error", Text),
     Column("batch_id", String(200), unique=True),

@@ -230,7 +230,7 @@ def test_a_ledger_of_a_newer_version_is_left_as_it_is(ledger_url: str) -> None:
 def test_a_ledger_of_an_older_version_is_brought_up_to_date(ledger_url: str) -> None:
     first = Ledger(ledger_url, SystemClock())
     with first.write() as tx:
-        for column in ("cancel_requested_at", "cancel_sent_at"):
+        for column in ("cancel_requested_at", "cancel_sent_at", "watch_until"):
             tx.execute(text(f"ALTER TABLE request_files DROP COLUMN {column}"))
         tx.execute(update(meta).where(meta.c.key == "schema_version").values(value="1"))
     again = Ledger(ledger_url, SystemClock())
