@@ -158,7 +158,9 @@ def window_start(file: RowMapping, server_ahead: timedelta) -> datetime:
 
 def _rows(store: Store, endpoint: Endpoint, *conditions) -> Sequence[RowMapping]:
     return store.ledger.rows(
-        select(request_files).where(request_files.c.endpoint_id == endpoint.id, *conditions)
+        select(request_files)
+        .where(request_files.c.endpoint_id == endpoint.id, *conditions)
+        .order_by(request_files.c.number, request_files.c.seq)
     )
 
 
@@ -358,9 +360,9 @@ def _settle_candidates(
 ) -> None:
     """Find out whose the candidates are that have ended."""
     rows = store.ledger.rows(
-        select(candidates).where(
-            candidates.c.endpoint_id == endpoint.id, candidates.c.verdict == "open"
-        )
+        select(candidates)
+        .where(candidates.c.endpoint_id == endpoint.id, candidates.c.verdict == "open")
+        .order_by(candidates.c.created_at, candidates.c.batch_id)
     )
     for row in rows:
         if report.out_of_time:
@@ -375,6 +377,9 @@ def _settle_candidates(
         try:
             batch = batch or api.retrieve(row["batch_id"])
             if not batch.ended:
+                report.notes.append(
+                    f"{batch.id} may be a file whose reply was lost; known once that has ended"
+                )
                 continue
             custom_id = _readable_custom_id(api, batch.id)
         except (NoSuchBatch, ApiUnavailable) as error:
