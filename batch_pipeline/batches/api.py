@@ -5,11 +5,10 @@ only the caller, who knows the ledger, may decide to send again. Its outcome is 
 exceptions or a batch; each says what is known about the money.
 """
 
-import json
 import ssl
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -80,6 +79,7 @@ class Batch:
     ended_at: datetime | None
     ended: bool
     has_results: bool
+    endpoint: Endpoint | None = None  # whose it is, as the reply that created it says
 
 
 @dataclass(frozen=True)
@@ -151,10 +151,10 @@ class BatchesApi:
             NotAccepted, OutcomeUnknown, PipelineRefused, FileRefused, FileTooLarge: see each.
         """
         try:
-            created = self._sender.post(
+            reply = self._sender.post(
                 BATCHES_PATH,
                 content=self._in_time(body),
-                cast_to=MessageBatch,
+                cast_to=httpx2.Response,
                 options={
                     "headers": {"Content-Type": "application/json", "Content-Length": str(length)},
                     "max_retries": 0,
@@ -175,17 +175,13 @@ class BatchesApi:
             raise OutcomeUnknown(
                 f"no reply from {self.base_url}: {error.__cause__ or error}"
             ) from error
-        except (
-            httpx2.HTTPError,
-            anthropic.AnthropicError,
-            json.JSONDecodeError,
-            ValueError,
-        ) as error:
+        except (httpx2.HTTPError, anthropic.AnthropicError, ValueError) as error:
             raise OutcomeUnknown(
                 f"a reply from {self.base_url} that cannot be read: {error}"
             ) from error
         try:
-            return _batch(created)
+            created = _batch(MessageBatch.construct(**reply.json()))
+            return replace(created, endpoint=self._endpoint(reply.headers))
         except (AttributeError, TypeError, ValueError) as error:
             raise OutcomeUnknown(
                 f"a reply from {self.base_url} that is no batch: {error}"

@@ -8,11 +8,9 @@ custom_ids carry this ledger's id and stand in the request file is ours.
 import math
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-import orjson
 from sqlalchemy import RowMapping, and_, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
@@ -25,9 +23,9 @@ from batch_pipeline.batches.api import (
 )
 from batch_pipeline.batches.cancel import send_cancel
 from batch_pipeline.batches.claim import expire_leases
+from batch_pipeline.batches.evidence import evidence_of, file_of
 from batch_pipeline.batches.late import add_late
 from batch_pipeline.batches.policy import CLOCK_MARGIN_SECONDS, SendPolicy
-from batch_pipeline.store.ledger import seconds_since
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
 from batch_pipeline.store.tables import (
@@ -39,8 +37,8 @@ from batch_pipeline.store.tables import (
     request_files,
 )
 
-LONGEST_WAIT = timedelta(days=30)  # for room in the queue, between a file's attempts
 UNREADABLE_SECONDS = 3600.0  # how long a candidate's results may stay unreadable
+READ_AGAIN_SECONDS = 600.0  # between two looks at one that stayed so
 MOST_RETRIEVALS = 20  # single look-ups per poll, for batches that the list does not show
 
 
@@ -359,12 +357,7 @@ def _settle_candidates(
     store: Store, api: BatchesApi, endpoint: Endpoint, listed: dict[str, Batch], report: Polled
 ) -> None:
     """Find out whose the candidates are that have ended."""
-    rows = store.ledger.rows(
-        select(candidates)
-        .where(candidates.c.endpoint_id == endpoint.id, candidates.c.verdict == "open")
-        .order_by(candidates.c.created_at, candidates.c.batch_id)
-    )
-    for row in rows:
+    for row in _unsettled(store, endpoint):
         if report.out_of_time:
             return
         owner = store.ledger.rows(
@@ -381,30 +374,73 @@ def _settle_candidates(
                     f"{batch.id} may be a file whose reply was lost; known once that has ended"
                 )
                 continue
-            custom_id = _readable_custom_id(api, batch.id)
+            found = evidence_of(api, batch, store.ledger.id)
         except (NoSuchBatch, ApiUnavailable) as error:
             report.notes.append(f"{row['batch_id']} may be ours: {error}")
             _give_up_later(store, row)
             continue
-        if custom_id is None:
-            report.notes.append(f"{batch.id} may be ours, but no line of its results can be read")
-            _give_up_later(store, row)
-            continue
-        if not custom_id.startswith(f"{store.ledger.id}-"):
+        if found.own:
+            _settle_own(store, endpoint, row, batch, found.own, report)
+        elif found.is_foreign:
             _judge(store, row, "foreign")
-            continue
-        file = _whose(store, endpoint, batch, custom_id)
-        if file is None:
-            # Ours, and nobody waits for it: the file was cut in two, say. It stands in nobody's way.
-            _judge(store, row, "ours")
-            report.notes.append(
-                f"{batch.id} is of this ledger, but no request file has its requests"
-            )
-        elif (found := _adopt(store, file, batch)) is not None:
-            _judge(store, row, "ours", file["id"])
-            if found:
-                report.adopted.append(file["id"])
-            report.notes.append(found or _second(file, batch))
+            _free(store, endpoint, row, report)
+        else:
+            report.notes.append(f"{batch.id} may be ours, but its results cannot be read")
+            _give_up_later(store, row)
+
+
+def _unsettled(store: Store, endpoint: Endpoint) -> Sequence[RowMapping]:
+    """The batches nobody knows the owner of; those that could not be read are tried now and then."""
+    again = store.clock.now() - timedelta(seconds=READ_AGAIN_SECONDS)
+    return store.ledger.rows(
+        select(candidates)
+        .where(
+            candidates.c.endpoint_id == endpoint.id,
+            or_(
+                candidates.c.verdict == "open",
+                and_(candidates.c.verdict == "unreadable", candidates.c.read_at < again),
+            ),
+        )
+        .order_by(candidates.c.created_at, candidates.c.batch_id)
+    )
+
+
+def _settle_own(
+    store: Store,
+    endpoint: Endpoint,
+    row: RowMapping,
+    batch: Batch,
+    own: list[str],
+    report: Polled,
+) -> None:
+    """Give a batch of this ledger to the file it was made from."""
+    file = file_of(store, endpoint, batch, own)
+    if file is None:
+        # Nobody waits for it: the file was cut in two, say. It stands in nobody's way.
+        _judge(store, row, "ours")
+        report.notes.append(f"{batch.id} is of this ledger, but no request file has its requests")
+    elif (found := _adopt(store, file, batch)) is not None:
+        _judge(store, row, "ours", file["id"])
+        if found:
+            report.adopted.append(file["id"])
+        report.notes.append(found or _second(file, batch))
+
+
+def _free(store: Store, endpoint: Endpoint, row: RowMapping, report: Polled) -> None:
+    """Let go of files that were held because of a batch that turned out to be another program's."""
+    for file in _rows(
+        store,
+        endpoint,
+        request_files.c.state == FileState.HELD,
+        request_files.c.requests == row["requests"],
+        request_files.c.error.contains(row["batch_id"], autoescape=True),
+    ):
+        note = f"{row['batch_id']} is not ours after all"
+        with store.ledger.write() as tx:
+            if store.ledger.move(
+                tx, file["id"], FileState.HELD, FileState.UNKNOWN, note, not_before=None, error=note
+            ):
+                report.notes.append(f"{file['id']}: {note}; it is reconciled again")
 
 
 def _second(file: RowMapping, batch: Batch) -> str:
@@ -419,62 +455,31 @@ def _second(file: RowMapping, batch: Batch) -> str:
 
 def _give_up_later(store: Store, row: RowMapping) -> None:
     """Leave a candidate open whose results cannot be read; after an hour only a person can tell."""
-    if seconds_since(store.clock, row["seen_at"]) > UNREADABLE_SECONDS:
-        _judge(store, row, "unreadable")
+    now = store.clock.now()
+    since = row["unreadable_since"] or now
+    late = (now - since).total_seconds() > UNREADABLE_SECONDS
+    with store.ledger.write() as tx:
+        tx.execute(
+            update(candidates)
+            .where(*_this(row), candidates.c.verdict.in_(["open", "unreadable"]))
+            .values(
+                unreadable_since=since,
+                read_at=now,
+                verdict="unreadable" if late else row["verdict"],
+            )
+        )
 
 
-def _readable_custom_id(api: BatchesApi, batch_id: str) -> str | None:
-    """Return the custom_id of the first result line that can be read; None when none can.
-
-    Only a custom_id that was read proves that a batch is not ours: a download may be cut, or damaged.
-    """
-    rest = b""
-    stream = api.results(batch_id)
-    with closing(stream):
-        for chunk in stream:
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                found = _custom_id_in(line)
-                if found is not None:
-                    return found
-    return _custom_id_in(rest)
-
-
-def _custom_id_in(line: bytes) -> str | None:
-    try:
-        return str(orjson.loads(line)["custom_id"])
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return None
-
-
-def _whose(store: Store, endpoint: Endpoint, batch: Batch, custom_id: str) -> RowMapping | None:
-    """Return the file that a batch of this ledger was made from, whatever state it is in."""
-    recent = batch.created_at - LONGEST_WAIT
-    files = _rows(
-        store,
-        endpoint,
-        request_files.c.kind == FileKind.BATCH,
-        request_files.c.requests == batch.requests,
-        request_files.c.first_sent_at >= recent,
+def _this(row: RowMapping):
+    return (
+        candidates.c.endpoint_id == row["endpoint_id"],
+        candidates.c.batch_id == row["batch_id"],
     )
-    needle = orjson.dumps(custom_id)
-    for file in sorted(files, key=lambda file: file["first_sent_at"], reverse=True):
-        with store.files.open(file["path"]) as lines:
-            if any(needle in line for line in lines):
-                return file
-    return None
 
 
 def _judge(store: Store, row: RowMapping, verdict: str, file_id: str | None = None) -> None:
     with store.ledger.write() as tx:
-        tx.execute(
-            update(candidates)
-            .where(
-                candidates.c.endpoint_id == row["endpoint_id"],
-                candidates.c.batch_id == row["batch_id"],
-            )
-            .values(verdict=verdict, file_id=file_id)
-        )
+        tx.execute(update(candidates).where(*_this(row)).values(verdict=verdict, file_id=file_id))
 
 
 def _adopt(store: Store, file: RowMapping, batch: Batch) -> str | None:

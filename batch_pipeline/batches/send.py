@@ -32,8 +32,8 @@ from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.store.ledger import new_owner
 from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Scope
-from batch_pipeline.store.tables import FileState, request_files
+from batch_pipeline.store.submissions import Endpoint, Scope, know_endpoint
+from batch_pipeline.store.tables import FileState, endpoints, request_files
 
 OPENING, CLOSING = b'{"requests":[', b"]}"
 CHUNK = 1 << 20
@@ -153,7 +153,16 @@ def _attempt(
         raise
     else:
         _accepted(store, api, file, batch)
-        release_pipeline(ledger, scope)
+        if batch.endpoint is not None and batch.endpoint.differs_from(scope.endpoint):
+            report.refused = (
+                f"{batch.id} ({file['id']}) was made for {batch.endpoint}: the API key moved there "
+                f"from {scope.endpoint} while files were sent. It is collected there, when the key "
+                "belongs there; nothing more is sent. Set ClaudeBatches(api_key=...) to a key of "
+                "the account that is meant, then launch the send job."
+            )
+            hold_pipeline(ledger, scope, report.refused)
+        else:
+            release_pipeline(ledger, scope)
         report.batches.append(batch)
         report.requests += file["requests"]
         report.bytes += length
@@ -182,7 +191,11 @@ def _accepted(store: Store, api: BatchesApi, file: RowMapping, batch: Batch) -> 
     is paid, so it is collected like any other.
     """
     ledger = store.ledger
+    endpoint_id = file["endpoint_id"]
+    if batch.endpoint is not None and file["endpoint_id"] != batch.endpoint.id:
+        endpoint_id = _whose(store, file, batch.endpoint)
     values = dict(
+        endpoint_id=endpoint_id,
         batch_id=batch.id,
         batch_created_at=batch.created_at,
         expires_at=batch.expires_at,
@@ -212,6 +225,16 @@ def _accepted(store: Store, api: BatchesApi, file: RowMapping, batch: Batch) -> 
             late = add_late(store, tx, file, batch, note)
     if late is not None:
         send_cancel(store, api, late, batch.id)
+
+
+def _whose(store: Store, file: RowMapping, endpoint: Endpoint) -> str:
+    """Return the id of the account that a batch was made for, as its reply tells."""
+    rows = store.ledger.rows(select(endpoints).where(endpoints.c.id == file["endpoint_id"]))
+    meant = Endpoint(rows[0]["base_url"], rows[0]["organization"], rows[0]["workspace"])
+    if not endpoint.differs_from(meant):
+        return file["endpoint_id"]
+    know_endpoint(store.ledger, endpoint)
+    return endpoint.id
 
 
 def _ready(store: Store, scope: Scope) -> Sequence[RowMapping]:

@@ -15,8 +15,13 @@ def create(tx: Connection) -> None:
 
 
 def _cancelling_and_watching(tx: Connection) -> None:
-    for column in ("cancel_requested_at", "cancel_sent_at", "watch_until"):
-        tx.execute(text(f"ALTER TABLE request_files ADD COLUMN {column} TIMESTAMP"))
+    added = {
+        "request_files": ("cancel_requested_at", "cancel_sent_at", "watch_until"),
+        "candidates": ("unreadable_since", "read_at"),
+    }
+    for table, columns in added.items():
+        for column in columns:
+            tx.execute(text(f"ALTER TABLE {table} ADD COLUMN {column} TIMESTAMP"))
 
 
 # From the version before to this one.

@@ -36,6 +36,16 @@ class Endpoint:
         text = "\n".join((self.base_url, self.organization, self.workspace))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def differs_from(self, other: "Endpoint") -> bool:
+        """Whether both name their account, and not the same one."""
+        return any(
+            mine and yours and mine != yours
+            for mine, yours in (
+                (self.organization, other.organization),
+                (self.workspace, other.workspace),
+            )
+        )
+
     def __str__(self) -> str:
         """The endpoint as a message names it."""
         names = [name for name in (self.organization, self.workspace) if name]

@@ -221,6 +221,8 @@ candidates = Table(
     Column("verdict", String(20), nullable=False),  # open | ours | foreign | unreadable
     Column("file_id", String(64)),
     Column("seen_at", Instant, nullable=False),
+    Column("unreadable_since", Instant),  # its results could not be read, from then until read_at
+    Column("read_at", Instant),
 )
 
 transitions = Table(

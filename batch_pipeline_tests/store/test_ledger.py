@@ -232,6 +232,8 @@ def test_a_ledger_of_an_older_version_is_brought_up_to_date(ledger_url: str) -> 
     with first.write() as tx:
         for column in ("cancel_requested_at", "cancel_sent_at", "watch_until"):
             tx.execute(text(f"ALTER TABLE request_files DROP COLUMN {column}"))
+        for column in ("unreadable_since", "read_at"):
+            tx.execute(text(f"ALTER TABLE candidates DROP COLUMN {column}"))
         tx.execute(update(meta).where(meta.c.key == "schema_version").values(value="1"))
     again = Ledger(ledger_url, SystemClock())
     assert again.id == first.id

@@ -1,0 +1,109 @@
+"""Whose a batch is: what the custom_ids in its results prove, and what they do not.
+
+Results may come cut, garbled, or with lines of others between ours. One custom_id of this ledger
+proves that a batch is ours. That it is not takes more: a whole download without any, twice.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import orjson
+from sqlalchemy import RowMapping, select
+
+from batch_pipeline.batches.api import Batch, BatchesApi
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import Endpoint
+from batch_pipeline.store.tables import FileKind, request_files
+
+ENOUGH_LINES = 100  # nobody puts so many of another batch's lines before ours
+LONGEST_WAIT = timedelta(days=30)  # for room in the queue, between a file's attempts
+
+
+@dataclass
+class Evidence:
+    """What the results of a batch tell.
+
+    Attributes:
+        own: custom_ids of this ledger, some of them.
+        is_foreign: nothing of it is this ledger's, for sure.
+    """
+
+    own: list[str] = field(default_factory=list)
+    is_foreign: bool = False
+
+
+def evidence_of(api: BatchesApi, batch: Batch, ledger_id: str) -> Evidence:
+    """Read the results of an ended batch until they tell whose it is.
+
+    Raises:
+        NoSuchBatch, ApiUnavailable, HeldError: they cannot be read.
+    """
+    first = _read(api, batch, ledger_id)
+    if first.own or not first.is_foreign:
+        return first
+    # A single line in place of ours would be believed otherwise, and our batch paid again.
+    return _read(api, batch, ledger_id)
+
+
+def file_of(store: Store, endpoint: Endpoint, batch: Batch, own: list[str]) -> RowMapping | None:
+    """Return the request file that a batch of this ledger was made from, whatever state it is in."""
+    files = store.ledger.rows(
+        select(request_files)
+        .where(
+            request_files.c.endpoint_id == endpoint.id,
+            request_files.c.kind == FileKind.BATCH,
+            request_files.c.requests == batch.requests,
+            request_files.c.first_sent_at >= batch.created_at - LONGEST_WAIT,
+        )
+        .order_by(request_files.c.first_sent_at.desc())
+    )
+    wanted = set(own)
+    best: tuple[int, RowMapping | None] = (0, None)
+    for file in files:
+        with store.files.open(file["path"]) as lines:
+            found = sum(custom_id_in(line) in wanted for line in lines)
+        # A line of another batch of ours may have come between: most of them decide.
+        if found > best[0]:
+            best = found, file
+        if found > len(wanted) / 2:
+            break
+    return best[1]
+
+
+def _read(api: BatchesApi, batch: Batch, ledger_id: str) -> Evidence:
+    found = Evidence()
+    lines = readable = 0
+    stream = api.results(batch.id)
+    with closing(stream):
+        for line in _lines(stream):
+            lines += 1
+            custom_id = custom_id_in(line)
+            if custom_id is None:
+                continue
+            readable += 1
+            if custom_id.startswith(f"{ledger_id}-"):
+                found.own.append(custom_id)
+            if readable == ENOUGH_LINES:
+                found.is_foreign = not found.own
+                return found
+    found.is_foreign = not found.own and readable == lines >= batch.requests > 0
+    return found
+
+
+def _lines(stream: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in stream:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line for line in lines if line.strip())
+    if rest.strip():
+        yield rest
+
+
+def custom_id_in(line: bytes) -> str | None:
+    """Return the custom_id of a line of requests or results; None when it has none."""
+    try:
+        return str(orjson.loads(line)["custom_id"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
