@@ -1,42 +1,46 @@
-"""The command line: `batch-pipeline emulator | demo | dev | held`."""
+"""The command line: `batch-pipeline emulator | demo | dev | held | reconcile | cancel | rebuild-ledger`."""
 
-import functools
+import io
 import logging
-from collections.abc import Callable
-from pathlib import Path
+import sys
 from typing import Any
 
 import click
 
-from batch_pipeline.errors import BatchPipelineError, InputError
+from batch_pipeline.by_hand import cancel, held, rebuild_ledger, reconcile
+from batch_pipeline.show import RefusedError, speaking
 
 # Dagster takes seconds to import, so each command imports what it needs.
-
-
-class _RefusedError(click.ClickException):
-    """An error of ours, shown as what it says."""
-
-    def format_message(self) -> str:
-        return f"{self.message}"
-
-
-def _speaking(command: Callable[..., None]) -> Callable[..., None]:
-    """Show errors of ours without a traceback."""
-
-    @functools.wraps(command)
-    def speak(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except BatchPipelineError as error:
-            raise _RefusedError(str(error)) from error
-
-    return speak
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="batch-pipeline")
 def main() -> None:
     """Bulk Claude work on Dagster, through Anthropic's Message Batches API."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # where a letter cannot be shown, its number is
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _read_faults(
+    context: click.Context, option: click.Parameter, texts: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    if not texts:
+        return []
+    from batch_pipeline.emulator.faults.notation import read_fault
+
+    try:
+        return [read_fault(text) for text in texts]
+    except ValueError as error:
+        raise click.BadParameter(f"{error}. --list-faults explains each.") from None
+
+
+def _list_faults(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from batch_pipeline.emulator.faults.notation import show_kinds
+
+        show_kinds()
+        context.exit()
 
 
 @main.command()
@@ -67,19 +71,75 @@ def main() -> None:
 @click.option(
     "--requests-per-minute", type=int, help="Calls per minute above which a call is a 429."
 )
-@_speaking
-def emulator(host: str, port: int, state_dir: str, rates: tuple[str, ...], **options: Any) -> None:
-    """Serve a local Message Batches API until interrupted. It asks no model and costs nothing."""
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    callback=_read_faults,
+    metavar="[CALL:]KIND[:NAME=VALUE,...]",
+    help="Let something go wrong, such as create:drop_after:nth=2; may be repeated.",
+)
+@click.option(
+    "--list-faults",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_faults,
+    help="Show all that can go wrong, and end.",
+)
+@click.option(
+    "--to",
+    "running",
+    metavar="URL",
+    help="Lay the faults on the emulator that runs there, and end.",
+)
+@speaking
+def emulator(
+    host: str,
+    port: int,
+    state_dir: str,
+    rates: tuple[str, ...],
+    faults: list[dict[str, Any]],
+    running: str | None,
+    **options: Any,
+) -> None:
+    """Serve a local Message Batches API until interrupted. It asks no model and costs nothing.
+
+    It is for development and tests, listens on this machine only, and is no server for production.
+    """
     from batch_pipeline.emulator import serve
 
+    if running is not None:
+        _lay_faults(running, faults)
+        return
     given = {name: value for name, value in options.items() if value is not None}
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        serve(state_dir, host, port, rates=dict(map(_rate, rates)), **given)
+        serve(state_dir, host, port, faults, rates=dict(map(_rate, rates)), **given)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except KeyboardInterrupt:
         return
+
+
+def _lay_faults(url: str, faults: list[dict[str, Any]]) -> None:
+    from batch_pipeline.emulator import EmulatorError, RunningEmulator
+
+    if not faults:
+        raise click.UsageError("--to lays faults: say which, with --fault")
+    try:
+        there = RunningEmulator(url)
+        for fault in faults:
+            there.fault(**fault)
+        lying = there.faults()
+    except (EmulatorError, OSError, ValueError) as error:
+        raise RefusedError(
+            f"--to {url}: no emulator took the fault ({error}). Start one with "
+            "`batch-pipeline emulator`."
+        ) from error
+    for fault in lying:
+        left = "" if fault["times"] is None else f" of {fault['times']}"
+        click.echo(f"{fault['kind']} on {fault['on']}: has hit {fault['hits']}{left} calls")
 
 
 def _rate(text: str) -> tuple[str, float]:
@@ -98,7 +158,7 @@ def _rate(text: str) -> tuple[str, float]:
 )
 @click.option("--yes", is_flag=True, help="With --live: spend the money without asking.")
 @click.option("--reset", is_flag=True, help="Forget earlier emulated nights first.")
-@_speaking
+@speaking
 def demo(live: bool, yes: bool, reset: bool) -> None:
     """Play a night of the two demo pipelines, and show what came out."""
     from batch_pipeline.demo.play import play
@@ -106,7 +166,7 @@ def demo(live: bool, yes: bool, reset: bool) -> None:
     try:
         play(live=live, yes=yes, reset=reset)
     except KeyboardInterrupt:
-        raise _RefusedError(
+        raise RefusedError(
             "Interrupted. Nothing is lost: run the demo again and it goes on from here."
         ) from None
 
@@ -118,7 +178,7 @@ def demo(live: bool, yes: bool, reset: bool) -> None:
 @click.option(
     "--batch-seconds", default=20.0, show_default=True, help="How long an emulated batch takes."
 )
-@_speaking
+@speaking
 def dev(port: int, batch_seconds: float) -> None:
     """Serve the demo in Dagster's UI, with the emulator beside it, until interrupted."""
     from batch_pipeline.demo.dev import serve_dev
@@ -126,87 +186,8 @@ def dev(port: int, batch_seconds: float) -> None:
     raise SystemExit(serve_dev(port, batch_seconds))
 
 
-@main.command()
-@click.argument("pipeline", required=False)
-@click.option(
-    "--store",
-    "root",
-    required=True,
-    metavar="ROOT",
-    help="The root of the store: a folder or a URL.",
-)
-@click.option(
-    "--ledger", metavar="URL", help="The ledger's URL; SQLite inside a local root when not given."
-)
-@click.option(
-    "--resend", "resent", multiple=True, metavar="FILE", help="Send this held file again."
-)
-@click.option(
-    "--drop",
-    "dropped",
-    multiple=True,
-    metavar="FILE",
-    help="Give it up; its records are asked anew.",
-)
-@click.option("--release", "released", is_flag=True, help="Let the held PIPELINE send again.")
-@_speaking
-def held(
-    pipeline: str | None,
-    root: str,
-    ledger: str | None,
-    resent: tuple[str, ...],
-    dropped: tuple[str, ...],
-    released: bool,
-) -> None:
-    """List what waits for a person to decide, of all pipelines or of PIPELINE; or decide it."""
-    from batch_pipeline.batches.held import drop, list_held, release, resend
-    from batch_pipeline.settings import project_path
-    from batch_pipeline.store.store import open_store
-
-    where = project_path(root)
-    if "://" not in where and not Path(where).is_dir():
-        raise InputError(
-            f"There is no store at {where}. --store is the root that BatchStore(root=...) names."
-        )
-    store = open_store(where, ledger)
-    if released and pipeline is None:
-        raise InputError("--release needs the name of the pipeline.")
-    for file in resent:
-        resend(store, file)
-        click.echo(f"{file} is ready; its status sensor has it sent.")
-    for file in dropped:
-        drop(store, file)
-        click.echo(
-            f"{file} is given up; its records are asked anew, as far as max_attempts allows."
-        )
-    if released and pipeline is not None:
-        release(store, pipeline)
-        click.echo(f"{pipeline} sends again.")
-    if not (resent or dropped or released):
-        _show_held(list_held(store, pipeline))
-
-
-def _show_held(found: Any) -> None:
-    if not (found.files or found.pipelines):
-        click.echo("Nothing is held.")
-        return
-    for one in found.pipelines:
-        click.echo(
-            f"pipeline {one.pipeline} at {one.base_url}, held since {one.since:%Y-%m-%d %H:%M} UTC"
-        )
-        click.echo(f"    {one.error}")
-        click.echo(
-            f"    Put it right, then: --release {one.pipeline} (or run {one.pipeline}_send)."
-        )
-    for one in found.files:
-        since = f"{one.since:%Y-%m-%d %H:%M} UTC" if one.since else "a time unknown"
-        partition = f", partition {one.partition}" if one.partition else ""
-        click.echo(
-            f"file {one.id} of {one.pipeline}{partition}: {one.requests:,} requests, "
-            f"held since {since}"
-        )
-        click.echo(f"    {one.error}")
-        click.echo(f"    Decide: --resend {one.id}, or --drop {one.id}")
+for command in (held, reconcile, cancel, rebuild_ledger):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

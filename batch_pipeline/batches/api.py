@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import anthropic
 import httpx2
@@ -151,6 +151,13 @@ class BatchesApi:
             NotAccepted, OutcomeUnknown, PipelineRefused, FileRefused, FileTooLarge: see each.
         """
         try:
+            return self._create(body, length)
+        except BatchPipelineError as error:
+            # Without its causes, which may quote the reply.
+            raise self._hide(error) from None
+
+    def _create(self, body: Iterator[bytes], length: int) -> Batch:
+        try:
             reply = self._sender.post(
                 BATCHES_PATH,
                 content=self._in_time(body),
@@ -162,7 +169,7 @@ class BatchesApi:
                 },
             )
         except anthropic.APIStatusError as error:
-            raise self._hide(_refusal(error, self.base_url)) from None
+            raise _refusal(error, self.base_url) from None
         except anthropic.APIConnectionError as error:
             if isinstance(error.__cause__, NotAccepted):
                 raise error.__cause__ from None
@@ -234,7 +241,7 @@ class BatchesApi:
     def results(self, batch_id: str) -> Generator[bytes]:
         """Stream a batch's results as the API sends them, byte for byte.
 
-        Only ``base_url`` is asked: a ``results_url`` on another host (a gateway's upstream, or
+        Only ``base_url`` is asked: a ``results_url`` that is not below it (a gateway's upstream, or
         worse) is replaced by the API's own path under ``base_url``.
 
         Raises:
@@ -248,8 +255,8 @@ class BatchesApi:
                     f"the API has no results for {batch_id} any more (they are kept for 29 days)"
                 )
             url = batch.results_url
-            if _origin(url) != self._origin:
-                url = f"{BATCHES_PATH}/{batch_id}/results"
+            if not url.startswith(f"{self.base_url}/"):
+                url = f"{BATCHES_PATH}/{quote(batch_id, safe='')}/results"
             try:
                 response = self._client.get(
                     url,
@@ -284,6 +291,8 @@ class BatchesApi:
             event_hooks={"request": [self._guard]},
             limits=httpx2.Limits(max_keepalive_connections=kept),
             verify=_tls(),
+            # A proxy of the environment would read what is not encrypted: the key, and all records.
+            mounts={"http://": None},
         )
         return anthropic.Anthropic(
             api_key=api_key,
@@ -410,8 +419,13 @@ def _message(error: anthropic.APIStatusError) -> str:
     if isinstance(body, dict):
         inner = body.get("error")
         if isinstance(inner, dict) and inner.get("message"):
-            return str(inner["message"])
-    return str(error.message)[:500]
+            return _plain(str(inner["message"]))
+    return _plain(str(error.message))
+
+
+def _plain(text: str) -> str:
+    """Return a server's words as one line that can do nothing to a log or a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:2_000]).split())[:500]
 
 
 def _request_id(error: anthropic.APIStatusError) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import RowMapping, select, update
 
 from batch_pipeline.batches.api import ApiUnavailable, BatchesApi, NoSuchBatch
+from batch_pipeline.errors import HeldError
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
 
@@ -69,7 +70,7 @@ def cancel(store: Store, api: BatchesApi, pipeline: str, partition: str | None =
             try:
                 send_cancel(store, api, file["id"], file["batch_id"])
                 report.canceled.append(file["batch_id"])
-            except (ApiUnavailable, NoSuchBatch) as error:
+            except (ApiUnavailable, NoSuchBatch, HeldError) as error:
                 report.failed.append(f"{file['batch_id']}: {error}")
     return report
 

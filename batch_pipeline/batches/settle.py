@@ -168,6 +168,7 @@ def _line(
         todo = "set ClaudeBatches(api_key=..., base_url=...) back to that account"
     elif steps and not todo:
         why = f"{steps[-1]['note']}. {why}"
+    why = why.removeprefix(f"{row['id']}: ")
     return Line(
         row["id"], row["pipeline"], row["partition"], row["state"], row["requests"],
         row["batch_id"], did, why, todo,
@@ -195,11 +196,11 @@ def _standing(store: Store, row: RowMapping, policy: SendPolicy) -> tuple[str, s
                 seconds=policy.reconcile_after_seconds
             )
             if due > now:
-                return (
-                    f"its reply was lost; the API's list is believed from {due:%H:%M:%S} UTC on",
-                    None,
-                )
-            return row["error"] or "its reply was lost; the next look settles it", None
+                what = "its reply was lost" if row["error"] else "nobody knows whether it was sent"
+                return f"{what}; the API's list is believed from {due:%H:%M:%S} UTC on", None
+            return row[
+                "error"
+            ] or "nobody knows yet whether it was sent; the next look settles it", None
         case FileState.IN_PROGRESS:
             age = now - row["batch_created_at"] if row["batch_created_at"] else timedelta(0)
             hours = age.total_seconds() / 3600
@@ -208,7 +209,8 @@ def _standing(store: Store, row: RowMapping, policy: SendPolicy) -> tuple[str, s
         case FileState.ENDED:
             when = f" after {later:%H:%M} UTC" if later else ""
             trouble = f"; {row['error']}" if row["error"] else ""
-            return f"{name}_collect takes its answers{when}{trouble}", None
+            what = "takes its answers" if row["batch_id"] else "writes its records' rows"
+            return f"{name}_collect {what}{when}{trouble}", None
         case FileState.HELD:
             decide = f"batch-pipeline held --resend {row['id']}, or --drop {row['id']}"
             return row["error"] or "it is held", decide

@@ -1,5 +1,7 @@
 """From declared pipelines to Dagster definitions."""
 
+from weakref import WeakKeyDictionary
+
 import dagster as dg
 
 from batch_pipeline.definitions.assets import build_assets
@@ -10,6 +12,9 @@ from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
 
 DEFAULT_POLL_SECONDS = 60
+# By the op that computes an asset: merging, binding resources and changing specs keep it, and no
+# metadata of the user's assets is needed for it.
+_PIPELINES: WeakKeyDictionary[dg.OpDefinition, BatchPipeline] = WeakKeyDictionary()
 
 
 def build_definitions(
@@ -36,7 +41,9 @@ def build_definitions(
     assets, jobs, schedules, sensors = [], [], [], []
     interval = claude.poll_interval_seconds if claude is not None else DEFAULT_POLL_SECONDS
     for pipeline in pipelines:
-        assets += build_assets(pipeline)
+        stages = build_assets(pipeline)
+        _PIPELINES.update({stage.op: pipeline for stage in stages})
+        assets += stages
         own = build_jobs(pipeline)
         jobs += own
         sensors.append(build_status_sensor(pipeline, own, interval))
@@ -50,3 +57,10 @@ def build_definitions(
     return dg.Definitions(
         assets=assets, jobs=jobs, schedules=schedules, sensors=sensors, resources=resources
     )
+
+
+def pipeline_of(asset: object) -> BatchPipeline | None:
+    """Return the pipeline that an asset is a stage of, if it is one of ours."""
+    if not isinstance(asset, dg.AssetsDefinition) or not asset.is_executable:
+        return None
+    return _PIPELINES.get(asset.node_def) if isinstance(asset.node_def, dg.OpDefinition) else None

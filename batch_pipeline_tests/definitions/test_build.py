@@ -73,11 +73,16 @@ def test_a_pipeline_becomes_four_assets_three_jobs_a_schedule_a_sensor_and_a_che
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
     assert {job.name for job in sensor.jobs} == set(jobs(definitions))
     graph = definitions.resolve_asset_graph()
-    (check,) = graph.asset_check_keys
-    assert check.name == "every_record_accounted_for"
-    assert check.asset_key.to_user_string() == "invoices/results"
-    results = next(one for one in definitions.assets or [] if check.asset_key in one.keys)
-    assert next(iter(results.check_specs)).blocking
+    assert {(check.asset_key.to_user_string(), check.name) for check in graph.asset_check_keys} == {
+        ("invoices/results", "every_record_accounted_for"),
+        ("invoices/results", "answers_fetched_in_time"),
+    }
+    key = dg.AssetKey(["invoices", "results"])
+    results = next(one for one in definitions.assets or [] if key in one.keys)
+    assert {check.name: check.blocking for check in results.check_specs} == {
+        "every_record_accounted_for": True,
+        "answers_fetched_in_time": False,
+    }
     for before, after in pairwise(STAGES):
         (dep,) = spec(definitions, "invoices", after).deps
         assert dep.asset_key.path == ["invoices", before]

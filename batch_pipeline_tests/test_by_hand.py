@@ -1,0 +1,380 @@
+"""The commands find the user's project by themselves, settle and cancel what is on its way there."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+from click.testing import CliRunner
+
+from batch_pipeline.cli import main
+from batch_pipeline.definitions.project import inside, load_project
+from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline.store.clock import going_by
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.tables import request_files
+from batch_pipeline_tests.clock import HandClock
+from batch_pipeline_tests.night import Nights
+
+CODE = """
+import dagster as dg
+from batch_pipeline import *
+
+def pipeline(name, **more):
+    return BatchPipeline(
+        name=name,
+        source=DuckDBSource(database="warehouse.duckdb", table="notes", key="id"),
+        request=MessageTemplate(model="claude-haiku-4-5", max_tokens=50, prompt="{{ text }}"),
+        **more,
+    )
+
+def claude(**more):
+    return ClaudeBatches(**{
+        "api_key": dg.EnvVar("SHOP_KEY"), "base_url": dg.EnvVar("SHOP_URL"), "max_batch_requests": 4, **more
+    })
+
+store = BatchStore(root="data/batches")
+"""
+TWO = """
+halves = dg.StaticPartitionsDefinition(["even", "odd"])
+defs = build_definitions(
+    pipeline("notes"), pipeline("letters", partitions=halves, partition_column="half"),
+    claude=claude(), store=store,
+)
+"""
+
+
+class Shop:
+    """A user's project on disk, and its nights."""
+
+    def __init__(self, folder: Path, emulator: EmulatorProcess, clock: HandClock):
+        self.folder, self.emulator, self.clock = folder, emulator, clock
+        self.write("workspace.yaml", "load_from:\n  - python_file: pipelines.py\n")
+        self.write(".env", f"SHOP_KEY=shop-key\nSHOP_URL={emulator.base_url}\n")
+        self.write("pipelines.py", CODE + TWO)
+        with duckdb.connect(str(folder / "warehouse.duckdb")) as connection:
+            connection.execute(
+                "create table notes as select range as id, 'note ' || range as text, "
+                "case range % 2 when 0 then 'even' else 'odd' end as half from range(10)"
+            )
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file; code that was imported from it is imported anew."""
+        (self.folder / name).write_text(text)
+        sys.modules.pop(Path(name).stem, None)
+
+    def nights(self, name: str) -> Nights:
+        """The nights of one of its pipelines; to be used inside the project."""
+        one = next(one for one in load_project(self.folder).declared if one.pipeline.name == name)
+        return Nights(one.pipeline, one.claude, one.store)
+
+    def submit(self, name: str = "notes", partition: str | None = None) -> None:
+        with inside(self.folder):
+            self.nights(name).submit(partition)
+
+    def store(self) -> Store:
+        with inside(self.folder):
+            return load_project(self.folder).declared[0].store.open()
+
+    def states(self) -> list[tuple[str, str]]:
+        """Pipeline and state of each request file that was cut."""
+        columns = request_files.c.pipeline, request_files.c.number, request_files.c.seq
+        rows = self.store().ledger.rows(request_files.select().order_by(*columns))
+        return [(row["pipeline"], row["state"]) for row in rows if row["kind"] == "batch"]
+
+    def run(self, *words: str, say: str | None = None):
+        return CliRunner().invoke(main, [*words, "--project", str(self.folder)], input=say)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, claude_emulator: EmulatorProcess) -> Iterator[Shop]:
+    claude_emulator.configure(manual=True)
+    with going_by(HandClock(moved=claude_emulator.advance)) as clock:
+        yield Shop(tmp_path, claude_emulator, clock)
+    sys.modules.pop("pipelines", None)
+
+
+def test_the_project_is_found_from_a_folder_below_it(shop: Shop, monkeypatch: pytest.MonkeyPatch):
+    shop.submit()
+    (shop.folder / "deep" / "down").mkdir(parents=True)
+    monkeypatch.chdir(shop.folder / "deep" / "down")
+    result = CliRunner().invoke(main, ["reconcile"])
+    assert result.exit_code == 0
+    assert str(shop.folder / "data" / "batches") in result.output
+    assert shop.emulator.batches()[0]["id"] in result.output
+
+
+def test_a_store_that_no_run_has_made_is_said_and_not_made(shop: Shop):
+    result = shop.run("held")
+    assert result.exit_code == 1
+    assert str(shop.folder / "data" / "batches") in result.output
+    assert "notes_submit" in result.output
+    assert not (shop.folder / "data").exists()
+
+
+def test_a_location_that_cannot_be_imported_is_noted_and_the_rest_is_done(shop: Shop):
+    shop.submit()
+    shop.write(
+        "workspace.yaml",
+        "load_from:\n  - grpc_server: {host: far, port: 4000, location_name: far_away}\n"
+        "  - python_file: pipelines.py\n",
+    )
+    result = shop.run("held", "--json")
+    assert result.exit_code == 0
+    assert "far_away" in result.stderr and "--store" in result.stderr
+    assert json.loads(result.stdout) == {"pipelines": [], "files": []}
+
+
+def test_broken_code_is_shown_and_the_store_can_still_be_named(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+):
+    shop.submit()
+    shop.write("pipelines.py", "x = undefined\n")
+    result = shop.run("reconcile")
+    assert result.exit_code == 1
+    assert "NameError: name 'undefined' is not defined" in result.output
+    assert f"{shop.folder / 'pipelines.py'}, line 1" in result.output
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "shop-key")
+    words = ["--store", str(shop.folder / "data" / "batches")]
+    result = CliRunner().invoke(
+        main, ["reconcile", "notes", *words, "--base-url", shop.emulator.base_url]
+    )
+    assert result.exit_code == 0
+    assert shop.emulator.batches()[0]["id"] in result.output
+
+
+def test_a_dagster_that_loads_code_in_another_way_is_said(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delitem(sys.modules, "batch_pipeline.definitions.project")
+    monkeypatch.setitem(sys.modules, "dagster._grpc.utils", None)
+    result = shop.run("held")
+    assert result.exit_code == 1
+    assert "this version of Dagster" in result.output and "--store" in result.output
+
+
+def test_without_a_key_it_says_so(shop: Shop, monkeypatch: pytest.MonkeyPatch):
+    shop.submit()
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    words = ["--store", str(shop.folder / "data" / "batches")]
+    for command in (["reconcile"], ["cancel", "notes"]):
+        result = CliRunner().invoke(main, [*command, *words])
+        assert result.exit_code == 1
+        assert "There is no API key" in result.output
+        assert "Cancel it?" not in result.output
+
+
+def test_reconcile_settles_a_lost_reply_and_says_what_it_did(shop: Shop):
+    shop.emulator.fault("create", "drop_after")
+    shop.submit()
+    result = shop.run("reconcile", "notes")
+    assert result.exit_code == 0
+    assert "its reply was lost" in result.output
+    shop.emulator.clear_faults()
+    shop.emulator.end()
+    shop.clock.advance(600)
+    listed = json.loads(shop.run("reconcile", "notes", "--json").stdout)
+    sent = {batch["id"] for batch in shop.emulator.batches()}
+    assert {line["batch_id"] for line in listed["files"]} == sent
+    assert any("unknown → " in line["did"] and line["why"] for line in listed["files"])
+    assert listed["errors"] == []
+    assert shop.emulator.bill()["requests"] == 10
+
+
+def test_reconcile_says_what_a_person_must_do(shop: Shop):
+    shop.emulator.fault("create", "status_before", status=400, times=1)
+    shop.submit()
+    result = shop.run("reconcile")
+    assert result.exit_code == 3
+    held = next(line for line in result.output.splitlines() if "To do: " in line)
+    file = held.split("--resend ")[1].split(",")[0]
+    assert shop.run("held").exit_code == 3
+    assert shop.run("held", "--resend", file).exit_code == 0
+    assert shop.run("reconcile").exit_code == 0
+
+
+def test_reconcile_of_one_pipeline_shows_no_other(shop: Shop):
+    shop.submit("notes")
+    shop.submit("letters", "odd")
+    result = shop.run("reconcile", "letters")
+    assert "letters" in result.output and "odd" in result.output
+    assert "notes " not in result.output
+
+
+def test_reconcile_lists_what_nobody_knows_the_cost_of(shop: Shop):
+    shop.write("pipelines.py", (CODE + TWO).replace("claude()", 'claude(on_unknown="hold")'))
+    shop.emulator.fault("create", "drop_before", times=1)
+    shop.submit()
+    shop.emulator.clear_faults()
+    shop.clock.advance(600)
+    shown = shop.run("reconcile", "notes")
+    assert shown.exit_code == 3
+    file = shown.output.split("--resend ")[1].split(",")[0]
+    shop.run("held", "--drop", file)
+    listed = json.loads(shop.run("reconcile", "notes", "--json").stdout)
+    assert [(cost["file"], cost["requests"]) for cost in listed["costs_unknown"]] == [(file, 4)]
+    assert "whose cost is unknown" in shop.run("reconcile", "notes").output
+
+
+def test_an_api_that_does_not_answer_is_an_error_and_changes_nothing(shop: Shop):
+    shop.submit()
+    before = shop.states()
+    shop.emulator.stop()
+    for command in (("reconcile",), ("cancel", "notes", "--yes")):
+        result = shop.run(*command)
+        assert result.exit_code == 1
+        assert shop.emulator.base_url in result.output
+    assert shop.states() == before
+
+
+def test_pipelines_of_two_accounts_in_one_store_are_each_settled_by_their_own(shop: Shop):
+    shop.emulator.configure(keys={"shop-key": "main", "other-key": "other"})
+    shop.write(
+        "pipelines.py",
+        CODE
+        + "defs = dg.Definitions.merge(\n"
+        + "    build_definitions(pipeline('notes'), claude=claude(), store=store),\n"
+        + "    build_definitions(pipeline('cheap', claude_key='other')),\n"
+        + "    dg.Definitions(resources={'other': claude(api_key='other-key')}),\n)\n",
+    )
+    with inside(shop.folder):
+        for name in ("notes", "cheap"):
+            nights = shop.nights(name)
+            nights.definitions = sys.modules["pipelines"].defs
+            shop.emulator.fault("create", "status_before", status=400, times=1)
+            nights.submit()
+    result = shop.run("reconcile", "--json")
+    assert result.exit_code == 3
+    lines = json.loads(result.stdout)["files"]
+    assert len({line["file"] for line in lines}) == len(lines) == 8
+    sent = {line["batch_id"] for line in lines if not line["todo"]}
+    assert sent == {batch["id"] for batch in shop.emulator.batches()}
+    held = [line for line in lines if line["todo"]]
+    assert {line["pipeline"] for line in held} == {"notes", "cheap"}
+    assert all("held --resend" in line["todo"] for line in held)
+
+
+def test_a_pipeline_that_left_the_code_can_still_be_cancelled(shop: Shop):
+    shop.submit("letters", "odd")
+    shop.write(
+        "pipelines.py",
+        CODE + "defs = build_definitions(pipeline('notes'), claude=claude(), store=store)\n",
+    )
+    assert shop.run("cancel", "letters", "--yes").exit_code == 0
+    assert {batch["processing_status"] for batch in shop.emulator.batches()} == {"canceling"}
+
+
+def test_cancel_asks_first_and_says_what_it_is_about(shop: Shop):
+    shop.write("pipelines.py", (CODE + TWO).replace("claude()", "claude(max_queued_requests=4)"))
+    shop.submit()
+    result = shop.run("cancel", "notes", say="n\n")
+    assert result.exit_code == 1
+    words = " ".join(result.output.split())
+    assert "1 4 sent: the API works on it" in words
+    assert "3 6 not sent: it is withdrawn" in words
+    assert "answered by now is paid for, and is still collected" in words
+    assert "Nothing was cancelled" in words
+    assert [state for _, state in shop.states()] == ["in_progress", "ready", "ready", "ready"]
+    assert "Say --yes" in shop.run("cancel", "notes").output
+
+
+def test_what_is_cancelled_is_collected_as_far_as_it_was_answered(shop: Shop):
+    shop.write("pipelines.py", (CODE + TWO).replace("claude()", "claude(max_queued_requests=4)"))
+    shop.emulator.configure(manual=False, batch_seconds=3600)
+    shop.submit()
+    batch = shop.emulator.batches()[0]["id"]
+    shop.clock.advance(1800)
+    result = shop.run("cancel", "notes", say="y\n")
+    assert result.exit_code == 0
+    assert f"Cancelled batches\n{batch}" in result.output
+    assert "notes_submit" in result.output
+    shop.clock.advance(600)
+    with inside(shop.folder):
+        nights = shop.nights("notes")
+        nights.until_quiet()
+        found = sorted(row["_status"] for row in nights.rows().values())
+    assert found == ["answered"] * 2 + ["canceled"] * 8
+    assert shop.emulator.bill()["requests"] == 2
+
+
+def test_cancelling_twice_or_nothing_is_nothing_to_do(shop: Shop):
+    shop.submit()
+    assert shop.run("cancel", "notes", "--yes").exit_code == 0
+    for command in (("cancel", "notes"), ("cancel", "letters", "--partition", "odd")):
+        result = shop.run(*command)
+        assert result.exit_code == 0
+        assert "nothing to cancel" in result.output
+
+
+def test_cancel_takes_one_partition(shop: Shop):
+    shop.submit("letters", "odd")
+    shop.submit("letters", "even")
+    shop.run("cancel", "letters", "--partition", "odd", "--yes")
+    statuses = sorted(batch["processing_status"] for batch in shop.emulator.batches())
+    assert statuses == ["canceling", "canceling", "in_progress", "in_progress"]
+
+
+def test_a_held_file_is_not_cancelled_and_that_is_said(shop: Shop):
+    shop.emulator.fault("create", "status_before", status=400, times=1)
+    shop.submit()
+    result = shop.run("cancel", "notes", "--yes")
+    assert "batch-pipeline held notes" in result.output
+    assert ("notes", "held") in shop.states()
+
+
+def lose_ledger(shop: Shop) -> None:
+    for path in (shop.folder / "data" / "batches").glob("ledger.sqlite*"):
+        path.unlink()
+
+
+def test_a_lost_ledger_is_rebuilt_and_nothing_is_bought_twice(shop: Shop):
+    shop.submit()
+    shop.emulator.end()
+    with inside(shop.folder):
+        shop.nights("notes").until_quiet()
+    shop.submit("letters", "odd")
+    lose_ledger(shop)
+    for command in (("held",), ("reconcile",), ("cancel", "notes", "--yes")):
+        result = shop.run(*command)
+        assert result.exit_code == 1
+        assert "rebuild-ledger" in result.output
+    assert shop.run("rebuild-ledger", say="n\n").exit_code == 1
+    result = shop.run("rebuild-ledger", say="y\n")
+    assert result.exit_code == 0
+    assert "4 files were collected" in result.output
+    assert "Open or held" in result.output and "letters" in result.output
+    with inside(shop.folder):
+        notes, letters = shop.nights("notes"), shop.nights("letters")
+        notes.submit()
+        shop.clock.advance(600)
+        letters.tick_and_run()
+        shop.emulator.end()
+        letters.until_quiet()
+        assert {row["_status"] for row in notes.rows().values()} == {"answered"}
+        assert {row["_status"] for row in letters.rows().values()} == {"answered"}
+    assert shop.emulator.bill()["requests"] == 15
+    assert len(shop.emulator.batches()) == 6
+
+
+def test_a_ledger_that_is_not_lost_is_not_rebuilt(shop: Shop):
+    shop.submit()
+    result = shop.run("rebuild-ledger", "--yes")
+    assert result.exit_code == 1
+    assert "is not empty" in result.output
+
+
+def test_without_a_key_the_ledger_is_rebuilt_and_what_to_do_next_is_said(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+):
+    shop.submit()
+    lose_ledger(shop)
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    words = ["rebuild-ledger", "--yes", "--store", str(shop.folder / "data" / "batches")]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 3
+    said = " ".join(result.output.split())
+    assert "1 submissions with 4 files" in said
+    assert "There is no API key" in said and "then: batch-pipeline reconcile" in said
+    assert shop.run("reconcile").exit_code == 0
