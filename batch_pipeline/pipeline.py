@@ -13,7 +13,7 @@ from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.duckdb_table import DuckDBTable
 from batch_pipeline.results.parquet_dataset import ParquetDataset
 
-NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]*$")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class BatchPipeline:
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
-        if not NAME.match(self.name):
+        if not NAME.fullmatch(self.name):
             raise InputError(
                 "A pipeline's name must start with a letter and hold only letters, digits and "
                 "underscores; "

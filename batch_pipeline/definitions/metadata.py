@@ -47,6 +47,9 @@ SELECTED = (
     "source_rows", "asked", "new", "changed", "version_changed", "retried", "forced",
     "reused", "deleted", "in_flight", "settled", "exhausted", "left_out",
 )  # fmt: skip
+# To Dagster's event log a dictionary with such a key is an object of Dagster's own: a column of that
+# name would make an event that cannot be read again, or one that is something else.
+DAGSTERS_KEYS = ("__class__", "__enum__", "__set__", "__frozenset__", "__mapping_items__")
 SHOWN_CHARACTERS = 60
 SHOWN_OF_A_REQUEST = 4_000
 
@@ -168,7 +171,11 @@ def schema(columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _record(row: Mapping[str, Any]) -> dg.TableRecord:
-    return dg.TableRecord({name: _cell(value) for name, value in row.items()})
+    return dg.TableRecord({_key(name): _cell(value) for name, value in row.items()})
+
+
+def _key(name: str) -> str:
+    return f"'{name}'" if name in DAGSTERS_KEYS else name
 
 
 def _cell(value: Any) -> str | int | float | bool | None:
@@ -184,7 +191,7 @@ def _shortened(value: Any) -> Any:
     """Return JSON data with its long texts cut: an event log is no place for documents."""
     match value:
         case Mapping():
-            return {name: _shortened(inner) for name, inner in value.items()}
+            return {_key(str(name)): _shortened(inner) for name, inner in value.items()}
         case list() | tuple():
             return [_shortened(inner) for inner in value]
         case str() if len(value) > SHOWN_OF_A_REQUEST:

@@ -1,15 +1,23 @@
 """The two resources a project defines once: the API's endpoint, and the store."""
 
+import ipaddress
 import os
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import dagster as dg
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from batch_pipeline.batches.api import PUBLIC_API, BatchesApi
 from batch_pipeline.batches.policy import SendPolicy
+from batch_pipeline.definitions.secret_fields import (
+    hide_key,
+    hide_password,
+    revealed,
+    stands_for_secret,
+)
 from batch_pipeline.errors import InputError, StoreError
 from batch_pipeline.requests.build import Limits
 from batch_pipeline.settings import project_path, resolve
@@ -20,10 +28,15 @@ URL_VARIABLE = "ANTHROPIC_BASE_URL"
 SENSOR_TIMEOUT_SECONDS = 15.0  # a sensor tick has 60 s for everything (Dagster's gRPC time-out)
 
 
+OWN_DOMAINS = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc", ".test")
+
+
 class ClaudeBatches(dg.ConfigurableResource):
     """The Message Batches API, and how carefully it is used."""
 
-    model_config = ConfigDict(extra="forbid")  # a limit with a wrong name would limit nothing
+    # A limit with a wrong name would limit nothing. What a wrong name is given may be the key, so
+    # an error does not show it.
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     api_key: str | None = Field(
         default=None,
@@ -33,6 +46,10 @@ class ClaudeBatches(dg.ConfigurableResource):
     base_url: str | None = Field(
         default=None,
         description="Where the API is. None: ANTHROPIC_BASE_URL, then the public API.",
+    )
+    allow_http: bool = Field(
+        default=False,
+        description="Send the key unencrypted to an http:// address outside the own network.",
     )
     max_batch_requests: int = Field(
         default=10_000,
@@ -67,6 +84,27 @@ class ClaudeBatches(dg.ConfigurableResource):
         description="What to do when an attempt without reply left no batch in the list.",
     )
 
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _hide_key(cls, value: object) -> object:
+        return hide_key(value)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Refuse a key that came through run config, where Dagster keeps it and shows it.
+
+        Raises:
+            InputError: it did.
+        """
+        resources: Any = (context.run.run_config if context.run else {}).get("resources") or {}
+        for name, given in resources.items():
+            key = ((given or {}).get("config") or {}).get("api_key")
+            if isinstance(key, str) and not stands_for_secret(key):
+                raise InputError(
+                    f"The run's config gives the resource {name} an API key, and Dagster keeps run "
+                    "config for all to see. Nothing was sent with it. Revoke this key, delete the run, "
+                    "and launch it without api_key in its config, or with {env: ANTHROPIC_API_KEY}."
+                )
+
     def api(self, *, patient: bool = True) -> BatchesApi:
         """Return a connection to the endpoint.
 
@@ -74,10 +112,11 @@ class ClaudeBatches(dg.ConfigurableResource):
             patient: False for a sensor, which has little time.
 
         Raises:
-            InputError: there is no key, or it cannot be one.
+            InputError: there is no key, or it cannot be one; or the address would give it away.
         """
+        self._check_address()
         # A key that was read from a file often ends in a line break.
-        key = resolve(self.api_key or os.environ.get(KEY_VARIABLE) or "").strip()
+        key = revealed(resolve(self.api_key or os.environ.get(KEY_VARIABLE) or "")).strip()
         if not key:
             raise InputError(
                 f"There is no API key: set the environment variable {KEY_VARIABLE} where Dagster runs (the code "
@@ -94,6 +133,25 @@ class ClaudeBatches(dg.ConfigurableResource):
             self.timeout_seconds if patient else min(self.timeout_seconds, SENSOR_TIMEOUT_SECONDS)
         )
         return BatchesApi(key, self.url, timeout, patient=patient)
+
+    def _check_address(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InputError(
+                "ClaudeBatches(base_url=...) is no address. Write it as https://host or https://host/path."
+            )
+        if parts.username is not None or parts.password is not None:
+            raise InputError(
+                f"ClaudeBatches(base_url=...) holds a user name or a password for {parts.hostname}, and the "
+                "address stands in logs and in the ledger. Write it without them; what a gateway wants besides "
+                "the key can go into the environment variable ANTHROPIC_CUSTOM_HEADERS."
+            )
+        if parts.scheme == "http" and not (self.allow_http or _is_own_network(parts.hostname)):
+            raise InputError(
+                f"ClaudeBatches(base_url=...) would send the API key unencrypted to {parts.hostname}. Write "
+                "https://; or set allow_http=True if all the network on the way there is your own. "
+                "Nothing was sent."
+            )
 
     @property
     def url(self) -> str:
@@ -119,7 +177,7 @@ class ClaudeBatches(dg.ConfigurableResource):
 class BatchStore(dg.ConfigurableResource):
     """Where files and ledger live. Every process that runs a stage must reach the same place."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     root: str = Field(
         description="A folder (relative: to the project root) or an object-store URL."
@@ -130,25 +188,38 @@ class BatchStore(dg.ConfigurableResource):
         description="A SQLAlchemy URL. None: SQLite inside a local root; required when the root is remote.",
     )
 
-    def open(self) -> Store:
+    @field_validator("ledger", mode="before")
+    @classmethod
+    def _hide_password(cls, value: object) -> object:
+        return hide_password(value)
+
+    def open(self, *, lost: bool = False) -> Store:
         """Open the store.
+
+        Args:
+            lost: take a ledger that is not the one the files were written with, to rebuild it.
 
         Raises:
             StoreError: it cannot be written, or its ledger cannot be used.
         """
-        return open_store(project_path(self.root), self._ledger_url())
+        return open_store(project_path(self.root), self._ledger_url(), lost=lost)
 
     def _ledger_url(self) -> str | None:
         if self.ledger is None:
             return None
         try:
-            url = make_url(resolve(self.ledger))
-        except ArgumentError:
+            url = make_url(revealed(resolve(self.ledger)))
+        except (ArgumentError, ValueError):
             # The text of the error would show a password.
             raise StoreError(
                 "BatchStore(ledger=...) is no SQLAlchemy URL. Write it as postgresql://user:password@host/database "
                 "or sqlite:////an/absolute/path.sqlite."
             ) from None
+        if "@" in (url.host or ""):
+            # The database's error would name the host, which is half of the password.
+            raise StoreError(
+                "BatchStore(ledger=...) has more than one @: in a user name or a password write it as %40."
+            )
         if url.get_backend_name() == "sqlite":
             url = self._on_disk(url)
         return url.render_as_string(hide_password=False)
@@ -160,3 +231,11 @@ class BatchStore(dg.ConfigurableResource):
                 "Give it a file: sqlite:////an/absolute/path.sqlite."
             )
         return url.set(database=project_path(url.database))
+
+
+def _is_own_network(host: str) -> bool:
+    """Return whether a host is this machine, or can only be one of a network that is not public."""
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." not in host or host.lower().rstrip(".").endswith(OWN_DOMAINS)

@@ -283,6 +283,14 @@ def quote_list(texts: Iterable[str]) -> str:
     return "[" + ", ".join(quote_text(text) for text in texts) + "]"
 
 
+def quote_files(paths: Iterable[str]) -> str:
+    """Return paths as a SQL list for ``read_parquet``, each of which names one file.
+
+    As it stands ``a[1].parquet`` is a pattern to DuckDB, and reads ``a1.parquet``.
+    """
+    return quote_list(re.sub(r"[*?\[]", r"[\g<0>]", path) for path in paths)
+
+
 def first_line(error: Exception) -> str:
     """Return DuckDB's message without the drawing of where in the SQL it happened."""
     return re.split(r"\n\s*\n|\nLINE ", str(error), maxsplit=1)[0].strip()

@@ -16,7 +16,7 @@ from batch_pipeline.records.connections import (
     let_read,
     memory_connection,
     open_database,
-    quote_list,
+    quote_files,
     quote_name,
 )
 from batch_pipeline.settings import project_path, resolve
@@ -233,7 +233,7 @@ def _view_files(connection: duckdb.DuckDBPyConnection, path: str) -> None:
     try:
         connection.execute(
             "CREATE TEMP VIEW source AS"
-            f" SELECT * FROM read_parquet({quote_list(files)}, union_by_name = true)"
+            f" SELECT * FROM read_parquet({quote_files(files)}, union_by_name = true)"
         )
     except duckdb.Error as error:
         raise InputError(

@@ -24,6 +24,10 @@ class Null:
     def __str__(self) -> str:
         return ""
 
+    def __repr__(self) -> str:
+        """As Python's own; it stands in what ``pprint`` and ``%r`` make of a record."""
+        return "None"
+
     def __bool__(self) -> bool:
         return False
 

@@ -40,6 +40,7 @@ from batch_pipeline.store.migrations import MIGRATIONS, SCHEMA_VERSION, create
 from batch_pipeline.store.tables import STEPS, FileState, leases, meta, request_files, transitions
 
 SQLITE_WAIT_SECONDS = 120
+SECRET_OPTIONS = ("password", "sslpassword")  # of a PostgreSQL URL
 CONNECT_SECONDS = 10
 LEASE_SECONDS = 120.0  # after its holder's last sign of life
 LEASE_RENEWAL_SECONDS = 20.0
@@ -125,7 +126,7 @@ class Ledger:
     @property
     def shown(self) -> str:
         """Where the ledger is, without its password."""
-        return make_url(self.url).render_as_string(hide_password=True)
+        return shown_url(make_url(self.url))
 
     def rows(self, query) -> Sequence[RowMapping]:
         """Return the rows of one query."""
@@ -313,6 +314,17 @@ class Lease:
 def new_owner() -> str:
     """Return a name for a process that claims rows: unlike any other's, and readable in the history."""
     return f"{os.getpid()}-{secrets.token_hex(6)}"
+
+
+def shown_url(url: URL) -> str:
+    """Return a database's URL without its password, wherever in it that stands.
+
+    It may be one of the options behind the ``?``; and of a password with an ``@`` that is not written
+    as ``%40``, the rest is taken for a part of the host.
+    """
+    host = url.host.rpartition("@")[2] if url.host else None
+    shown = url.set(host=host).difference_update_query(SECRET_OPTIONS)
+    return shown.render_as_string(hide_password=True)
 
 
 def sqlite_url(path: str) -> str:
