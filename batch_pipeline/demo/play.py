@@ -115,7 +115,7 @@ def _introduce(screen: Screen, emulator: EmulatorProcess | None) -> None:
         return
     screen.say(
         f"An emulated Message Batches API answers on {emulator.base_url}: it asks no model and "
-        f"costs nothing. Everything is kept in {FOLDER}.",
+        f"costs nothing, and is no server for production. Everything is kept in {FOLDER}.",
         "dim",
     )
 

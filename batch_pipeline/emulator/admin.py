@@ -13,7 +13,7 @@ from starlette.routing import Route
 from batch_pipeline.emulator.calls import Server
 from batch_pipeline.emulator.clock import from_rfc3339, to_rfc3339
 from batch_pipeline.emulator.errors import invalid
-from batch_pipeline.emulator.fault_kinds import KINDS
+from batch_pipeline.emulator.faults import KINDS
 from batch_pipeline.emulator.options import Options
 
 _JSONL = "application/x-jsonl"
@@ -100,16 +100,20 @@ class _Admin:
         return JSONResponse(fault.as_dict())
 
     async def clear_faults(self, request: Request) -> Response:
-        self._server.faults.clear()
-        return JSONResponse([])
+        self._server.faults.clear(request.query_params.get("kind"))
+        return JSONResponse(self._server.faults.listed())
 
     async def kinds(self, request: Request) -> Response:
         return JSONResponse(
             {
                 kind.name: {
-                    "stage": kind.stage,
-                    "does": kind.apply.__doc__,
-                    "settings": sorted(kind.settings),
+                    "does": kind.does,
+                    "on": kind.on,
+                    "calls": kind.calls,
+                    "settings": {
+                        name: "(required)" if one.required else one.default
+                        for name, one in {**kind.settings, **kind.common}.items()
+                    },
                 }
                 for kind in KINDS.values()
             }
@@ -128,19 +132,21 @@ class _Admin:
         return JSONResponse(await run_in_threadpool(self._server.emulator.batches, host))
 
     async def requests(self, request: Request) -> Response:
-        path = self._server.emulator.requests_file(request.path_params["batch_id"])
-        return StreamingResponse(_blocks(path.open("rb")), media_type=_JSONL)
+        lines = self._server.emulator.requests(request.path_params["batch_id"])
+        return StreamingResponse(_blocks(lines), media_type=_JSONL)
 
     async def bill(self, request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self._server.emulator.bill))
+        emulator = self._server.emulator
+        await run_in_threadpool(emulator.settle)
+        return JSONResponse(await run_in_threadpool(emulator.bill.total))
 
     async def bill_requests(self, request: Request) -> Response:
         emulator = self._server.emulator
         await run_in_threadpool(emulator.settle)
-        return StreamingResponse(_blocks(emulator.bill_lines()), media_type=_JSONL)
+        return StreamingResponse(_blocks(emulator.bill.lines()), media_type=_JSONL)
 
     async def stats(self, request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self._server.emulator.stats))
+        return JSONResponse(await run_in_threadpool(self._server.emulator.bill.stats))
 
     async def reset(self, request: Request) -> Response:
         """Forget everything; the body holds the options to go on with."""

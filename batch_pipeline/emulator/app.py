@@ -67,19 +67,18 @@ async def _create(call: Call) -> Reply:
     declared = call.request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-    body = emulator.new_body_file()
+    body = emulator.new_spool()
     size = 0
     try:
-        with body.open("wb", buffering=0) as file:
-            async for chunk in call.request.stream():
-                size += len(chunk)
-                if size <= limit:
-                    file.write(chunk)
+        async for chunk in call.request.stream():
+            size += len(chunk)
+            if size <= limit:
+                body.write(chunk)
         if size > limit:
             raise _too_large(limit)
         created = await run_in_threadpool(emulator.create, call.workspace, body, call.host)
     finally:
-        body.unlink(missing_ok=True)
+        body.discard()
     return Reply(document=created)
 
 
@@ -95,6 +94,7 @@ async def _list(call: Call) -> Reply:
     page = await run_in_threadpool(
         call.emulator.page,
         *(call.workspace, query.get("after_id"), query.get("before_id"), int(limit), call.host),
+        *(call.scene.unlisted_seconds, call.scene.unlisted_newest),
     )
     return Reply(document=page)
 
@@ -115,13 +115,8 @@ async def _delete(call: Call) -> Reply:
 
 
 async def _results(call: Call) -> Reply:
-    path = await run_in_threadpool(call.emulator.results, call.workspace, call.batch_id)
-    return Reply(lines=_lines_of(path))
-
-
-def _lines_of(path: Any) -> Any:
-    with path.open("rb") as lines:
-        yield from lines
+    lines = await run_in_threadpool(call.emulator.results, call.workspace, call.batch_id)
+    return Reply(lines=lines)
 
 
 async def _params_of(call: Call) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from batch_pipeline.emulator.clock import to_rfc3339
-from batch_pipeline.emulator.emulator import Emulator, EmulatorClosed
+from batch_pipeline.emulator.clock import from_rfc3339, to_rfc3339
+from batch_pipeline.emulator.database import EmulatorClosed
+from batch_pipeline.emulator.emulator import Emulator
 from batch_pipeline.emulator.errors import ApiError, error_document, invalid
-from batch_pipeline.emulator.faults import FaultTable, apply_after, apply_before
+from batch_pipeline.emulator.faults import FaultTable, Scene, apply_after, apply_before
 from batch_pipeline.emulator.options import Options
 from batch_pipeline.emulator.replies import ConnectionDropped, Reply
 
@@ -41,22 +42,23 @@ class Server:
     in_flight: set[asyncio.Task[Any]] = field(default_factory=set)
     minutes: dict[str, tuple[int, int]] = field(default_factory=dict)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    _resetting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         self.ready.set()
 
     async def reset(self, options: Options) -> None:
         """Forget everything: calls in flight are dropped, nothing of them is left behind."""
-        self.ready.clear()
-        old = self.emulator
-        for task in self.in_flight:
-            task.cancel()
-        clearing = run_in_threadpool(old.clear)
-        await asyncio.gather(clearing, *self.in_flight, return_exceptions=True)
-        self.faults.clear()
-        self.minutes.clear()
-        self.emulator = await run_in_threadpool(Emulator, old.state_dir, options)
-        self.ready.set()
+        async with self._resetting:
+            self.ready.clear()
+            for task in self.in_flight:
+                task.cancel()
+            emptying = run_in_threadpool(self.emulator.emptied, options)
+            dropping = asyncio.gather(*self.in_flight, return_exceptions=True)
+            self.emulator, _ = await asyncio.gather(emptying, dropping)
+            self.faults.clear()
+            self.minutes.clear()
+            self.ready.set()
 
     def count_in_minute(self, workspace: str) -> int:
         """Count a call; how many there were in this minute."""
@@ -74,6 +76,7 @@ class Call:
     request: Request
     emulator: Emulator
     workspace: str
+    scene: Scene
 
     @property
     def host(self) -> str:
@@ -111,6 +114,15 @@ class ApiCall:
         assert task is not None
         self.server.in_flight.add(task)
         try:
+            await self._reply(request, emulator, send)
+        except asyncio.CancelledError:
+            task.uncancel()
+            await _close(request)
+        finally:
+            self.server.in_flight.discard(task)
+
+    async def _reply(self, request: Request, emulator: Emulator, send: Send) -> None:
+        try:
             reply, headers = await self._answer(request, emulator)
             emulator.count_call(self.route, str(reply.status))
             await _send(reply, headers, send)
@@ -119,51 +131,54 @@ class ApiCall:
                 emulator.count_call(self.route, "dropped")
             if isinstance(error, ConnectionDropped) and not error.while_sending:
                 await _drain(request)
-            await _close(request)
-        except asyncio.CancelledError:
-            task.uncancel()
-            await _close(request)
-        finally:
-            self.server.in_flight.discard(task)
+            await _close(request, by_client=isinstance(error, ConnectionDropped) and error.waiting)
 
     async def _answer(self, request: Request, emulator: Emulator) -> tuple[Reply, dict[str, str]]:
-        request_id = "req_" + secrets.token_hex(12)
-        headers = {
-            "request-id": request_id,
-            "anthropic-organization-id": emulator.options.organization,
-        }
-        faults = self.server.faults.take(self.name, request.path_params.get("batch_id"))
-        reply = await apply_before(faults)
+        scene = _scene_of(self.name, request, emulator)
+        faults = self.server.faults.take(scene)
+        limits: dict[str, str] = {}
+        reply = await apply_before(faults, scene)
         if reply is not None:
             # A client that is still sending would see a broken connection, not the reply.
             await _drain(request)
         else:
-            reply = await self._handle(request, emulator, headers)
-            reply.now = emulator.clock.now()
-            reply = await apply_after(faults, reply)
+            reply = await self._handle(request, scene, limits)
+            if self.name == "create" and reply.status == 200:
+                scene.batch_id = (reply.document or {}).get("id")
+            if scene.clock_offset and reply.document is not None:
+                _shift_times(reply.document, scene.clock_offset)
+            reply = await apply_after(faults, scene, reply)
+        now = emulator.clock.now() + scene.clock_offset + reply.date_offset
+        date = {"date": formatdate(now, usegmt=True)}
+        if reply.by_proxy:
+            return reply, {**date, **reply.headers}
+        request_id = "req_" + secrets.token_hex(12)
         if reply.document is not None and reply.document.get("type") == "error":
             reply.document["request_id"] = request_id
-        now = emulator.clock.now() + reply.date_offset
-        return reply, {"date": formatdate(now, usegmt=True), **headers, **reply.headers}
+        whose = {"anthropic-organization-id": emulator.options.organization}
+        if scene.workspace is not None and reply.status != 401:
+            whose["anthropic-workspace-id"] = scene.workspace
+        return reply, {**date, "request-id": request_id, **whose, **limits, **reply.headers}
 
-    async def _handle(self, request: Request, emulator: Emulator, headers: dict[str, str]) -> Reply:
+    async def _handle(self, request: Request, scene: Scene, limits: dict[str, str]) -> Reply:
         try:
-            workspace = _workspace_of(request, emulator.options)
-            headers["anthropic-workspace-id"] = workspace
-            headers |= self._check_rate(workspace, emulator)
+            if scene.workspace is None:
+                raise scene.refusal or ApiError("authentication_error", "invalid x-api-key")
+            limits |= self._check_rate(scene)
             if "anthropic-version" not in request.headers:
                 raise invalid("anthropic-version: header is required")
-            return await self.handler(Call(request, emulator, workspace))
+            return await self.handler(Call(request, scene.emulator, scene.workspace, scene))
         except ApiError as error:
             await _drain(request)
             document = error_document(error.type, error.message, None, error.details)
             return Reply(status=error.status, document=document, headers=error.headers)
 
-    def _check_rate(self, workspace: str, emulator: Emulator) -> dict[str, str]:
+    def _check_rate(self, scene: Scene) -> dict[str, str]:
+        emulator = scene.emulator
         options = emulator.options
-        calls = self.server.count_in_minute(workspace)
+        calls = self.server.count_in_minute(scene.workspace or "")
         limit = options.requests_per_minute or _REPORTED_LIMIT
-        next_minute = (emulator.clock.now() // 60 + 1) * 60
+        next_minute = (emulator.clock.now() // 60 + 1) * 60 + scene.clock_offset
         if options.requests_per_minute and calls > limit:
             raise ApiError(
                 "rate_limit_error",
@@ -177,12 +192,28 @@ class ApiCall:
         }
 
 
-def _workspace_of(request: Request, options: Options) -> str:
-    """Whose call it is, by either of the headers that may carry the key."""
+def _scene_of(name: str, request: Request, emulator: Emulator) -> Scene:
+    key = _key_of(request)
+    workspace = refusal = None
+    try:
+        workspace = _workspace_of(key, request, emulator.options)
+    except ApiError as error:
+        refusal = error
+    batch_id = request.path_params.get("batch_id")
+    return Scene(emulator, name, request.scope["path"], key, workspace, refusal, batch_id)
+
+
+def _key_of(request: Request) -> str:
+    """The API key, from either of the headers that may carry it."""
     bearer = request.headers.get("authorization", "")
     key = request.headers.get("x-api-key", "").strip()
     if not key and bearer.lower().startswith("bearer "):
         key = bearer[len("bearer ") :].strip()
+    return key
+
+
+def _workspace_of(key: str, request: Request, options: Options) -> str:
+    """Whose call it is."""
     if not key:
         raise ApiError("authentication_error", "x-api-key header is required")
     if not options.keys:
@@ -193,6 +224,18 @@ def _workspace_of(request: Request, options: Options) -> str:
     if workspace == "*":
         return request.headers.get("anthropic-workspace-id", "default")
     return workspace
+
+
+_TIMES = ("created_at", "expires_at", "ended_at", "archived_at", "cancel_initiated_at")
+
+
+def _shift_times(document: dict[str, Any], seconds: float) -> None:
+    """Show batches as a server would whose clock is off."""
+    for batch in document.get("data", [document]):
+        if batch.get("type") == "message_batch":
+            for name in _TIMES:
+                if batch[name] is not None:
+                    batch[name] = to_rfc3339(from_rfc3339(batch[name]) + seconds)
 
 
 async def _drain(request: Request) -> None:
@@ -250,9 +293,15 @@ def _next_block(lines: Any) -> tuple[bytes, bool, bool]:
     return bytes(block), False, False
 
 
-async def _close(request: Request) -> None:
-    """Close the connection as a broken network would: the client gets no (further) reply."""
-    request.scope["extensions"][TRANSPORT]["transport"].close()
+async def _close(request: Request, *, by_client: bool = False) -> None:
+    """Close the connection as a broken network would: the client gets no (further) reply.
+
+    Args:
+        request: The call.
+        by_client: Leave it open until the client gives up.
+    """
+    if not by_client:
+        request.scope["extensions"][TRANSPORT]["transport"].close()
     # Until the server has noticed, returning would make it answer with a 500.
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,6 @@
-"""The emulator's metadata in SQLite: batches, calls, prompt caches, the clock.
+"""What the emulator remembers, in SQLite: batches, calls, prompt caches, the clock.
+
+Requests, results and bills of small batches stand here, too; those of large ones are files.
 
 A change is committed before the call that made it is answered, so a killed emulator (`kill -9`)
 forgets nothing that it said. It is not meant to survive a power cut: nothing waits for the disk.
@@ -30,16 +32,25 @@ create table if not exists batches (
     expired integer not null default 0,
     usd text,
     unpriced integer not null default 0,
-    deleted integer not null default 0
+    deleted integer not null default 0,
+    archived_at real
 );
 create index if not exists open_batches on batches (status) where status <> 'ended';
 create table if not exists calls (
     route text not null, outcome text not null, count integer not null, primary key (route, outcome)
 );
 create table if not exists caches (key text primary key, expires_at real not null);
+create table if not exists texts (
+    batch_id text not null, name text not null, body blob not null, primary key (batch_id, name)
+);
 create table if not exists messages (id integer primary key, document text not null);
 create table if not exists meta (key text primary key, value text not null);
 """
+_TABLE_NAMES = ("batches", "calls", "caches", "texts", "messages", "meta")
+
+
+class EmulatorClosed(Exception):
+    """The emulator was closed or reset while a call was being worked on."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,7 @@ class Batch:
         usd: What its succeeded requests cost, as far as prices are known.
         unpriced: Succeeded requests whose price is unknown.
         deleted: Whether it was deleted; the row stays for the bill and for paging.
+        archived_at: When its results were taken away before their time.
     """
 
     seq: int
@@ -70,24 +82,53 @@ class Batch:
     usd: str | None
     unpriced: int
     deleted: int
+    archived_at: float | None
 
 
 _COLUMNS = ", ".join(field.name for field in fields(Batch))
+_NO_END = 2**62
+
+
+def open_database(path: Path) -> "Database":
+    """Open the database in a file; make it if it does not exist."""
+    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    connection.executescript("pragma journal_mode = wal; pragma synchronous = off;" + _TABLES)
+    columns = [row[1] for row in connection.execute("pragma table_info(batches)")]
+    if "archived_at" not in columns:  # written by an earlier version
+        connection.execute("alter table batches add column archived_at real")
+    return Database(connection)
 
 
 class Database:
-    """All SQL of the emulator. Safe to use from several threads."""
+    """All SQL of the emulator. Safe to use from several threads.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        connection: An open connection; see `open_database`.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._lock = threading.RLock()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._connection.executescript(
-            "pragma journal_mode = wal; pragma synchronous = off;" + _TABLES
-        )
+        self._open_connection: sqlite3.Connection | None = connection
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._open_connection is None:
+            raise EmulatorClosed
+        return self._open_connection
 
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+            self._open_connection = None
+
+    def emptied(self) -> "Database":
+        """Forget everything; the database to go on with. This one is closed."""
+        with self._lock:
+            with self.transaction():
+                for table in (*_TABLE_NAMES, "sqlite_sequence"):
+                    self._connection.execute(f"delete from {table}")
+            new, self._open_connection = Database(self._connection), None
+            return new
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -125,7 +166,7 @@ class Database:
         return self._batches("status <> 'ended' order by seq")
 
     def page(
-        self, workspace: str, after: int | None, before: int | None, limit: int
+        self, workspace: str, after: int | None, before: int | None, limit: int, end: int | None
     ) -> tuple[list[Batch], bool]:
         """Batches of a workspace, newest first, and whether there are more that way.
 
@@ -134,18 +175,28 @@ class Database:
             after: Only those further down the list (older) than this place.
             before: Only those further up the list (newer) than this place, nearest to it.
             limit: How many at most.
+            end: Only those before this place in the order of creation.
         """
-        visible = "workspace = ? and not deleted"
+        visible = "workspace = ? and not deleted and seq < ?"
+        top = _NO_END if end is None else end
         if before is not None:
             found = self._batches(
-                f"{visible} and seq > ? order by seq limit ?", workspace, before, limit + 1
+                f"{visible} and seq > ? order by seq limit ?", workspace, top, before, limit + 1
             )
             return found[:limit][::-1], len(found) > limit
-        found = self._batches(
-            f"{visible} and seq < ? order by seq desc limit ?",
-            *(workspace, after if after is not None else 2**62, limit + 1),
-        )
+        top = top if after is None else min(top, after)
+        found = self._batches(f"{visible} order by seq desc limit ?", workspace, top, limit + 1)
         return found[:limit], len(found) > limit
+
+    def place_of_newest(self, workspace: str, created_after: float, newest: int) -> int | None:
+        """Place of the oldest batch that is younger than a moment, or among so many newest ones."""
+        [[place]] = self._rows(
+            "select min(seq) from ("
+            "select seq, created_at > ? or row_number() over (order by seq desc) <= ? as is_new "
+            "from batches where workspace = ? and not deleted) where is_new",
+            *(created_after, newest, workspace),
+        )
+        return place
 
     def queued(self, workspace: str | None = None) -> int:
         """Requests in batches that have not ended."""
@@ -159,6 +210,13 @@ class Database:
     def change_batch(self, id: str, **changes: Any) -> None:
         columns = ", ".join(f"{name} = ?" for name in changes)
         self._rows(f"update batches set {columns} where id = ?", *changes.values(), id)
+
+    def add_text(self, batch_id: str, name: str, body: bytes) -> None:
+        self._rows("insert or replace into texts values (?, ?, ?)", batch_id, name, body)
+
+    def text(self, batch_id: str, name: str) -> bytes | None:
+        rows = self._rows("select body from texts where batch_id = ? and name = ?", batch_id, name)
+        return rows[0][0] if rows else None
 
     def count_call(self, route: str, outcome: str) -> None:
         self._rows(

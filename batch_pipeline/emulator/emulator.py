@@ -4,13 +4,14 @@ import secrets
 import shutil
 import threading
 from collections.abc import Iterator
-from decimal import Decimal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from batch_pipeline.emulator.answers import answer
+from batch_pipeline.emulator.bill import Bill
 from batch_pipeline.emulator.clock import Clock
-from batch_pipeline.emulator.database import Batch, Database
+from batch_pipeline.emulator.database import Batch, Database, EmulatorClosed, open_database
 from batch_pipeline.emulator.envelope import write_requests
 from batch_pipeline.emulator.errors import ApiError, invalid
 from batch_pipeline.emulator.lifecycle import (
@@ -26,13 +27,11 @@ from batch_pipeline.emulator.outcomes import error_of, outcome_of
 from batch_pipeline.emulator.params import check_params
 from batch_pipeline.emulator.processing import Processor, billed, digest_of_params
 from batch_pipeline.emulator.prompt import read_prompt
+from batch_pipeline.emulator.spool import Spool
+from batch_pipeline.emulator.texts import Texts
 from batch_pipeline.emulator.usage import PromptCaches
 
 MAX_PAGE = 1000
-
-
-class EmulatorClosed(Exception):
-    """The emulator was closed or reset while a call was being worked on."""
 
 
 class Emulator:
@@ -44,17 +43,20 @@ class Emulator:
     Args:
         state_dir: Directory for everything it must remember; made if it does not exist.
         options: How it behaves.
+        database: What it remembers; None: it is opened in `state_dir`.
     """
 
-    def __init__(self, state_dir: Path, options: Options) -> None:
+    def __init__(self, state_dir: Path, options: Options, database: Database | None = None) -> None:
         self.state_dir = state_dir
         self.options = options
-        self._files = state_dir / "batches"
         self._incoming = state_dir / "incoming"
         shutil.rmtree(self._incoming, ignore_errors=True)
-        for directory in (self._files, self._incoming):
-            directory.mkdir(parents=True, exist_ok=True)
-        self._db = Database(state_dir / "emulator.sqlite")
+        if database is None:
+            state_dir.mkdir(parents=True, exist_ok=True)
+            database = open_database(state_dir / "emulator.sqlite")
+        self._db = database
+        self._texts = Texts(state_dir / "batches", database)
+        self.bill = Bill(database, self._texts)
         self.clock = Clock(**self._db.get_meta("clock", {}))
         # Batches and direct messages share no cache, so neither waits for the other.
         self._batch_caches = PromptCaches(self._db.caches())
@@ -63,37 +65,35 @@ class Emulator:
         self._metering = threading.Lock()
         self._closed = False
 
-    def close(self) -> None:
-        """Give up unfinished work and close the files."""
+    def emptied(self, options: Options) -> "Emulator":
+        """Give up unfinished work and forget everything; the emulator to go on with.
+
+        Nothing that is still being done in this one, which is closed, shows in that one.
+        """
         self._closed = True
         with self._settling:
-            self._db.close()
-
-    def clear(self) -> None:
-        """Close it and remove everything it remembers."""
-        self.close()
-        shutil.rmtree(self._files, ignore_errors=True)
-        shutil.rmtree(self._incoming, ignore_errors=True)
-        for file in self.state_dir.glob("emulator.sqlite*"):
-            file.unlink()
+            database = self._db.emptied()
+        self._texts.clear()
+        return Emulator(self.state_dir, options, database)
 
     # Calls of the API
 
-    def new_body_file(self) -> Path:
-        """A name for the body of a create call while it is received."""
-        return self._incoming / secrets.token_hex(8)
+    def new_spool(self) -> Spool:
+        """Somewhere to write what is to become part of a batch."""
+        return Spool(self._incoming / secrets.token_hex(8))
 
-    def create(self, workspace: str, body: Path, host: str) -> dict[str, Any]:
+    def create(self, workspace: str, body: Spool, host: str) -> dict[str, Any]:
         """Take a batch. When this returns, the batch survives a kill.
 
         Args:
             workspace: Whose batch.
-            body: File with the body of the call.
+            body: The body of the call.
             host: Host and port by which the caller reached the emulator.
         """
-        requests_file = body.with_suffix(".jsonl")
+        requests = self.new_spool()
         try:
-            count = write_requests(body, requests_file, self.options.max_batch_requests)
+            with body.reading() as text:
+                count = write_requests(text, requests, self.options.max_batch_requests)
             self._check_open()
             if not self._has_room(workspace, count):
                 self.settle()
@@ -101,13 +101,11 @@ class Emulator:
             with self._db.transaction():
                 if not self._has_room(workspace, count):
                     raise self._queue_full(workspace)
-                self._directory(id).mkdir()
-                requests_file.rename(self._directory(id) / "requests.jsonl")
+                self._texts.keep(id, "requests", requests)
                 self._db.add_batch(id, workspace, count, self.clock.now())
-                peak = max(self._db.get_meta("max_queued", 0), self._db.queued())
-                self._db.set_meta("max_queued", peak)
+                self.bill.note_queue()
         finally:
-            requests_file.unlink(missing_ok=True)
+            requests.discard()
         return self._document(self._required(workspace, id), host)
 
     def _has_room(self, workspace: str, count: int) -> bool:
@@ -127,9 +125,26 @@ class Emulator:
         return self._document(self._required(workspace, id), host)
 
     def page(
-        self, workspace: str, after_id: str | None, before_id: str | None, limit: int, host: str
+        self,
+        workspace: str,
+        after_id: str | None,
+        before_id: str | None,
+        limit: int,
+        host: str,
+        unlisted_seconds: float = 0.0,
+        unlisted_newest: int = 0,
     ) -> dict[str, Any]:
-        """A page of the workspace's batches, newest first."""
+        """A page of the workspace's batches, newest first.
+
+        Args:
+            workspace: Whose batches.
+            after_id: Only those older than this one.
+            before_id: Only those newer than this one.
+            limit: How many at most.
+            host: Host and port by which the caller reached the emulator.
+            unlisted_seconds: The list lags behind: it lacks batches that are younger than this.
+            unlisted_newest: It lacks as many of the newest batches.
+        """
         if not 1 <= limit <= MAX_PAGE:
             raise invalid(f"limit: must be between 1 and {MAX_PAGE}")
         if after_id and before_id:
@@ -137,7 +152,11 @@ class Emulator:
         self.settle()
         after = self._cursor(workspace, "after_id", after_id)
         before = self._cursor(workspace, "before_id", before_id)
-        page, has_more = self._db.page(workspace, after, before, limit)
+        end = None
+        if unlisted_seconds > 0 or unlisted_newest:
+            since = self.clock.now() - max(unlisted_seconds, 0.0)
+            end = self._db.place_of_newest(workspace, since, unlisted_newest)
+        page, has_more = self._db.page(workspace, after, before, limit, end)
         return {
             "data": [self._document(batch, host) for batch in page],
             "has_more": has_more,
@@ -156,18 +175,9 @@ class Emulator:
     def cancel(self, workspace: str, id: str, host: str) -> dict[str, Any]:
         self._required(workspace, id)
         self.settle(id)
-        with self._db.transaction():
-            batch = self._required(workspace, id)
-            if batch.status == "ended":
-                raise invalid(f"Message Batch {id} has ended and cannot be canceled")
-            if batch.status == "in_progress":
-                self._db.change_batch(
-                    id,
-                    status="canceling",
-                    cancel_initiated_at=self.clock.now(),
-                    finished_share=share_done(batch, self.options, self.clock.now()),
-                )
-            return self._document(self._required(workspace, id), host)
+        if self._required(workspace, id).status == "ended" or not self.withdraw(id):
+            raise invalid(f"Message Batch {id} has ended and cannot be canceled")
+        return self._document(self._required(workspace, id), host)
 
     def delete(self, workspace: str, id: str) -> dict[str, Any]:
         self._required(workspace, id)
@@ -177,11 +187,11 @@ class Emulator:
                 raise invalid(
                     f"Message Batch {id} is still processing; it can be deleted once it has ended"
                 )
-            self._db.change_batch(id, deleted=1)
+            self.remove(id)
         return {"id": id, "type": "message_batch_deleted"}
 
-    def results(self, workspace: str, id: str) -> Path:
-        """The file with the results of an ended batch."""
+    def results(self, workspace: str, id: str) -> Iterator[bytes]:
+        """The results of an ended batch, line by line."""
         self._required(workspace, id)
         self.settle(id)
         batch = self._required(workspace, id)
@@ -189,7 +199,7 @@ class Emulator:
             raise ApiError("not_found_error", f"Message Batch {id} has no results yet")
         if archived_at(batch, self.clock.now()) is not None:
             raise ApiError("not_found_error", f"The results of Message Batch {id} have expired")
-        return self._directory(id) / "results.jsonl"
+        return self._texts.lines(id, "results")
 
     def message(self, workspace: str, params: dict[str, Any]) -> dict[str, Any]:
         """Answer one message at once, at full price."""
@@ -253,6 +263,46 @@ class Emulator:
             self._end(batch.id, Ending(min(now, expires_at(batch)), share, rest))
         return len(open_batches)
 
+    def withdraw(self, id: str, share: float | None = None) -> bool:
+        """Cancel a batch as its owner would.
+
+        Args:
+            id: Which.
+            share: Share of its requests that are answered all the same; None: as time says.
+
+        Returns:
+            False when it has ended.
+        """
+        with self._db.transaction():
+            batch = self._db.batch(id)
+            if batch is None or batch.status == "ended":
+                return False
+            if batch.status == "in_progress":
+                now = self.clock.now()
+                done = share_done(batch, self.options, now) if share is None else share
+                self._db.change_batch(
+                    id, status="canceling", cancel_initiated_at=now, finished_share=done
+                )
+            return True
+
+    def remove(self, id: str) -> None:
+        """Delete an ended batch; it stays on the bill."""
+        self._db.change_batch(id, deleted=1)
+
+    def archive(self, id: str) -> None:
+        """Take away the results of an ended batch."""
+        self._db.change_batch(id, archived_at=self.clock.now())
+
+    def batch_ids(self, workspace: str, *, open_only: bool) -> list[str]:
+        """The batches of a workspace that were not deleted, oldest first.
+
+        Args:
+            workspace: Whose.
+            open_only: Only those that nobody has seen ended.
+        """
+        batches = self._db.open_batches() if open_only else self._db.all_batches()
+        return [one.id for one in batches if one.workspace == workspace and not one.deleted]
+
     def _open(self, id: str | None) -> list[Batch]:
         return [batch for batch in self._db.open_batches() if id in (None, batch.id)]
 
@@ -262,7 +312,6 @@ class Emulator:
             batch = self._db.batch(id)
             if batch is None or batch.status == "ended":
                 return
-            directory = self._directory(id)
             processor = Processor(
                 batch_id=id,
                 seq=batch.seq,
@@ -272,19 +321,25 @@ class Emulator:
                 ending=ending,
                 check_open=self._check_open,
             )
-            processed = processor.run(
-                directory / "requests.jsonl", directory / "results.jsonl", directory / "bill.jsonl"
-            )
-            with self._db.transaction():
-                self._save_caches(self._batch_caches)
-                self._db.change_batch(
-                    id,
-                    status="ended",
-                    ended_at=ending.ended_at,
-                    usd=format(processed.usd, "f"),
-                    unpriced=processed.unpriced,
-                    **processed.counts,
-                )
+            results, bill = self.new_spool(), self.new_spool()
+            try:
+                with self._texts.reading(id, "requests") as requests:
+                    processed = processor.run(requests, results, bill)
+                with self._db.transaction():
+                    self._texts.keep(id, "results", results)
+                    self._texts.keep(id, "bill", bill)
+                    self._save_caches(self._batch_caches)
+                    self._db.change_batch(
+                        id,
+                        status="ended",
+                        ended_at=ending.ended_at,
+                        usd=format(processed.usd, "f"),
+                        unpriced=processed.unpriced,
+                        **processed.counts,
+                    )
+            finally:
+                results.discard()
+                bill.discard()
 
     def _save_caches(self, caches: PromptCaches) -> None:
         self._db.save_caches((key, caches.expiries[key]) for key in caches.changed)
@@ -302,9 +357,6 @@ class Emulator:
             raise ApiError("not_found_error", f"No Message Batch {id} exists")
         return batch
 
-    def _directory(self, id: str) -> Path:
-        return self._files / id
-
     def _document(self, batch: Batch, host: str) -> dict[str, Any]:
         return document_of(batch, self.clock.now(), host)
 
@@ -319,7 +371,7 @@ class Emulator:
         self._db.set_meta("clock", saved)
 
     def count_call(self, route: str, outcome: str) -> None:
-        if not self._closed:
+        with suppress(EmulatorClosed):
             self._db.count_call(route, outcome)
 
     def batches(self, host: str) -> list[dict[str, Any]]:
@@ -336,45 +388,8 @@ class Emulator:
             for batch in self._db.all_batches()
         ]
 
-    def requests_file(self, id: str) -> Path:
-        """The file with the requests of a batch, as they were sent."""
+    def requests(self, id: str) -> Iterator[bytes]:
+        """The requests of a batch as they were sent, a line each."""
         if self._db.batch(id) is None:
             raise ApiError("not_found_error", f"No Message Batch {id} exists")
-        return self._directory(id) / "requests.jsonl"
-
-    def bill(self) -> dict[str, Any]:
-        """What was charged in all, in batches and for direct messages."""
-        self.settle()
-        ended = [batch for batch in self._db.all_batches() if batch.status == "ended"]
-        direct = self._db.messages()
-        priced = [Decimal(row["usd"]) for row in direct if row["usd"] is not None]
-        return {
-            "requests": sum(batch.succeeded for batch in ended),
-            "batches": sum(1 for batch in ended if batch.succeeded),
-            "usd": format(sum((Decimal(batch.usd or 0) for batch in ended), Decimal(0)), "f"),
-            "unpriced_requests": sum(batch.unpriced for batch in ended),
-            "messages": len(direct),
-            "messages_usd": format(sum(priced, Decimal(0)), "f"),
-        }
-
-    def bill_lines(self) -> Iterator[bytes]:
-        """One JSON line per request of an ended batch."""
-        for batch in self._db.all_batches():
-            if batch.status == "ended":
-                with (self._directory(batch.id) / "bill.jsonl").open("rb") as lines:
-                    yield from lines
-
-    def stats(self) -> dict[str, Any]:
-        """Calls by route and by outcome, and how full the queue was."""
-        calls: dict[str, int] = {}
-        outcomes: dict[str, dict[str, int]] = {}
-        for route, outcome, count in self._db.calls():
-            calls[route] = calls.get(route, 0) + count
-            outcomes.setdefault(route, {})[outcome] = count
-        return {
-            "calls": calls,
-            "outcomes": outcomes,
-            "queued": self._db.queued(),
-            "max_queued": self._db.get_meta("max_queued", 0),
-            "batches": len(self._db.all_batches()),
-        }
+        return self._texts.lines(id, "requests")

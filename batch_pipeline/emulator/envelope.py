@@ -1,18 +1,17 @@
-"""The body of a create call: read from disk, checked, and written as one request per line.
+"""The body of a create call: checked, and written as one request per line.
 
 A body may be 256 MB with 100,000 requests. It is never built as one object: each request is cut
-out of the file and parsed alone, which keeps memory flat and lets other threads run in between.
+out of the text and parsed alone, which keeps memory flat and lets other threads run in between.
 """
 
-import mmap
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import orjson
 
 from batch_pipeline.emulator.errors import invalid
+from batch_pipeline.emulator.spool import Spool, Text
 
 _OPENING = re.compile(rb'\s*\{\s*"requests"\s*:\s*\[\s*(?=\{)')
 _CLOSING = re.compile(rb"\s*\]\s*\}\s*")
@@ -24,12 +23,12 @@ _MOST_FAILURES = 100
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
-def write_requests(body: Path, target: Path, max_requests: int) -> int:
+def write_requests(body: Text, lines: Spool, max_requests: int) -> int:
     """Check the envelope of a create call and write its requests as lines.
 
     Args:
-        body: File holding the body as it was received.
-        target: JSONL file to write, one `{"custom_id": ..., "params": {...}}` a line.
+        body: The body as it was received.
+        lines: Where to write them, one `{"custom_id": ..., "params": {...}}` a line.
         max_requests: Most requests that a batch may have.
 
     Returns:
@@ -40,16 +39,15 @@ def write_requests(body: Path, target: Path, max_requests: int) -> int:
             API judges it while it processes the batch.
     """
     custom_ids: set[str] = set()
-    with target.open("wb") as lines:
-        for index, (request, raw) in enumerate(_requests_of(body)):
-            if index >= max_requests:
-                raise invalid(f"requests: List should have at most {max_requests} items")
-            custom_id = _checked_custom_id(index, request)
-            if custom_id in custom_ids:
-                raise invalid(f"requests.{index}.custom_id: Duplicate custom_id: {custom_id!r}")
-            custom_ids.add(custom_id)
-            lines.write(raw if b"\n" not in raw else orjson.dumps(request))
-            lines.write(b"\n")
+    for index, (request, raw) in enumerate(_requests_of(body)):
+        if index >= max_requests:
+            raise invalid(f"requests: List should have at most {max_requests} items")
+        custom_id = _checked_custom_id(index, request)
+        if custom_id in custom_ids:
+            raise invalid(f"requests.{index}.custom_id: Duplicate custom_id: {custom_id!r}")
+        custom_ids.add(custom_id)
+        lines.write(raw if b"\n" not in raw else orjson.dumps(request))
+        lines.write(b"\n")
     if not custom_ids:
         raise invalid("requests: List should have at least 1 item after validation, not 0")
     return len(custom_ids)
@@ -78,30 +76,29 @@ def _checked_custom_id(index: int, request: Any) -> str:
     return custom_id
 
 
-def _requests_of(body: Path) -> Iterator[tuple[Any, bytes]]:
+def _requests_of(body: Text) -> Iterator[tuple[Any, bytes]]:
     """Each request of the body, parsed and as bytes."""
-    if body.stat().st_size == 0:
+    if not len(body):
         raise invalid("The request body is empty")
-    with body.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        opening = _OPENING.match(text)
-        if opening is None:
-            yield from _requests_of_small(text[:])
-            return
-        start = opening.end()
+    opening = _OPENING.match(body)
+    if opening is None:
+        yield from _requests_of_small(body[:])
+        return
+    start = opening.end()
+    failures = 0
+    for boundary in _BOUNDARY.finditer(body, start):
+        raw = body[start : boundary.end()]
+        try:
+            request = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            failures += 1
+            if failures > _MOST_FAILURES:
+                break
+            continue
+        yield request, raw
         failures = 0
-        for boundary in _BOUNDARY.finditer(text, start):
-            raw = text[start : boundary.end()]
-            try:
-                request = orjson.loads(raw)
-            except orjson.JSONDecodeError:
-                failures += 1
-                if failures > _MOST_FAILURES:
-                    break
-                continue
-            yield request, raw
-            failures = 0
-            start = boundary.end(1)
-        rest = text[start:]
+        start = boundary.end(1)
+    rest = body[start:]
     last = rest.rstrip().removesuffix(b"}").rstrip().removesuffix(b"]").rstrip()
     try:
         if _CLOSING.fullmatch(rest, len(last)):

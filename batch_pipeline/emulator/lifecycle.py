@@ -33,6 +33,8 @@ def expires_at(batch: Batch) -> float:
 
 def archived_at(batch: Batch, now: float) -> float | None:
     """When its results went away, or None while they are there."""
+    if batch.archived_at is not None:
+        return batch.archived_at
     moment = batch.created_at + RETENTION_SECONDS
     return moment if now >= moment else None
 

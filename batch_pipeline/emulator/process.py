@@ -7,11 +7,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from batch_pipeline.emulator.steering import EmulatorError, RunningEmulator
 
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.02
@@ -20,11 +20,7 @@ _POLL_SECONDS = 0.02
 _PORTS = range(20_000, 32_000)
 
 
-class EmulatorError(Exception):
-    """The emulator did not start, or did not do what it was asked."""
-
-
-class EmulatorProcess:
+class EmulatorProcess(RunningEmulator):
     """Starts an emulator on 127.0.0.1 and steers it over its admin calls.
 
     It stops when the `with` block ends, and also when the process that made it dies.
@@ -39,9 +35,10 @@ class EmulatorProcess:
     """
 
     def __init__(self, state_dir: str | Path, port: int = 0, **options: Any) -> None:
+        self.port = port or _free_port()
+        super().__init__(f"http://127.0.0.1:{self.port}")
         self.state_dir = Path(state_dir)
         self.options = options
-        self.port = port or _free_port()
         self._may_move = not port
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -130,6 +127,16 @@ class EmulatorProcess:
         if process.stdin is not None:
             process.stdin.close()
 
+    def configure(self, **options: Any) -> None:
+        """Change options while it runs; they stay over restarts."""
+        super().configure(**options)
+        self.options = {**self.options, **options}
+
+    def reset(self, **options: Any) -> None:
+        """Forget everything, as if it were new with these options."""
+        super().reset(**options)
+        self.options = options
+
     @property
     def _log(self) -> Path:
         return self.state_dir / "emulator.log"
@@ -141,100 +148,6 @@ class EmulatorProcess:
             return False
         # Another process may hold the port.
         return self._process is not None and health["pid"] == self._process.pid
-
-    # Steering it
-
-    def advance(self, seconds: float) -> None:
-        """Move its clock forward."""
-        self._call("POST", "clock", {"advance_seconds": seconds})
-
-    def set_clock(self, moment: float | str) -> None:
-        """Set its clock to a moment: seconds since 1970 or RFC 3339."""
-        self._call("POST", "clock", {"set": moment})
-
-    def freeze_clock(self, frozen: bool = True) -> None:
-        """Let its clock stand still, or run on."""
-        self._call("POST", "clock", {"freeze": frozen})
-
-    def now(self) -> float:
-        """Its time, in seconds since 1970."""
-        return self._call("GET", "clock")["epoch_seconds"]
-
-    def configure(self, **options: Any) -> None:
-        """Change options while it runs; they stay over restarts."""
-        self._call("POST", "options", options)
-        self.options = {**self.options, **options}
-
-    def end(self, batch_id: str | None = None, finished_share: float = 1.0) -> int:
-        """End a batch, or all that are open; how many ended."""
-        asked = {"batch_id": batch_id, "finished_share": finished_share}
-        return self._call("POST", "end", asked)["ended"]
-
-    def fault(self, on: str, kind: str, **settings: Any) -> None:
-        """Lay a fault, such as `fault("create", "drop_after", nth=2)`. See `faults.py`."""
-        self._call("POST", "faults", {"on": on, "kind": kind, **settings})
-
-    def faults(self) -> list[dict[str, Any]]:
-        """The faults that were laid, each with how many calls it has hit."""
-        return self._call("GET", "faults")
-
-    def clear_faults(self) -> None:
-        self._call("DELETE", "faults")
-
-    def reset(self, **options: Any) -> None:
-        """Forget everything, as if it were new with these options."""
-        self._call("POST", "reset", options)
-        self.options = options
-
-    # Asking it
-
-    def bill(self) -> dict[str, Any]:
-        """What was charged: `requests`, `batches`, `usd`, ..."""
-        return self._call("GET", "bill")
-
-    def billed_requests(self) -> list[dict[str, Any]]:
-        """One row per request of an ended batch, with its tokens and dollars."""
-        return self._lines("bill/requests")
-
-    def stats(self) -> dict[str, Any]:
-        """`calls` and `outcomes` by route, `max_queued`, `queued`, `batches`."""
-        return self._call("GET", "stats")
-
-    def batches(self) -> list[dict[str, Any]]:
-        """Every batch it ever took, oldest first."""
-        return self._call("GET", "batches")
-
-    def requests(self, batch_id: str) -> list[dict[str, Any]]:
-        """The requests of a batch, as they were sent."""
-        return self._lines(f"batches/{batch_id}/requests")
-
-    def _lines(self, path: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._send("GET", path).splitlines()]
-
-    def _call(
-        self, method: str, path: str, body: dict[str, Any] | None = None, timeout: float = 300
-    ) -> Any:
-        return json.loads(self._send(method, path, body, timeout))
-
-    def _send(
-        self, method: str, path: str, body: dict[str, Any] | None = None, timeout: float = 300
-    ) -> bytes:
-        request = urllib.request.Request(
-            f"{self.base_url}/_emulator/{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
-        )
-        try:
-            with _OPENER.open(request, timeout=timeout) as reply:
-                return reply.read()
-        except urllib.error.HTTPError as error:
-            text = error.read().decode(errors="replace")
-            raise EmulatorError(f"{method} {path}: {error.code} {text}") from None
-
-
-# Without the proxies of the environment: the emulator is on this machine.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _python_path() -> str:

@@ -1,13 +1,11 @@
-"""Answering the requests of a batch: requests file in, results and bill files out."""
+"""Answering the requests of a batch: requests in, results and bill out, a line each."""
 
 import hashlib
-import mmap
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -20,6 +18,7 @@ from batch_pipeline.emulator.options import Options
 from batch_pipeline.emulator.outcomes import Draw, error_of, outcome_of
 from batch_pipeline.emulator.params import check_params
 from batch_pipeline.emulator.prompt import read_prompt
+from batch_pipeline.emulator.spool import Spool, Text
 from batch_pipeline.emulator.usage import PromptCaches
 
 
@@ -54,46 +53,50 @@ class Processor:
     ending: Ending
     check_open: Callable[[], None]
 
-    def run(self, requests: Path, results: Path, bill: Path) -> Processed:
-        """Answer every request of a file, in shuffled order, and write results and bill."""
+    def run(self, requests: Text, results: Spool, bill: Spool) -> Processed:
+        """Answer every request, in shuffled order, and write results and bill."""
         processed = Processed(Counter(), Decimal(0), 0)
-        with results.open("wb") as result_lines, bill.open("wb") as bill_lines:
-            for index, line in enumerate(self._shuffled(requests)):
-                if index % 200 == 0:
-                    self.check_open()
-                request = orjson.loads(line)
-                custom_id, params = request["custom_id"], request["params"]
-                result = self._result_of(custom_id, params)
-                row = _bill_row(self.batch_id, custom_id, params, result)
-                processed.counts[result["type"]] += 1
-                if row["usd"] is not None:
-                    processed.usd += Decimal(row["usd"])
-                elif result["type"] == "succeeded":
-                    processed.unpriced += 1
-                result_lines.write(orjson.dumps({"custom_id": custom_id, "result": result}))
-                result_lines.write(b"\n")
-                bill_lines.write(orjson.dumps(row))
-                bill_lines.write(b"\n")
+        for number, (line, finished) in enumerate(self._shuffled(requests)):
+            if number % 200 == 0:
+                self.check_open()
+            request = orjson.loads(line)
+            custom_id, params = request["custom_id"], request["params"]
+            result = self._result_of(custom_id, params) if finished else {"type": self.ending.rest}
+            row = _bill_row(self.batch_id, custom_id, params, result)
+            processed.counts[result["type"]] += 1
+            if row["usd"] is not None:
+                processed.usd += Decimal(row["usd"])
+            elif result["type"] == "succeeded":
+                processed.unpriced += 1
+            results.write(orjson.dumps({"custom_id": custom_id, "result": result}) + b"\n")
+            bill.write(orjson.dumps(row) + b"\n")
         return processed
 
-    def _shuffled(self, requests: Path) -> Iterator[bytes]:
-        with requests.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as m:
-            starts = [0]
-            while (newline := m.find(b"\n", starts[-1])) != -1:
-                starts.append(newline + 1)
-            order = list(range(len(starts) - 1))
-            random.Random(f"{self.options.seed}/{self.seq}").shuffle(order)
-            if order == sorted(order):
-                order.reverse()  # A small batch must not come back in order by chance.
-            for index in order:
-                yield m[starts[index] : starts[index + 1]]
+    def _shuffled(self, requests: Text) -> Iterator[tuple[bytes, bool]]:
+        """Each request, and whether it was processed before the batch ended."""
+        starts = [0]
+        while (newline := requests.find(b"\n", starts[-1])) != -1:
+            starts.append(newline + 1)
+        order = list(range(len(starts) - 1))
+        finished = self._finished(len(order))
+        random.Random(f"{self.options.seed}/{self.seq}").shuffle(order)
+        if order == sorted(order):
+            order.reverse()  # A small batch must not come back in order by chance.
+        for index in order:
+            yield requests[starts[index] : starts[index + 1]], index in finished
+
+    def _finished(self, count: int) -> Collection[int]:
+        """Which of so many requests were processed. Part of them is some, and not all."""
+        share = min(max(self.ending.finished_share, 0.0), 1.0)
+        done = round(count * share)
+        if 0 < share < 1 and count > 1:
+            done = min(max(done, 1), count - 1)
+        if done == count:
+            return range(count)
+        rng = random.Random(f"{self.options.seed}/{self.seq}/finished")
+        return frozenset(rng.sample(range(count), done))
 
     def _result_of(self, custom_id: str, params: dict[str, Any]) -> dict[str, Any]:
-        draw = Draw(self.options.seed)
-        if self.ending.finished_share < 1 and not (
-            draw("finished", custom_id) < self.ending.finished_share
-        ):
-            return {"type": self.ending.rest}
         try:
             answered = self._answer(custom_id, params)
         except ApiError as error:

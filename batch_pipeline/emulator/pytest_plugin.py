@@ -1,6 +1,7 @@
 """The pytest fixture `claude_emulator`: a clean Message Batches API for each test.
 
 def test_my_pipeline(claude_emulator):
+    claude_emulator.fault("create", "drop_after", nth=2)  # accepted, but the reply is lost
     client = anthropic.Anthropic(api_key="any", base_url=claude_emulator.base_url)
 """
 

@@ -10,11 +10,13 @@ class ConnectionDropped(Exception):
 
     Args:
         while_sending: Close it before the client has sent everything.
+        waiting: Do not close it: wait until the client does.
     """
 
-    def __init__(self, while_sending: bool = False) -> None:
+    def __init__(self, while_sending: bool = False, waiting: bool = False) -> None:
         super().__init__()
         self.while_sending = while_sending
+        self.waiting = waiting
 
 
 @dataclass
@@ -26,8 +28,8 @@ class Reply:
         body: Body as it is.
         lines: Body that is streamed without a length; raising `ConnectionDropped` cuts it off.
         headers: Extra headers.
-        now: Moment of the reply by the emulator's clock.
         date_offset: Seconds by which the `Date` header is off.
+        by_proxy: It comes from something in between, so it has none of the API's own headers.
     """
 
     status: int = 200
@@ -35,5 +37,5 @@ class Reply:
     body: bytes | None = None
     lines: Iterator[bytes] | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    now: float = 0.0
     date_offset: float = 0.0
+    by_proxy: bool = False

@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +17,36 @@ from batch_pipeline.emulator.options import Options
 _logger = logging.getLogger(__name__)
 
 
-def serve(state_dir: str | Path, host: str = "127.0.0.1", port: int = 8787, **options: Any) -> None:
+def serve(
+    state_dir: str | Path,
+    host: str = "127.0.0.1",
+    port: int = 8787,
+    faults: Sequence[dict[str, Any]] = (),
+    **options: Any,
+) -> None:
     """Serve a local Message Batches API until interrupted. It is no server for production.
 
     Args:
         state_dir: Directory that holds the batches; a later run with it goes on where this ended.
         host: Address to listen on; only addresses of this machine itself are taken.
         port: Port to listen on.
+        faults: Faults that lie in wait from the start, each as `faults.fault_of` reads it.
         **options: Fields of `Options`: `batch_seconds`, `manual`, `answers`, `rates`, `seed`, ...
 
     Raises:
-        ValueError: The host is not this machine alone, or an option is not usable.
+        ValueError: The host is not this machine alone, or an option or a fault is not usable.
     """
     check_host(host)
-    emulator = Emulator(Path(state_dir), Options().changed(**options))
+    server = Server(Emulator(Path(state_dir), Options().changed(**options)))
+    for fault in faults:
+        server.faults.add(fault)
     _logger.warning(
         "Emulated Message Batches API on http://%s:%d, state in %s. It asks no model and keeps "
         "no secret: not a server for production.",
         *(host, port, state_dir),
     )
     config = uvicorn.Config(
-        build_app(Server(emulator)),
+        build_app(server),
         host=host,
         port=port,
         http=_Protocol,

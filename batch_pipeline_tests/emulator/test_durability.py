@@ -1,17 +1,19 @@
 """What survives: a kill, a restart, another emulator next door; and what a reset forgets."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import anthropic
 import pytest
 
-from batch_pipeline.emulator import EmulatorError, EmulatorProcess, serve
+from batch_pipeline.emulator import EmulatorError, EmulatorProcess, RunningEmulator, serve
 from batch_pipeline_tests.emulator.asking import requests
 
 
@@ -61,6 +63,70 @@ def test_the_clock_and_the_statistics_survive_a_restart(
     stats = claude_emulator.stats()
     assert stats["calls"]["POST /v1/messages/batches"] == 2
     assert stats["max_queued"] == 4
+
+
+def test_large_batches_survive_a_kill_too_and_a_reset_forgets_them(
+    client: anthropic.Anthropic, claude_emulator: EmulatorProcess
+) -> None:
+    asked = requests(300, system="x" * 2000)
+    ended = client.messages.batches.create(requests=asked).id
+    assert len(list(client.messages.batches.results(ended))) == 300
+    claude_emulator.kill()
+    claude_emulator.restart()
+    assert len(list(client.messages.batches.results(ended))) == 300
+    assert claude_emulator.requests(ended) == asked
+    assert len(claude_emulator.billed_requests()) == 300
+    assert any(claude_emulator.state_dir.rglob("*.jsonl"))
+    claude_emulator.reset()
+    assert claude_emulator.batches() == []
+    assert not any(claude_emulator.state_dir.rglob("*.jsonl"))
+
+
+def test_a_state_of_an_earlier_version_is_gone_on_with(
+    connect: Callable[..., anthropic.Anthropic], tmp_path: Path
+) -> None:
+    with EmulatorProcess(tmp_path) as emulator:
+        client = connect().with_options(base_url=emulator.base_url)
+        id = client.messages.batches.create(requests=requests(3)).id
+        client.messages.batches.retrieve(id)
+        emulator.stop()
+        # As it was: one column less, and every text a file.
+        with closing(sqlite3.connect(tmp_path / "emulator.sqlite")) as connection, connection:
+            for name, body in connection.execute("select name, body from texts").fetchall():
+                (tmp_path / "batches" / id).mkdir(parents=True, exist_ok=True)
+                (tmp_path / "batches" / id / f"{name}.jsonl").write_bytes(body)
+            connection.execute("drop table texts")
+            connection.execute("alter table batches drop column archived_at")
+        emulator.start()
+        assert len(list(client.messages.batches.results(id))) == 3
+        assert emulator.bill()["requests"] == len(emulator.billed_requests()) == 3
+
+
+def test_steering_goes_on_over_restarts_and_in_forked_children(
+    claude_emulator: EmulatorProcess,
+) -> None:
+    elsewhere = RunningEmulator(claude_emulator.base_url)
+    assert elsewhere.stats() == claude_emulator.stats()
+    claude_emulator.kill()
+    with pytest.raises(OSError):
+        claude_emulator.stats()
+    claude_emulator.restart()
+    assert elsewhere.stats() == claude_emulator.stats()
+    children = []
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:
+            try:
+                for _ in range(50):
+                    assert claude_emulator.stats()["batches"] == 0
+                    assert claude_emulator.now() > 0
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    for _ in range(50):
+        assert claude_emulator.faults() == []
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
 
 
 def test_a_reset_forgets_everything_and_drops_calls_in_flight(
