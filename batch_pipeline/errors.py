@@ -1,5 +1,16 @@
 """The errors a user can act on. Each message says what is wrong, where, and what to do next."""
 
+MOST_SHOWN = 500
+
+
+def plain(text: str) -> str:
+    """Return words from outside as one line that can do nothing to a log or a terminal.
+
+    At most 500 characters of them.
+    """
+    shown = "".join(c if c.isprintable() else " " for c in text[: 4 * MOST_SHOWN])
+    return " ".join(shown.split())[:MOST_SHOWN]
+
 
 class BatchPipelineError(Exception):
     """Anything this package raises on purpose; its text is written for the person who must act."""

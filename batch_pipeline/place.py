@@ -136,7 +136,8 @@ _OPTIONS = [
     ),
     click.option(
         "--ledger", metavar="URL",
-        help="With --store: the ledger's URL; SQLite inside a local root when not given.",
+        help="With --store: the ledger's URL, best without its password (PGPASSWORD has it); SQLite inside a local "
+        "root when not given.",
     ),
 ]  # fmt: skip
 _BASE_URL = click.option(

@@ -19,7 +19,7 @@ import anthropic
 import httpx2
 from anthropic.types.messages import MessageBatch
 
-from batch_pipeline.errors import BatchPipelineError, HeldError
+from batch_pipeline.errors import BatchPipelineError, HeldError, plain
 from batch_pipeline.store.submissions import Endpoint
 
 BATCHES_PATH = "/v1/messages/batches"
@@ -419,13 +419,8 @@ def _message(error: anthropic.APIStatusError) -> str:
     if isinstance(body, dict):
         inner = body.get("error")
         if isinstance(inner, dict) and inner.get("message"):
-            return _plain(str(inner["message"]))
-    return _plain(str(error.message))
-
-
-def _plain(text: str) -> str:
-    """Return a server's words as one line that can do nothing to a log or a terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text[:2_000]).split())[:500]
+            return plain(str(inner["message"]))
+    return plain(str(error.message))
 
 
 def _request_id(error: anthropic.APIStatusError) -> str:

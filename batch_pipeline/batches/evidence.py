@@ -7,7 +7,6 @@ proves that a batch is ours. That it is not takes more: a whole download without
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import orjson
 from sqlalchemy import RowMapping, select
@@ -18,7 +17,6 @@ from batch_pipeline.store.submissions import Endpoint
 from batch_pipeline.store.tables import FileKind, request_files
 
 ENOUGH_LINES = 100  # nobody puts so many of another batch's lines before ours
-LONGEST_WAIT = timedelta(days=30)  # for room in the queue, between a file's attempts
 
 
 @dataclass
@@ -55,9 +53,9 @@ def file_of(store: Store, endpoint: Endpoint, batch: Batch, own: list[str]) -> R
             request_files.c.endpoint_id == endpoint.id,
             request_files.c.kind == FileKind.BATCH,
             request_files.c.requests == batch.requests,
-            request_files.c.first_sent_at >= batch.created_at - LONGEST_WAIT,
+            request_files.c.sent_at.is_not(None),
         )
-        .order_by(request_files.c.first_sent_at.desc())
+        .order_by(request_files.c.sent_at.desc())
     )
     wanted = set(own)
     best: tuple[int, RowMapping | None] = (0, None)

@@ -142,7 +142,9 @@ def _attempt(
         )
     except FileRefused as error:
         step(FileState.HELD, error)
-        report.trouble.append(f"{name}: {error}. It is held; nothing was paid for it.")
+        report.trouble.append(
+            f"{name}: {error}. It is held; by these words the API took nothing of it."
+        )
     except BaseException as error:
         # A run that is being terminated, a disk that fails while the file is read: it may have been
         # sent.

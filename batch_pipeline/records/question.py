@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 
-from batch_pipeline.errors import InputError
+from batch_pipeline.errors import InputError, plain
 from batch_pipeline.records import statements
 from batch_pipeline.records.columns import stored_columns
 from batch_pipeline.records.connections import (
@@ -125,7 +125,7 @@ class Question:
             rows = self.con.execute(
                 statements.REPEATED_KEYS.format(key_texts=texts, examples=EXAMPLES)
             ).fetchall()
-            shown = "; ".join(f"{key} ({times} times)" for key, times in rows)
+            shown = "; ".join(f"{plain(str(key))} ({times} times)" for key, times in rows)
             raise InputError(
                 f"The key ({name}) is not unique: {repeats:,} source rows repeat a key."
                 f" For example: {shown}. Add a column to `key`, or remove the repeated rows."

@@ -77,13 +77,15 @@ CREATE OR REPLACE TEMP TABLE _bp_verdicts AS
 WITH history AS (
     SELECT hashed.rowid AS id, past.number, past.rank, past.attempt,
            {in_group} AND NOT past.deleted AS in_group,
+           past.content_hash = hashed.content_hash AS same_content,
            past.content_hash = hashed.content_hash AND past.version <> {version} AS other_version
     FROM _bp_index AS past JOIN _bp_hashed AS hashed USING (key_hash)
 ),
 state AS (
     SELECT id, max(number) AS key_number, bool_or(other_version) AS other_version,
            max(rank) FILTER (WHERE in_group) AS latest,
-           max(attempt) FILTER (WHERE in_group) AS attempts
+           max(attempt) FILTER (WHERE in_group) AS attempts,
+           arg_max(same_content, rank) FILTER (WHERE in_group) AS same_content
     FROM history GROUP BY id
 )
 SELECT hashed.rowid AS id, coalesce(state.attempts, 0) AS attempts, state.latest,
@@ -94,6 +96,8 @@ SELECT hashed.rowid AS id, coalesce(state.attempts, 0) AS attempts, state.latest
            WHEN state.latest IS NULL AND state.other_version THEN 'version'
            WHEN state.latest IS NULL THEN 'changed'
            WHEN state.latest & 3 < 2 AND state.attempts < {max_attempts} THEN 'retry'
+           -- A key that was deleted and is back: its earlier answer is about what it said then.
+           WHEN state.key_number > state.latest >> 20 AND NOT state.same_content THEN 'changed'
            WHEN state.key_number > state.latest >> 20 THEN 'reuse'
            WHEN state.latest & 3 < 2 THEN 'exhausted'
            ELSE 'settled'

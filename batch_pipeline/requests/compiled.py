@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from batch_pipeline.errors import InputError
+from batch_pipeline.errors import InputError, plain
 from batch_pipeline.requests.messages import declared_messages, declared_system, is_empty
 from batch_pipeline.requests.prompt import template_values, unknown_column
 from batch_pipeline.requests.schema import OutputSchema
@@ -144,7 +144,7 @@ class CompiledTemplate:
         except Exception as error:  # a template can fail in any way that Python can
             kind = type(error).__name__
             raise RecordRejected(
-                f"The template failed on this record: {kind}: {error}", kind
+                f"The template failed on this record: {kind}: {plain(str(error))}", kind
             ) from error
         if any(is_empty(message["content"]) for message in params["messages"]):
             raise RecordRejected("The prompt is empty for this record.", EMPTY)
@@ -160,7 +160,7 @@ class CompiledTemplate:
         except Exception as error:
             kind = type(error).__name__
             raise RecordRejected(
-                f"{name}() failed on this record: {kind}: {error}", kind
+                f"{name}() failed on this record: {kind}: {plain(str(error))}", kind
             ) from error
         if not isinstance(built, Mapping) or not built.get("messages"):
             raise RecordRejected(

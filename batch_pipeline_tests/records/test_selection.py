@@ -271,6 +271,26 @@ def test_exhausted_content_that_returns_shows_its_last_reason_again(nights: Nigh
     assert counts(nights.select(max_attempts=1)) == {"source_rows": 1, "reused": 1}
 
 
+@pytest.mark.parametrize("refresh", ["new", "changed"])
+def test_a_key_that_was_deleted_and_is_back_is_asked_unless_it_says_the_same(
+    nights: Nights, refresh: str
+) -> None:
+    rules = {"refresh": refresh, "on_deleted": "drop"}
+    nights.source((1, "a"), (2, "b"))
+    nights.night(**rules)
+    nights.source((2, "b"))
+    assert nights.select(**rules).deleted == 1
+    nights.source((1, "other"), (2, "b"))
+    back = nights.select(**rules)
+    assert (back.asked, back.reused) == (1, 0)
+    nights.settle(nights.number, "answered")
+    nights.source((2, "b"))
+    nights.select(**rules)
+    nights.source((1, "other"), (2, "b"))
+    same = nights.select(**rules)
+    assert (same.asked, same.reused) == (0, 1)
+
+
 def test_an_older_version_that_returns_is_reused(nights: Nights) -> None:
     nights.source((1, "a"))
     nights.night(version="v1")
