@@ -39,10 +39,8 @@ def serve_dev(port: int, batch_seconds: float) -> int:
     )
     command = [sys.executable, "-m", "dagster", "dev", *target, "-p", str(port)]
     with demo_emulator(batch_seconds) as emulator:
-        print(
-            f"Emulated API (no server for production): {emulator.base_url}    Dagster: http://127.0.0.1:{port}",
-            flush=True,
-        )  # noqa: T201
+        where = f"{emulator.base_url} (no server for production)"
+        print(f"Emulated API: {where}    Dagster: http://127.0.0.1:{port}", flush=True)  # noqa: T201
         # In a session of its own, so that it and all its children are stopped by one signal, once.
         process = subprocess.Popen(
             command, env={**os.environ, **QUIET, "DAGSTER_HOME": str(home)}, start_new_session=True
