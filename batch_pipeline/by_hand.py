@@ -100,7 +100,7 @@ def reconcile(places: Places, pipeline: str | None, as_json: bool) -> None:
     settled, errors = _settle(places, places.stores(pipeline), pipeline)
     if as_json:
         settled_json(settled, errors)
-    else:
+    elif settled or not errors:
         show_settled(settled)
     if errors:
         raise RefusedError("\n".join(errors))
