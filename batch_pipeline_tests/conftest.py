@@ -1,0 +1,44 @@
+"""Ledgers on SQLite and on PostgreSQL."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from batch_pipeline.store.ledger import sqlite_url
+from batch_pipeline_tests import ledgers
+from batch_pipeline_tests.ledgers import Schemas
+
+
+@pytest.fixture(scope="session")
+def schemas() -> Iterator[Schemas]:
+    """A PostgreSQL server of the tests' own, for any number of ledgers."""
+    with ledgers.postgres() as found:
+        yield found
+
+
+@pytest.fixture
+def postgres(schemas: Schemas) -> str:
+    """The URL of its first database."""
+    return schemas.url
+
+
+@pytest.fixture
+def postgres_ledger(postgres: str) -> str:
+    """The URL of an empty PostgreSQL database, called ``ledger``."""
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("drop database if exists ledger with (force)")
+        connection.execute("create database ledger")
+    return postgres.replace("/postgres?", "/ledger?")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty ledger's URL, on each of the databases."""
+    if request.param == "sqlite":
+        yield sqlite_url(str(tmp_path / "ledger.sqlite"))
+        return
+    schemas: Schemas = request.getfixturevalue("schemas")
+    with schemas.some(1) as [url]:
+        yield url
