@@ -1,55 +1,34 @@
-"""A process killed between any two steps: the next run ends the night, and everything is paid once."""
+"""A Dagster run that ends between any two steps: the next run ends the night, and everything is paid once.
 
-import os
+``test_crash_matrix`` has every step, without Dagster; these show that its runs are no different.
+"""
+
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline_tests import children
 from batch_pipeline_tests.clock import HandClock
+from batch_pipeline_tests.crash import Kind, dagster_job
 from batch_pipeline_tests.crash import nights as crash_nights
 from batch_pipeline_tests.night import Nights
 
-SUBMIT = [
-    "records written",
-    "records committed",
-    "requests written",
-    "requests committed",
-    "sending",
-    "reply",
-    "id stored",
+ENDINGS: list[tuple[str, str, Kind]] = [
+    ("submit", "selected", "killed"),
+    ("submit", "built", "terminated"),
+    ("submit", "claimed", "killed"),
+    ("submit", "accepted, reply unread", "terminated"),
+    ("submit", "reply read", "killed"),
+    ("submit", "id stored", "exception"),
+    ("collect", "downloading", "terminated"),
+    ("collect", "answers kept", "killed"),
+    ("collect", "collected", "exception"),
+    ("collect", "merging into the table", "terminated"),
+    ("collect", "merged", "killed"),
 ]
-COLLECT = [
-    "mid-download",
-    "downloaded",
-    "answers kept",
-    "rows written",
-    "collected",
-    "before publishing",
-    "published",
-]
-
-
-def killed(root: Path, warehouse: Path, emulator: EmulatorProcess, job: str, step: str) -> None:
-    """Run a job in a process that dies at a step."""
-    command = [
-        sys.executable,
-        "-m",
-        "batch_pipeline_tests.crash",
-        str(root),
-        str(warehouse),
-        emulator.base_url,
-        job,
-        step,
-    ]
-    done = subprocess.run(
-        command, check=False, capture_output=True, env=os.environ, cwd=Path(__file__).parents[2]
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
 
 
 def finish(run: Nights, clock: HandClock) -> None:
@@ -69,26 +48,30 @@ def assert_paid_once(run: Nights, emulator: EmulatorProcess) -> None:
     billed = Counter(line["custom_id"] for line in emulator.billed_requests())
     assert len(billed) == 300 and set(billed.values()) == {1}
     assert {row["_custom_id"] for row in rows.values()} == set(billed)
+    calls = emulator.stats()["calls"]
+    assert not [route for route in calls if "cancel" in route], "a run that ends cancels nothing"
 
 
-@pytest.mark.parametrize("step", SUBMIT)
-def test_a_submit_run_killed_at_a_step_is_finished_by_the_next(
-    step: str, tmp_path: Path, warehouse: Path, claude_emulator: EmulatorProcess, clock: HandClock
+@pytest.mark.parametrize(("job", "step", "kind"), ENDINGS)
+def test_a_run_that_ends_at_a_step_is_finished_by_the_next(
+    job: str,
+    step: str,
+    kind: Kind,
+    tmp_path: Path,
+    warehouse: Path,
+    claude_emulator: EmulatorProcess,
+    clock: HandClock,
 ) -> None:
-    killed(tmp_path / "store", warehouse, claude_emulator, "submit", step)
-    run = crash_nights(str(tmp_path / "store"), str(warehouse), claude_emulator.base_url)
-    finish(run, clock)
-    assert_paid_once(run, claude_emulator)
-
-
-@pytest.mark.parametrize("step", COLLECT)
-def test_a_collect_run_killed_at_a_step_is_finished_by_the_next(
-    step: str, tmp_path: Path, warehouse: Path, claude_emulator: EmulatorProcess, clock: HandClock
-) -> None:
-    run = crash_nights(str(tmp_path / "store"), str(warehouse), claude_emulator.base_url)
-    run.submit()
-    killed(tmp_path / "store", warehouse, claude_emulator, "collect", step)
-    clock.advance(3700)  # the leases that the killed process held run out
+    where = (str(tmp_path / "store"), str(warehouse), claude_emulator.base_url)
+    run = crash_nights(*where)
+    if job == "collect":
+        run.submit()
+    reached = tmp_path / "reached"
+    child = children.start(tmp_path, dagster_job, *where, job, step, kind, str(reached))
+    code = child.join()
+    assert reached.exists(), child.error
+    assert code == (-signal.SIGKILL if kind == "killed" else 1), child.error
+    clock.advance(3700)  # the leases that the process held run out
     finish(run, clock)
     assert_paid_once(run, claude_emulator)
 
@@ -96,13 +79,9 @@ def test_a_collect_run_killed_at_a_step_is_finished_by_the_next(
 def test_submit_runs_at_the_same_time_ask_each_record_once(
     tmp_path: Path, warehouse: Path, claude_emulator: EmulatorProcess, clock: HandClock
 ) -> None:
-    root = str(tmp_path / "store")
-    command = [sys.executable, "-m", "batch_pipeline_tests.crash", root, str(warehouse)]
-    command += [claude_emulator.base_url, "submit", "never"]
-    here = Path(__file__).parents[2]
-    runs = [subprocess.Popen(command, cwd=here, stderr=subprocess.DEVNULL) for _ in range(3)]
-    assert [run.wait() for run in runs] == [0, 0, 0]
-    run = crash_nights(root, str(warehouse), claude_emulator.base_url)
+    where = (str(tmp_path / "store"), str(warehouse), claude_emulator.base_url)
+    children.together(tmp_path, dagster_job, *[(*where, "submit", "", "killed", "")] * 3)
+    run = crash_nights(*where)
     run.until_quiet()
     assert_paid_once(run, claude_emulator)
 
