@@ -132,7 +132,7 @@ def _attempt(
             f"{policy.reconcile_after_seconds:.0f} s; nothing is sent twice."
         )
     except PipelineRefused as error:
-        step(FileState.READY, error)
+        step(FileState.READY, error, watch_until=watch_until(now()))
         hold_pipeline(ledger, scope, str(error))
         report.refused = str(error)
     except FileTooLarge as error:

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import RowMapping, select, update
 
+from batch_pipeline.batches.policy import watch_until
 from batch_pipeline.store.layout import rejected_name, request_name
 from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
@@ -53,6 +54,7 @@ def split(store: Store, file: RowMapping, reason: str) -> bool:
             request_files.c.owner == file["owner"],
             owner=None,
             error=reason,
+            watch_until=watch_until(store.clock.now()),
         )
         if moved:
             for path, part in placed:

@@ -116,9 +116,8 @@ class Night(Nights):
         assert found.statuses == {"answered": len(RECORDS)}, found.statuses
         assert (found.paid_twice, found.asked_again, found.unknown) == (0, 0, [])
         assert {file["state"] for file in found.files} <= {"collected", "split"}
-        checks = [
-            line for line in self.said.splitlines() if "every_record_accounted_for' on" in line
-        ]
+        check = f"'every_record_accounted_for' on '{self.pipeline.name}/results'"
+        checks = [line for line in self.said.splitlines() if check in line]
         assert "passed. Description: 'Every record has exactly one row.'" in checks[-1]
         return found
 

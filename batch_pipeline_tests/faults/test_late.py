@@ -1,5 +1,8 @@
 """Batches of ours that turn up after their file was sent again: the risk that remains, accounted for."""
 
+import pytest
+
+from batch_pipeline.batches.held import release
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.faults.conftest import (
     DAY,
@@ -21,6 +24,9 @@ def second_batch(night: Night) -> None:
     assert {file["state"] for file in found.files} == {"collected"}
     assert "is a second batch of" in night.said
     assert "what both answered was paid twice; both costs are in the ledger" in night.said
+    made = len(night.emulator.batches())
+    night.submit()  # the next night asks nothing
+    assert len(night.emulator.batches()) == made
 
 
 @on_both_ledgers
@@ -92,3 +98,17 @@ def test_the_late_batch_of_a_file_that_was_sent_again_and_is_still_open_is_found
     night.submit()
     night.end(every=10 * MINUTE)
     second_batch(night)
+
+
+@pytest.mark.parametrize("kind", ["spend_limit", "request_too_large"])
+def test_a_batch_that_was_taken_though_the_api_refused_it_is_accounted_for(
+    night: Night, claude_emulator: EmulatorProcess, kind: str
+) -> None:
+    claude_emulator.fault("create", kind, nth=2, when="after")
+    night.run("submit", raises=False)
+    for hold in night.held.pipelines:
+        release(night.opened, hold.pipeline)
+    night.end()
+    night.tick_for(HOUR, every=10 * MINUTE)
+    found = night.judge()
+    assert found.statuses == {"answered": 40} and found.paid_twice == 13

@@ -3,7 +3,7 @@
 import http.server
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -170,14 +170,14 @@ def test_a_results_url_on_another_host_is_not_asked_and_sees_no_key(
         night.submit()
         night.tick_for(10 * MINUTE)
         assert calls == []
+    assert len(night.rows()) == 40
     night.end()
     night.judge_good()
 
 
 def test_results_past_their_29_days_are_lost_asked_again_and_fail_a_check(
-    nights: Callable[..., Night], claude_emulator: EmulatorProcess
+    night: Night, claude_emulator: EmulatorProcess
 ) -> None:
-    night = nights()
     night.submit()
     theirs = night.batch(13)
     claude_emulator.fault("results", "archive_results", which=theirs, batch_id=theirs)

@@ -92,6 +92,30 @@ def test_all_replies_of_a_night_are_lost(night: Night, claude_emulator: Emulator
     assert sizes(claude_emulator) == SIZES
 
 
+def test_a_submit_run_while_replies_are_missing_asks_nothing_again(
+    night: Night, claude_emulator: EmulatorProcess
+) -> None:
+    claude_emulator.fault("create", "drop_before", nth=2)
+    claude_emulator.fault("create", "drop_after", nth=3)
+    night.submit()
+    night.submit()
+    night.end()
+    night.submit()
+    night.end()
+    night.judge_good()
+    assert sizes(claude_emulator) == SIZES
+
+
+def test_replies_that_are_lost_for_hours_cost_nothing(
+    night: Night, claude_emulator: EmulatorProcess
+) -> None:
+    claude_emulator.fault("create", "drop_before", times=12)
+    night.submit()
+    night.end()
+    assert claude_emulator.stats()["calls"][CREATE] == 12 + 4
+    night.judge_good()
+
+
 def test_a_list_that_lags_less_than_we_wait_hides_nothing(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:
