@@ -22,7 +22,7 @@ test: .venv/installed
 	$(BIN)/pytest -n auto
 
 soak: .venv/installed
-	$(BIN)/python -m batch_pipeline_tests.soak --episodes 10000
+	$(BIN)/python -m batch_pipeline_tests.soak --episodes 10000 --eight-seconds 60
 
 # exec: a Ctrl-C or a kill reaches the command itself, which stops all that it started.
 dev: .venv/installed
