@@ -131,8 +131,18 @@ class Question:
                 f" For example: {shown}. Add a column to `key`, or remove the repeated rows."
             )
 
-    def judge(self, refresh: str, max_attempts: int, force: bool) -> dict[str, int]:
-        """Give each hashed row a verdict; return how many rows have which."""
+    def judge(
+        self, refresh: str, max_attempts: int, force: bool, drops_into: str | None
+    ) -> dict[str, int]:
+        """Give each hashed row a verdict; return how many rows have which.
+
+        Args:
+            refresh: "changed" or "new".
+            max_attempts: how often a record is asked at most.
+            force: ask again what is answered.
+            drops_into: this partition, when partitions drop the rows of keys that left them: a key
+                that came from another one is published again. None: they keep them.
+        """
         by_key = refresh == "new"
         group = "key_hash" if by_key else "key_hash, content_hash, version"
         version = quote_text(self.version)
@@ -148,6 +158,8 @@ class Question:
                 force="true" if force else "false",
                 max_attempts=int(max_attempts),
                 is_open=is_open,
+                moves="false" if drops_into is None else "true",
+                partition=quote_text(drops_into or ""),
             )
         )
         return dict(self.con.execute(statements.COUNTS).fetchall())

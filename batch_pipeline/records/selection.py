@@ -154,7 +154,8 @@ def select(
 
     def select_from(source: str) -> Selection | None:
         question.hash_source(source)
-        verdicts = question.judge(refresh, max_attempts, ask.force)
+        drops_into = partition.key if partition and on_deleted == "drop" else None
+        verdicts = question.judge(refresh, max_attempts, ask.force, drops_into)
         reasons = question.plan(ledger_id, asked_verdicts, ask.limit, not ask.retries_only)
         # A whole source without any row is taken for an accident upstream, not for a wish to drop
         # the table; a partition may well be empty.

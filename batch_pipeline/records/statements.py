@@ -75,7 +75,8 @@ VERDICTS = """
 -- attempts that its group has had, and the rank of its group's latest row.
 CREATE OR REPLACE TEMP TABLE _bp_verdicts AS
 WITH history AS (
-    SELECT hashed.rowid AS id, past.number, past.rank, past.attempt,
+    SELECT hashed.rowid AS id, past.number, past.rank, past.attempt, past.partition,
+           past.rank * 2 + CAST(past.deleted AS BIGINT) AS past,
            {in_group} AND NOT past.deleted AS in_group,
            past.content_hash = hashed.content_hash AS same_content,
            past.content_hash = hashed.content_hash AND past.version <> {version} AS other_version
@@ -85,7 +86,8 @@ state AS (
     SELECT id, max(number) AS key_number, bool_or(other_version) AS other_version,
            max(rank) FILTER (WHERE in_group) AS latest,
            max(attempt) FILTER (WHERE in_group) AS attempts,
-           arg_max(same_content, rank) FILTER (WHERE in_group) AS same_content
+           arg_max(same_content, rank) FILTER (WHERE in_group) AS same_content,
+           arg_max(partition, past) AS partition
     FROM history GROUP BY id
 )
 SELECT hashed.rowid AS id, coalesce(state.attempts, 0) AS attempts, state.latest,
@@ -99,6 +101,8 @@ SELECT hashed.rowid AS id, coalesce(state.attempts, 0) AS attempts, state.latest
            -- A key that was deleted and is back: its earlier answer is about what it said then.
            WHEN state.key_number > state.latest >> 20 AND NOT state.same_content THEN 'changed'
            WHEN state.key_number > state.latest >> 20 THEN 'reuse'
+           -- A key that came from another partition, which would drop its row as gone.
+           WHEN {moves} AND state.same_content AND state.partition <> {partition} THEN 'reuse'
            WHEN state.latest & 3 < 2 THEN 'exhausted'
            ELSE 'settled'
        END AS verdict

@@ -271,6 +271,23 @@ def test_exhausted_content_that_returns_shows_its_last_reason_again(nights: Nigh
     assert counts(nights.select(max_attempts=1)) == {"source_rows": 1, "reused": 1}
 
 
+@pytest.mark.parametrize("first", ["b", "c"])
+def test_a_key_that_moves_to_another_partition_keeps_its_row(nights: Nights, first: str) -> None:
+    nights.source((1, "x", "c"), (2, "y", "b"))
+    for part in ("b", "c"):
+        nights.night(part=part, on_deleted="drop")
+    nights.source((1, "x", "b"), (2, "y", "b"))
+    found = {
+        part: nights.night(part=part, on_deleted="drop")
+        for part in (first, "c" if first == "b" else "b")
+    }
+    assert (found["b"].asked, found["b"].reused) == (0, 1)
+    # Who came first is overtaken, or lets go what was published already.
+    assert found["c"].deleted == (1 if first == "c" else 0)
+    again = nights.night(part="b", on_deleted="drop")
+    assert (again.asked, again.reused, again.settled) == (0, 0, 2)
+
+
 @pytest.mark.parametrize("refresh", ["new", "changed"])
 def test_a_key_that_was_deleted_and_is_back_is_asked_unless_it_says_the_same(
     nights: Nights, refresh: str
