@@ -375,6 +375,6 @@ def test_without_a_key_the_ledger_is_rebuilt_and_what_to_do_next_is_said(
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 3
     said = " ".join(result.output.split())
-    assert "1 submissions with 4 files" in said
+    assert "1 submission with 4 files" in said
     assert "There is no API key" in said and "then: batch-pipeline reconcile" in said
     assert shop.run("reconcile").exit_code == 0

@@ -375,8 +375,9 @@ def _refusal(error: anthropic.APIStatusError, base_url: str) -> BatchPipelineErr
         said = f"{base_url} is at its rate limit: {text}"
         return NotAccepted(said, retry_after, on_its_word=True)
     # 529 (overloaded) included: it may come from a server that took the batch and choked on the
-    # reply. To look costs two minutes; to believe it could cost a batch.
-    if status >= 500 or status == 408:
+    # reply. To look costs two minutes; to believe it could cost a batch. 409 says that something
+    # else was going on, not that the batch is bad.
+    if status >= 500 or status in (408, 409):
         return OutcomeUnknown(f"{base_url} answers {status}: {text}")
     if 300 <= status < 400:
         return FileRefused(

@@ -34,6 +34,7 @@ from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope, know_endpoint
 from batch_pipeline.store.tables import FileState, endpoints, request_files
+from batch_pipeline.words import counted, sentence
 
 OPENING, CLOSING = b'{"requests":[', b"]}"
 CHUNK = 1 << 20
@@ -94,7 +95,7 @@ def _attempt(
 ) -> None:
     """Send one claimed file, and write down what is known of the outcome."""
     ledger, now = store.ledger, store.clock.now
-    name = f"{file['id']} ({file['requests']:,} requests)"
+    name = f"{file['id']} ({counted(file['requests'], 'request')})"
 
     def step(to: FileState, error: BatchPipelineError, **values) -> None:
         with ledger.write() as tx:
@@ -128,7 +129,7 @@ def _attempt(
     except OutcomeUnknown as error:
         step(FileState.UNKNOWN, error)
         report.trouble.append(
-            f"{name}: {error}. Whether the API took it is found out from its batch list in "
+            f"{name}: {sentence(str(error))} Whether the API took it is found out from its batch list in "
             f"{policy.reconcile_after_seconds:.0f} s; nothing is sent twice."
         )
     except PipelineRefused as error:

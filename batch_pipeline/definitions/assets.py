@@ -12,7 +12,6 @@ from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.reconcile import reconcile
 from batch_pipeline.batches.send import send
 from batch_pipeline.definitions import metadata
-from batch_pipeline.definitions.metadata import counted
 from batch_pipeline.definitions.partition import filter_of, partitions_of
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
 from batch_pipeline.errors import BatchPipelineError, HeldError, InputError, StoreError
@@ -39,6 +38,7 @@ from batch_pipeline.store.submissions import (
     know_endpoint,
     known_endpoints,
 )
+from batch_pipeline.words import counted
 
 CHECK = "every_record_accounted_for"
 RETENTION_CHECK = "answers_fetched_in_time"
@@ -278,8 +278,8 @@ def _selection_line(pipeline: BatchPipeline, scope: Scope, number: int, found) -
     }
     asked = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
     rest = ", ".join(f"{count:,} {name}" for name, count in known.items() if count)
-    head = f"{found.asked:,} of {found.source_rows:,} records need an answer ({asked})" if found.asked else (
-        f"nothing of {found.source_rows:,} records needs an answer"
+    head = f"{found.asked:,} of {counted(found.source_rows, 'record')} need an answer ({asked})" if found.asked else (
+        f"nothing of {counted(found.source_rows, 'record')} needs an answer"
     )  # fmt: skip
     return f"{where}: {head}; {rest or 'no others'}." + (f" Submission {number}." if number else "")
 
@@ -452,9 +452,7 @@ def _check_result(accounts: list[Account]) -> dg.AssetCheckResult:
     if failures:
         description = "; ".join(failures)
     elif pending:
-        description = (
-            f"{pending:,} requests are still on their way; all that came back is accounted for."
-        )
+        description = f"{counted(pending, 'request is', 'requests are')} still on their way; all that came back is accounted for."
     else:
         description = "Every record has exactly one row."
     return dg.AssetCheckResult(

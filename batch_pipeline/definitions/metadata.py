@@ -152,11 +152,6 @@ def of_results(
     return metadata | schema(columns)
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """Return a number with its noun: "1 batch", "2,000 files"."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def schema(columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Return the column schema under Dagster's own key."""
     if not columns:

@@ -19,6 +19,7 @@ from batch_pipeline.store.tables import (
     request_files,
     submissions,
 )
+from batch_pipeline.words import counted
 
 UNBUILT_SECONDS = 300.0  # a run takes seconds from its selection to its request files
 
@@ -64,14 +65,18 @@ class Progress:
             age = f", oldest {_age(now - self.oldest)}" if self.oldest else ""
             parts.append(f"{self.open} open{age}")
         if self.waiting:
-            parts.append(f"{_files(self.waiting)} to be sent (room in the queue, or a next try)")
+            parts.append(
+                f"{counted(self.waiting, 'file')} to be sent (room in the queue, or a next try)"
+            )
         if self.unknown:
-            parts.append(f"{_files(self.unknown)} without a reply, to be reconciled")
+            parts.append(f"{counted(self.unknown, 'file')} without a reply, to be reconciled")
         if self.held:
-            parts.append(f"{_files(self.held)} held: that needs you (`batch-pipeline held`)")
+            parts.append(
+                f"{counted(self.held, 'file')} held: that needs you (`batch-pipeline held`)"
+            )
         if self.watched:
             parts.append(
-                f"{_files(self.watched)} sent again or turned away within 24 h: the API's list is watched for an "
+                f"{counted(self.watched, 'file')} sent again or turned away within 24 h: the API's list is watched for an "
                 "earlier batch of it"
             )
         return "; ".join(parts) or "no batch is open"
@@ -177,7 +182,11 @@ def needs(store: Store, pipeline: str, endpoint: Endpoint | None, policy: SendPo
         for row in _unbuilt(store, pipeline, endpoint, now):
             need("retry", row["partition"], "selected records wait for their request files")
         for row in _to_retry(store, pipeline, endpoint):
-            need("retry", row["partition"], f"{row['retryable']} records can be asked again")
+            need(
+                "retry",
+                row["partition"],
+                f"{counted(row['retryable'], 'record')} can be asked again",
+            )
     order = ("collect", "send", "retry")
     return sorted(found.values(), key=lambda one: (order.index(one.job), one.partition))
 
@@ -300,7 +309,3 @@ def _open_candidates(store: Store, endpoint: Endpoint) -> set[int]:
 def _age(age: timedelta) -> str:
     minutes = max(0, int(age.total_seconds() // 60))
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _files(count: int) -> str:
-    return f"{count} file" if count == 1 else f"{count} files"

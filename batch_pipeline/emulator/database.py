@@ -156,6 +156,11 @@ class Database:
             *(id, workspace, requests, created_at),
         )
 
+    def last_seq(self) -> int:
+        """The place of the newest batch ever taken, 0 before the first."""
+        found = self._rows("select seq from sqlite_sequence where name = 'batches'")
+        return int(found[0][0]) if found else 0
+
     def batch(self, id: str) -> Batch | None:
         return next(iter(self._batches("id = ?", id)), None)
 

@@ -1,5 +1,6 @@
 """The emulator itself, without HTTP: batches and what becomes of them."""
 
+import hashlib
 import secrets
 import shutil
 import threading
@@ -97,16 +98,25 @@ class Emulator:
             self._check_open()
             if not self._has_room(workspace, count):
                 self.settle()
-            id = f"msgbatch_01{secrets.token_hex(11)}"
             with self._db.transaction():
                 if not self._has_room(workspace, count):
                     raise self._queue_full(workspace)
+                now = self.clock.now()
+                id = self._new_id(now)
                 self._texts.keep(id, "requests", requests)
-                self._db.add_batch(id, workspace, count, self.clock.now())
+                self._db.add_batch(id, workspace, count, now)
                 self.bill.note_queue()
         finally:
             requests.discard()
         return self._document(self._required(workspace, id), host)
+
+    def _new_id(self, now: float) -> str:
+        """The same for the same seed, place and moment: what went wrong can be played again.
+
+        The moment keeps an emulator that was emptied from giving an old id to a new batch.
+        """
+        text = f"{self.options.seed}/{self._db.last_seq() + 1}/{now:.6f}"
+        return f"msgbatch_01{hashlib.blake2b(text.encode(), digest_size=11).hexdigest()}"
 
     def _has_room(self, workspace: str, count: int) -> bool:
         return self._db.queued(workspace) + count <= self.options.queue_limit

@@ -22,6 +22,7 @@ from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
+from batch_pipeline.words import counted
 
 NANO = Decimal(10) ** 9
 UNAVAILABLE_SECONDS = 300.0  # until a file whose answers the API would not give is tried again
@@ -226,10 +227,10 @@ def _add(report: Collected, file: RowMapping, joined: Joined) -> None:
     report.cost_unknown += joined.counts.cost_unknown
     if joined.counts.foreign:
         report.trouble.append(
-            f"{file['id']}: {joined.counts.foreign:,} answers that belong to no request of it, or "
-            "came twice, were ignored"
+            f"{file['id']}: ignored {counted(joined.counts.foreign, 'answer')} that came twice or for no "
+            "request of it"
         )
     if joined.counts.cost_unknown:
         report.trouble.append(
-            f"{file['id']}: the cost of {joined.counts.cost_unknown:,} requests is not known"
+            f"{file['id']}: the cost of {counted(joined.counts.cost_unknown, 'request')} is not known"
         )

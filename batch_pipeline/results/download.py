@@ -21,6 +21,7 @@ from batch_pipeline.store.layout import answers_name, safe_part
 from batch_pipeline.store.ledger import seconds_since
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileState, request_files
+from batch_pipeline.words import counted
 
 MOST_DOWNLOADS = 5
 SPREAD_SECONDS = 3600.0
@@ -94,15 +95,17 @@ class Lines:
         """What is wrong; None when each request has its one line, and there is no other."""
         problems = []
         if self.lines != self.expected:
-            problems.append(f"{self.lines:,} lines instead of {self.expected:,}")
+            problems.append(f"{counted(self.lines, 'line')} instead of {self.expected:,}")
         if self.unreadable:
-            problems.append(f"{self.unreadable:,} lines that are no results")
+            problems.append(
+                f"{counted(self.unreadable, 'line that is no result', 'lines that are no results')}"
+            )
         if self.foreign:
-            problems.append(f"{self.foreign:,} results of other requests")
+            problems.append(f"{counted(self.foreign, 'result')} of other requests")
         if self.twice:
-            problems.append(f"{self.twice:,} answers twice")
+            problems.append(f"{counted(self.twice, 'answer')} twice")
         if self.lost:
-            problems.append(f"{self.lost:,} requests without a result")
+            problems.append(f"{counted(self.lost, 'request')} without a result")
         return ", ".join(problems) or None
 
 

@@ -31,6 +31,7 @@ from batch_pipeline.store.tables import (
     request_files,
     submissions,
 )
+from batch_pipeline.words import counted
 
 MANIFEST = re.compile(r"(?P<pipeline>[^/]+)/(?P<submission>[^/]+)/manifest-(?P<files>\d+)\.json")
 # <file's number>-<batch id, or what stands for it>-<6 random hex digits>
@@ -70,10 +71,10 @@ class Rebuilt:
     def lines(self) -> list[str]:
         """All of it, for a person."""
         return [
-            f"{self.submissions:,} submissions with {self.files:,} files are in the ledger again",
-            f"{self.collected:,} files were collected, and their rows stand in the store",
-            f"{self.kept:,} files have their answers kept; the next collect run joins them",
-            f"{self.unknown:,} files may have been sent; the API's list tells, before anything is",
+            f"Written into the ledger again: {counted(self.submissions, 'submission')} with {counted(self.files, 'file')}",
+            f"Collected before, with their rows in the store: {counted(self.collected, 'file')}",
+            f"With their answers kept, for the next collect run to join: {counted(self.kept, 'file')}",
+            f"Possibly sent; the API's list tells, before anything is sent: {counted(self.unknown, 'file')}",
             *self.skipped,
         ]
 

@@ -9,6 +9,7 @@ from sqlalchemy import RowMapping, and_, func, or_, select
 
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files
+from batch_pipeline.words import counted
 
 KEPT = timedelta(days=29)  # after creation (batch guide, 2026-09-26)
 WARN = timedelta(days=20)
@@ -48,10 +49,10 @@ def retention(store: Store, pipeline: str) -> Retention:
         passed = sum(now - _created(row) >= KEPT for row in waiting)
         first = min(_created(row) for row in waiting) + KEPT
         parts.append(
-            f"The answers of {len(waiting):,} batches are paid and not fetched since 20 days or "
+            f"The answers of {counted(len(waiting), 'batch', 'batches')} are paid and not fetched since 20 days or "
             f"more ({_named(waiting)}). The API drops them 29 days after creation: "
             + (
-                f"{passed:,} have passed that"
+                f"{counted(passed, 'batch has', 'batches have')} passed that"
                 if passed
                 else f"the first on {first:%Y-%m-%d %H:%M} UTC"
             )
@@ -60,7 +61,7 @@ def retention(store: Store, pipeline: str) -> Retention:
         )
     if lost:
         parts.append(
-            f"The answers of {len(lost):,} batches are lost: the API does not have them any more "
+            f"The answers of {counted(len(lost), 'batch', 'batches')} are lost: the API does not have them any more "
             f"({_named(lost)}). Their records are `missing`, and are asked again as far as "
             "max_attempts allows"
         )

@@ -79,7 +79,7 @@ def unreadable_night(night: Night) -> str:
     night.submit()
     theirs = night.batch(13)
     night.emulator.fault("results", "replace_body", body="<html>", times=None, batch_id=theirs)
-    night.tick_for(3 * HOUR, every=10 * MINUTE)
+    night.tick_for(3 * HOUR, every=20 * MINUTE)
     (held,) = night.held.files
     assert f"{theirs} may be it, but its results cannot be read" in held.error
     assert "Look it up in the Console, then decide: `batch-pipeline held`" in held.error
@@ -94,7 +94,7 @@ def test_a_batch_that_may_be_ours_and_cannot_be_read_for_hours_is_collected_when
 ) -> None:
     unreadable_night(night)
     claude_emulator.clear_faults()
-    night.tick_for(HOUR, every=10 * MINUTE)
+    night.tick_for(HOUR, every=20 * MINUTE)
     night.end()
     assert night.held.files == []
     night.judge_good()
@@ -116,7 +116,7 @@ def test_a_held_file_keeps_no_other_file_and_no_other_partition_waiting(
     nights: Callable[..., Night], claude_emulator: EmulatorProcess
 ) -> None:
     night = parts(nights)
-    claude_emulator.fault("create", "conflict")
+    claude_emulator.fault("create", "status_before", status=422)
     night.submit("a")
     night.submit("b")
     night.end()
@@ -141,7 +141,7 @@ def test_a_held_pipeline_keeps_no_other_pipeline_waiting_and_is_collected(
     other.submit()
     other.end()
     assert len(other.rows()) == 40
-    night.tick_for(HOUR, every=10 * MINUTE)
+    night.tick_for(HOUR, every=20 * MINUTE)
     assert "Nothing is sent: " in night.message
     assert night.rows().keys() == {number for number in RECORDS if number % 2 == 0}
     release(night.opened, "invoices")

@@ -74,7 +74,7 @@ def test_a_batch_that_was_taken_though_the_api_said_429_is_a_second_one_when_sen
     claude_emulator.fault("create", "queue_full", nth=2, when="after")
     night.submit()
     night.end(every=MINUTE)
-    night.tick_for(HOUR, every=10 * MINUTE)
+    night.tick_for(HOUR, every=30 * MINUTE)
     second_batch(night)
 
 
@@ -96,7 +96,7 @@ def test_the_late_batch_of_a_file_that_was_sent_again_and_is_still_open_is_found
     claude_emulator.fault("list", "list_lag", seconds=HOUR, times=None)
     claude_emulator.fault("create", "drop_after", nth=2)
     night.submit()
-    night.end(every=10 * MINUTE)
+    night.end(every=20 * MINUTE)
     second_batch(night)
 
 
@@ -109,6 +109,6 @@ def test_a_batch_that_was_taken_though_the_api_refused_it_is_accounted_for(
     for hold in night.held.pipelines:
         release(night.opened, hold.pipeline)
     night.end()
-    night.tick_for(HOUR, every=10 * MINUTE)
+    night.tick_for(HOUR, every=30 * MINUTE)
     found = night.judge()
     assert found.statuses == {"answered": 40} and found.paid_twice == 13

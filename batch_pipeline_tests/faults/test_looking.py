@@ -21,9 +21,9 @@ def test_a_list_that_fails_for_an_hour_is_waited_for(
 ) -> None:
     night.submit()
     claude_emulator.fault("list", kind, times=None)
-    night.tick_for(HOUR, every=10 * MINUTE)
+    night.tick_for(HOUR, every=20 * MINUTE)
     assert not night.ticks[-1].run_requests  # a run would only fail
-    assert words in night.message and "4 open, oldest 50 min" in night.message
+    assert words in night.message and "4 open, oldest 40 min" in night.message
     claude_emulator.clear_faults()
     night.end()
     night.judge_good()
@@ -36,7 +36,7 @@ def test_a_list_that_fails_while_a_reply_is_lost_settles_nothing(
     claude_emulator.fault("create", "drop_before", nth=3)
     night.submit()
     claude_emulator.fault("list", "internal_error", times=None)
-    night.tick_for(HOUR, every=10 * MINUTE)
+    night.tick_for(HOUR, every=20 * MINUTE)
     assert "2 files without a reply, to be reconciled" in night.message
     assert len(claude_emulator.batches()) == 3
     claude_emulator.clear_faults()
@@ -44,7 +44,7 @@ def test_a_list_that_fails_while_a_reply_is_lost_settles_nothing(
     night.judge_good()
 
 
-def test_answers_that_are_not_handed_out_for_an_hour_are_asked_for_every_five_minutes(
+def test_answers_that_are_not_handed_out_for_an_hour_are_asked_for_again(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:
     night.submit()
@@ -53,11 +53,11 @@ def test_answers_that_are_not_handed_out_for_an_hour_are_asked_for_every_five_mi
         claude_emulator.fault(
             call, "status_before", status=500, headers=ONCE, times=None, batch_id=theirs
         )
-    night.tick_for(HOUR, every=10 * MINUTE)
+    night.tick_for(HOUR, every=20 * MINUTE)
     assert "answers 500: The emulator was told to fail" in night.said
     assert len(night.rows()) == 27  # the others' answers do not wait
     claude_emulator.clear_faults()
-    night.end(every=10 * MINUTE)
+    night.end(every=20 * MINUTE)
     night.judge_good()
 
 

@@ -50,10 +50,10 @@ def test_a_batch_that_somebody_deletes_before_it_was_seen_to_end_is_given_up_and
     night.submit()
     theirs = night.batch(13)
     claude_emulator.fault("list", "delete_batch", which=theirs)
-    night.tick_for(HOUR, every=10 * MINUTE)
+    night.tick_for(HOUR, every=20 * MINUTE)
     assert f"{theirs} is gone" in night.said
     assert "somebody deleted it. Its answers are lost" in night.said
-    night.tick_for(2 * HOUR, every=10 * MINUTE)
+    night.tick_for(2 * HOUR, every=20 * MINUTE)
     night.end()
     found = night.judge()
     assert found.statuses == {"answered": 40}
@@ -67,7 +67,7 @@ def test_a_batch_that_somebody_deletes_after_it_ended_is_given_up_and_said(
     night.submit()
     theirs = night.batch(13)
     claude_emulator.fault("retrieve", "delete_batch", which=theirs, batch_id=theirs)
-    night.tick_for(2 * HOUR, every=10 * MINUTE)
+    night.tick_for(2 * HOUR, every=20 * MINUTE)
     night.end()
     assert f"the API has no answers of {theirs}" in night.said
     found = night.judge()
@@ -83,7 +83,7 @@ def test_a_key_that_is_revoked_and_given_back_in_the_night_costs_nothing(
 ) -> None:
     night.submit()
     claude_emulator.fault("revoke_key")
-    night.tick_for(HOUR, every=10 * MINUTE)
+    night.tick_for(HOUR, every=20 * MINUTE)
     assert not night.ticks[-1].run_requests
     assert "does not accept the API key (401: invalid x-api-key" in night.message
     assert "Check ClaudeBatches(api_key=..., base_url=...)" in night.message
@@ -100,7 +100,7 @@ def test_a_key_that_is_revoked_while_batches_are_sent_holds_the_pipeline(
     assert "does not accept the API key (401: invalid x-api-key" in failure
     assert "then launch the job again" in failure
     claude_emulator.clear_faults("revoke_key")
-    night.tick_for(HOUR, every=10 * MINUTE)
+    night.tick_for(HOUR, every=20 * MINUTE)
     assert "Nothing is sent: " in night.message and len(night.rows()) == 27
     assert claude_emulator.stats()["calls"][CREATE] == 3
     release(night.opened, "invoices")
@@ -113,7 +113,7 @@ def test_a_key_that_is_revoked_while_answers_are_fetched_costs_nothing(
 ) -> None:
     night.submit()
     claude_emulator.fault("results", "revoke_key", nth=2)
-    night.tick_for(HOUR, every=10 * MINUTE)
+    night.tick_for(HOUR, every=20 * MINUTE)
     assert "does not accept the API key (401: invalid x-api-key" in night.said
     claude_emulator.clear_faults("revoke_key")
     night.end()
@@ -126,7 +126,7 @@ def test_a_key_that_is_moved_to_another_workspace_and_back_costs_nothing(
     claude_emulator.fault("create", "drop_after", nth=2)
     night.submit()
     claude_emulator.fault("move_key")
-    night.tick_for(2 * HOUR, every=10 * MINUTE)
+    night.tick_for(2 * HOUR, every=20 * MINUTE)
     assert not night.ticks[-1].run_requests
     assert "but the key now belongs to" in night.message
     assert "Set ClaudeBatches(api_key=..., base_url=...) back to collect them" in night.message
@@ -158,7 +158,7 @@ def test_a_key_that_is_moved_while_batches_are_sent_costs_nothing(
     failure = night.fail("submit")
     assert "another-workspace): the API key moved there from" in failure
     assert "nothing more is sent. Set ClaudeBatches(api_key=...) to a key of the account" in failure
-    night.tick_for(HOUR, every=10 * MINUTE)
+    night.tick_for(HOUR, every=20 * MINUTE)
     assert len(night.rows()) == 13  # what was made there is collected there
     assert "but the key now belongs to" in night.message
     claude_emulator.clear_faults("move_key")

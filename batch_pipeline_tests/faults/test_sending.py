@@ -19,6 +19,7 @@ NOT_TAKEN = {
     "504": ("gateway_timeout", {"when": "before"}),
     "529": ("overloaded", {"when": "before"}),
     "408": ("request_timeout", {"when": "before"}),
+    "409": ("conflict", {"when": "before"}),
 }
 # ... and at one that it took.
 TAKEN = {
@@ -28,6 +29,7 @@ TAKEN = {
     "504": ("gateway_timeout", {"when": "after"}),
     "529": ("overloaded", {"when": "after"}),
     "408": ("request_timeout", {"when": "after"}),
+    "409": ("conflict", {"when": "after"}),
     "a reply that is cut": ("cut_body", {}),
     "a page instead of a reply": ("replace_body", {}),
 }
@@ -145,15 +147,15 @@ def test_a_redirect_is_not_followed_and_says_what_address_to_set(
     night.judge_good()
 
 
-def test_a_conflict_holds_its_file_with_the_reason_and_the_others_go_on(
+def test_a_refusal_holds_its_file_with_the_reason_and_the_others_go_on(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:
-    claude_emulator.fault("create", "conflict", nth=2)
+    claude_emulator.fault("create", "status_before", nth=2, status=422)
     night.submit()
     assert "It is held; by these words the API took nothing of it" in night.said
     night.end()
     (held,) = night.held.files
-    assert (held.requests, "refuses the batch (409: " in held.error) == (13, True)
+    assert (held.requests, "refuses the batch (422: " in held.error) == (13, True)
     assert len(night.rows()) == 27  # the others are answered
     drop(night.opened, held.id)
     night.end()
@@ -219,7 +221,7 @@ def test_a_spend_limit_holds_the_pipeline_and_what_was_sent_is_collected(
     claude_emulator.fault("create", kind, nth=2, times=None, **settings)
     failure = night.fail("submit")
     assert words in failure and "then launch the send job" in failure
-    night.tick_for(2 * HOUR, every=10 * MINUTE)
+    night.tick_for(2 * HOUR, every=30 * MINUTE)
     assert "Nothing is sent: " in night.message and words in night.message
     assert len(night.rows()) == 14
     (held,) = night.held.pipelines
@@ -240,7 +242,7 @@ def test_a_spend_limit_does_not_keep_lost_replies_from_being_settled(
     claude_emulator.fault("create", "drop_before", nth=3)
     claude_emulator.fault("create", "own_spend_limit", nth=4, times=None)
     night.fail("submit")
-    night.tick_for(2 * HOUR, every=10 * MINUTE)
+    night.tick_for(2 * HOUR, every=30 * MINUTE)
     assert len(night.rows()) == 27  # of 14, and of 13 whose reply was lost
     claude_emulator.clear_faults()
     release(night.opened, "invoices")
