@@ -343,7 +343,9 @@ def test_a_lost_ledger_is_rebuilt_and_nothing_is_bought_twice(shop: Shop):
     assert shop.run("rebuild-ledger", say="n\n").exit_code == 1
     result = shop.run("rebuild-ledger", say="y\n")
     assert result.exit_code == 0
-    assert "4 files were collected" in result.output
+    assert "Collected before, with their rows in the store: 4 files" in " ".join(
+        result.output.split()
+    )
     assert "Open or held" in result.output and "letters" in result.output
     with inside(shop.folder):
         notes, letters = shop.nights("notes"), shop.nights("letters")
