@@ -1,4 +1,4 @@
-"""The command line: `batch-pipeline emulator | demo | dev | held | reconcile | cancel | rebuild-ledger`."""
+"""The command line: `batch-pipeline emulator | demo | dev | status | preview | history | doctor | held | ...`."""
 
 import io
 import logging
@@ -8,7 +8,11 @@ from typing import Any
 import click
 
 from batch_pipeline.by_hand import cancel, held, rebuild_ledger, reconcile
+from batch_pipeline.doctor import doctor
+from batch_pipeline.history import history
+from batch_pipeline.preview import preview
 from batch_pipeline.show import RefusedError, speaking
+from batch_pipeline.status import status
 
 # Dagster takes seconds to import, so each command imports what it needs.
 
@@ -186,7 +190,7 @@ def dev(port: int, batch_seconds: float) -> None:
     raise SystemExit(serve_dev(port, batch_seconds))
 
 
-for command in (held, reconcile, cancel, rebuild_ledger):
+for command in (status, preview, history, doctor, held, reconcile, cancel, rebuild_ledger):
     main.add_command(command)
 
 

@@ -4,7 +4,7 @@ Dagster takes seconds to import, so what needs it is imported when a command ask
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,10 +57,14 @@ class Places:
     Attributes:
         all: one for each distinct pair of store and API.
         notes: what a person should know about what is not among them.
+        unused: pipelines of the code whose store was never made; only for commands that take them.
+        keys: the key columns of the code's pipelines.
     """
 
     all: list[Place]
     notes: list[str] = field(default_factory=list)
+    unused: tuple[str, ...] = ()
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def of(self, pipeline: str | None) -> list[Place]:
         """Return the places of a pipeline; all of them for None.
@@ -72,7 +76,11 @@ class Places:
             return self.all
         if found := [place for place in self.all if pipeline in place.pipelines]:
             return found
-        there = ", ".join(sorted({name for place in self.all for name in place.pipelines}))
+        if pipeline in self.unused:
+            return []
+        there = ", ".join(
+            sorted({name for place in self.all for name in place.pipelines} | {*self.unused})
+        )
         raise InputError(
             f"There is no pipeline {pipeline}. There {'are: ' + there if there else 'is none yet'}."
         )
@@ -95,12 +103,15 @@ class Places:
         return [(place, place.pipelines) for place in own]
 
 
-def placed(*, api: bool, lost: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def placed(
+    *, api: bool, lost: bool = False, unused: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a command that gets ``Places`` as its first argument, and takes the options that say where.
 
     Args:
         api: the command talks to the API, so ``--base-url`` is one of them.
         lost: the stores' ledgers may be new ones, in the place of lost ones.
+        unused: a project whose stores were never made is no error.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,7 +124,7 @@ def placed(*, api: bool, lost: bool = False) -> Callable[[Callable[..., Any]], C
             base_url: str | None = None,
             **more: Any,
         ) -> None:
-            with _reach(project, root, ledger, base_url, lost) as places:
+            with _reach(project, root, ledger, base_url, lost, unused) as places:
                 for note in places.notes:
                     warn(f"Note: {note}")
                 command(places, *args, **more)
@@ -125,11 +136,29 @@ def placed(*, api: bool, lost: bool = False) -> Callable[[Callable[..., Any]], C
     return decorate
 
 
+def in_project(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a command that gets the user's ``Project`` as its first argument, and runs inside of it."""
+
+    @functools.wraps(command)
+    def run(*args: Any, project: str | None, **more: Any) -> None:
+        from batch_pipeline.definitions.project import find_project, inside, load_project
+
+        folder = find_project(Path(project) if project else None)
+        with inside(folder):
+            found = load_project(folder)
+            for note in found.left_out:
+                warn(f"Note: {note}")
+            command(found, *args, **more)
+
+    return PROJECT_OPTION(run)
+
+
+PROJECT_OPTION = click.option(
+    "--project", metavar="DIR", type=click.Path(exists=True, file_okay=False),
+    help="The Dagster project whose pipelines these are; by default the nearest one at or above the current folder.",
+)  # fmt: skip
 _OPTIONS = [
-    click.option(
-        "--project", metavar="DIR", type=click.Path(exists=True, file_okay=False),
-        help="The Dagster project whose pipelines these are; by default the nearest one at or above the current folder.",
-    ),
+    PROJECT_OPTION,
     click.option(
         "--store", "root", metavar="ROOT",
         help="Work on this store (a folder or a URL) without importing any code.",
@@ -148,7 +177,12 @@ _BASE_URL = click.option(
 
 @contextmanager
 def _reach(
-    project: str | None, root: str | None, ledger: str | None, base_url: str | None, lost: bool
+    project: str | None,
+    root: str | None,
+    ledger: str | None,
+    base_url: str | None,
+    lost: bool,
+    unused: bool,
 ) -> Iterator[Places]:
     if root is None and (ledger is not None or base_url is not None):
         name = "--ledger" if ledger is not None else "--base-url"
@@ -167,7 +201,7 @@ def _reach(
         ) from error
     folder = find_project(Path(project) if project else None)
     with inside(folder):
-        yield _declared(load_project(folder), lost)
+        yield _declared(load_project(folder), lost, unused)
 
 
 def _bare(root: str, ledger: str | None, base_url: str | None, lost: bool) -> Places:
@@ -194,7 +228,7 @@ def _bare(root: str, ledger: str | None, base_url: str | None, lost: bool) -> Pl
     return Places([Place(store, _known(store), claude)])
 
 
-def _declared(project: "Project", lost: bool) -> Places:
+def _declared(project: "Project", lost: bool, may_be_unused: bool) -> Places:
     """Return the places of a project's pipelines; a store that was never used is not made."""
     found: list[tuple[Store, ClaudeBatches, list[str]]] = []
     unused: dict[str, list[str]] = {}
@@ -217,7 +251,7 @@ def _declared(project: "Project", lost: bool) -> Places:
             for root, names in unused.items()
         ),
     ]
-    if not found:
+    if not found and not may_be_unused:
         raise InputError(
             " ".join(notes) + " If there was one, BatchStore(root=...) names another place now."
         )
@@ -232,7 +266,19 @@ def _declared(project: "Project", lost: bool) -> Places:
             for store, claude, names in found
         ],
         notes,
+        tuple(name for names in unused.values() for name in names),
+        {one.pipeline.name: one.pipeline.source.keys for one in project.declared},
     )
+
+
+def used_store(declared: "BatchStore") -> "Store | None":
+    """Open a store; None when no run has made it yet, and then it is not made.
+
+    Raises:
+        StoreError: it cannot be used.
+    """
+    root = _root(declared)
+    return None if "://" not in root and not Path(root).is_dir() else declared.open()
 
 
 def _root(declared: "BatchStore") -> str:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from io import StringIO
 from typing import IO, Any
 
 import click
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -90,28 +91,63 @@ def listing(title: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
     """
     if not rows:
         return
+    with _printing() as console:
+        for line in listed(title, columns, rows, console.width):
+            console.print(line)
+
+
+def listed(
+    title: str, columns: Sequence[str], rows: Sequence[Row], room: int
+) -> Iterator[RenderableType]:
+    """Yield what ``listing`` prints, for a place of ``room`` columns."""
     kept = [index for index in range(len(columns)) if any(plain(row.cells[index]) for row in rows)]
     names = [columns[index] for index in kept]
     table = [[plain(row.cells[index]) for index in kept] for row in rows]
     right = [any(isinstance(row.cells[index], int) for row in rows) for index in kept]
     widths = [max(map(cell_len, column)) for column in zip(names, *table, strict=True)]
-    with _printing() as console:
-        widths = _fitted(widths, console.width)
-        console.print(Text(plain(title), style="bold"))
-        if any(names):
-            console.print(_line(names, widths, right, "dim"))
-        for row, cells in zip(rows, table, strict=True):
-            console.print(_line(cells, widths, right, ""))
-            for text in filter(None, row.below):
-                console.print(_indented(plain(text), ""))
-            if row.todo:
-                console.print(_indented(f"To do: {plain(row.todo)}", "bold"))
-        console.print()
+    widths = _fitted(widths, room)
+    yield Text(plain(title), style="bold")
+    if any(names):
+        yield _line(names, widths, right, "dim")
+    for row, cells in zip(rows, table, strict=True):
+        yield _line(cells, widths, right, "")
+        for text in filter(None, row.below):
+            yield _indented(plain(text), "")
+        if row.todo:
+            yield _indented(f"To do: {plain(row.todo)}", "bold")
+    yield Text()
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, times in ISO 8601."""
     click.echo(json.dumps(value, default=_jsonable, indent=2))
+
+
+def print_json_line(value: Any) -> None:
+    """Print a value as JSON in one line."""
+    click.echo(json.dumps(value, default=_jsonable))
+
+
+def in_usd(usd: Decimal | None) -> str:
+    """Return a sum of money, to the hundredth of a cent; to the millionth of a dollar below that."""
+    if usd is None:
+        return "unknown"
+    return f"${usd:,.4f}" if usd == 0 or abs(usd) >= Decimal("0.01") else f"${usd:,.6f}"
+
+
+def confirm(question: str, yes: bool, otherwise: str) -> None:
+    """Ask a person, on the error stream; ``yes`` is the answer given beforehand.
+
+    Raises:
+        RefusedError: the answer is no, or nobody can be asked; it says ``otherwise``.
+    """
+    try:
+        if yes or click.confirm(plain(question), err=True):
+            return
+    except click.Abort:
+        click.echo(err=True)
+        otherwise += " Say --yes where nobody can be asked."
+    raise RefusedError(otherwise)
 
 
 def plain(value: object) -> str:

@@ -1,14 +1,19 @@
-"""Ledgers on SQLite and on PostgreSQL."""
+"""Ledgers on SQLite and on PostgreSQL; a user's project."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline.store.clock import going_by
 from batch_pipeline.store.ledger import sqlite_url
 from batch_pipeline_tests import ledgers
+from batch_pipeline_tests.clock import HandClock
 from batch_pipeline_tests.ledgers import Schemas
+from batch_pipeline_tests.shop import Shop
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +47,13 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     schemas: Schemas = request.getfixturevalue("schemas")
     with schemas.some(1) as [url]:
         yield url
+
+
+@pytest.fixture
+def shop(tmp_path: Path, claude_emulator: EmulatorProcess) -> Iterator[Shop]:
+    """A user's project whose batches end when the test says so."""
+    claude_emulator.configure(manual=True)
+    clock = HandClock(moved=claude_emulator.advance)
+    with going_by(clock):
+        yield Shop(tmp_path, claude_emulator, clock)
+    sys.modules.pop("pipelines", None)

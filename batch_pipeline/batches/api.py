@@ -5,9 +5,10 @@ only the caller, who knows the ledger, may decide to send again. Its outcome is 
 exceptions or a batch; each says what is known about the money.
 """
 
+import json
 import ssl
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,7 +23,13 @@ from anthropic.types.messages import MessageBatch
 from batch_pipeline.errors import BatchPipelineError, HeldError, plain
 from batch_pipeline.store.submissions import Endpoint
 
-BATCHES_PATH = "/v1/messages/batches"
+MESSAGES_PATH = "/v1/messages"
+BATCHES_PATH = f"{MESSAGES_PATH}/batches"
+TOKENS_PATH = f"{MESSAGES_PATH}/count_tokens"
+COUNTED_PARAMS = (
+    "model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control"
+)  # fmt: skip
+"""What the API takes for counting; other parameters are a 400 there."""
 PUBLIC_API = "https://api.anthropic.com"
 PAGE = 1000  # the list's largest page (API reference: limit 1..1000)
 CHUNK = 1 << 20
@@ -273,6 +280,55 @@ class BatchesApi:
                 yield from response.iter_bytes(CHUNK)
             finally:
                 response.close()
+
+    def count_tokens(self, params: Mapping[str, Any]) -> int:
+        """Return how many input tokens a request has, as the API counts them, at no cost.
+
+        Args:
+            params: the request's parameters; the ones that make no input are left out.
+
+        Raises:
+            HeldError: the key is refused.
+            ApiUnavailable: no answer, or the API does not count this request.
+        """
+        counted = {name: value for name, value in params.items() if name in COUNTED_PARAMS}
+        with _looking(self.base_url, self._hide):
+            reply = self._client.post(
+                TOKENS_PATH,
+                body=counted,
+                cast_to=httpx2.Response,
+                options={"follow_redirects": False},
+            )
+            return int(reply.json()["input_tokens"])
+
+    def ask(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask one request now, through the Messages API, at full price. It is sent once.
+
+        Args:
+            params: the request's parameters.
+
+        Returns:
+            What a batch's results would say of it: ``{"type": "succeeded", "message": ...}``, or
+            ``{"type": "errored", "error": ...}`` when the API refused this request.
+
+        Raises:
+            HeldError: the key is refused.
+            ApiUnavailable: no answer; it may be paid for.
+        """
+        with _looking(self.base_url, self._hide):
+            try:
+                reply = self._client.post(
+                    MESSAGES_PATH,
+                    body=dict(params),
+                    cast_to=httpx2.Response,
+                    options={"max_retries": 0, "follow_redirects": False},
+                )
+            except anthropic.APIStatusError as error:
+                if error.status_code in (401, 402, 403) or not isinstance(error.body, dict):
+                    raise
+                said = json.dumps(error.body).replace(self._key, "***")
+                return {"type": "errored", "error": json.loads(said)}
+            return {"type": "succeeded", "message": dict(reply.json())}
 
     def _hide(self, error: BatchPipelineError) -> BatchPipelineError:
         """Take the key out of an error's text: a server, or a gateway, may have quoted it."""

@@ -1,0 +1,265 @@
+"""Everything that happened with one record: from the store's index, its rows, and the ledger."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import duckdb
+from sqlalchemy import RowMapping, select
+
+from batch_pipeline.errors import InputError, StoreError
+from batch_pipeline.records.connections import memory_connection, quote_list, quote_name
+from batch_pipeline.records.identity import key_hash_sql
+from batch_pipeline.results.join import Question
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import index_files
+from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
+
+EXAMPLES = 5
+PENDING, DELETED = "pending", "deleted"
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One submission that had the record.
+
+    Attributes:
+        submission: its number.
+        partition: the partition; "" without.
+        selected_at: when it was selected.
+        reason: why: new, changed, version, retry, forced, reuse (an earlier answer was published
+            again), deleted (its key had left the source).
+        content: a hash of what the question read of it.
+        is_new_content: whether that differs from the submission before.
+        version: a hash of the question.
+        is_new_version: whether that differs from the submission before.
+        custom_id: its request's name.
+        attempt: counted from 1.
+        status: of the answer; None while there is none.
+        state: where its request file stands; None without one.
+        file: the request file.
+        batch_id: the batch.
+        sent_at: when its file was first sent.
+        answered_at: when its batch ended.
+        published_at: when its row went into the table.
+        error: why there is no answer; or why its file waits.
+        cost_usd: what the answer cost; None when that is not known, or nothing was asked.
+        input_tokens: of the request, what was read from or written to a cache not counted.
+        output_tokens: of the answer.
+        answer: the answer's fields.
+    """
+
+    submission: int
+    partition: str
+    selected_at: datetime
+    reason: str
+    content: str
+    is_new_content: bool
+    version: str
+    is_new_version: bool
+    custom_id: str
+    attempt: int
+    status: str | None = None
+    state: str | None = None
+    file: str | None = None
+    batch_id: str | None = None
+    sent_at: datetime | None = None
+    answered_at: datetime | None = None
+    published_at: datetime | None = None
+    error: str | None = None
+    cost_usd: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    answer: Mapping[str, Any] = field(default_factory=dict)
+
+
+def history(
+    store: Store, pipeline: str, keys: Sequence[str], values: Sequence[str]
+) -> list[Asking]:
+    """Return every submission that had a record, oldest first; nothing for a key that none had.
+
+    Args:
+        store: where ledger and files are.
+        pipeline: its name.
+        keys: the key columns, as the source declares them.
+        values: their values as text, as DuckDB prints them.
+
+    Raises:
+        InputError: there are not as many values as key columns.
+        StoreError: a file of the store cannot be read.
+    """
+    if len(keys) != len(values):
+        raise InputError(
+            f"The key of {pipeline} has {len(keys)} columns ({', '.join(keys)}), and {len(values)} values are given: "
+            'write them with commas between, or as JSON: ["a","b"].'
+        )
+    known = {
+        row["number"]: row
+        for row in store.ledger.rows(select(submissions).where(submissions.c.pipeline == pipeline))
+    }
+    files = store.ledger.rows(select(request_files).where(request_files.c.pipeline == pipeline))
+    by_index = {file["index_path"]: file for file in files if file["index_path"]}
+    found: list[Asking] = []
+    try:
+        with memory_connection() as connection:
+            store.files.register(connection)
+            rows = _index_rows(connection, store, pipeline, _key_hash(connection, keys, values))
+            # Of the same request, what was collected says more than what was selected.
+            weight = {PENDING: 0, DELETED: 0, "answered": 2}
+            ordered = sorted(rows, key=lambda row: weight.get(row[1], 1))
+            once = {(row[0], row[2]): row for row in ordered}
+            for row in sorted(once.values(), key=lambda row: (row[0], row[3])):
+                before = found[-1] if found else None
+                submission = known[row[0]]
+                mine = [file for file in files if file["submission_id"] == submission["id"]]
+                found.append(_asking(connection, store, submission, mine, by_index, row, before))
+    except (duckdb.IOException, FileNotFoundError) as error:
+        raise StoreError(f"{pipeline}: a file of the store cannot be read: {error}") from error
+    return found
+
+
+def key_examples(store: Store, pipeline: str, keys: Sequence[str]) -> list[str]:
+    """Return how a few keys of a pipeline look, of its last submission."""
+    rows = store.ledger.rows(
+        select(submissions.c.records_path)
+        .where(submissions.c.pipeline == pipeline, submissions.c.records_path.is_not(None))
+        .order_by(submissions.c.number.desc())
+        .limit(1)
+    )
+    if not rows:
+        return []
+    texts = ", ".join(f"CAST({quote_name(key)} AS VARCHAR)" for key in keys)
+    try:
+        with memory_connection() as connection:
+            store.files.register(connection)
+            path = quote_list([store.files.url(rows[0]["records_path"])])
+            found = connection.execute(
+                f"SELECT {texts} FROM read_parquet({path}) ORDER BY _row LIMIT {EXAMPLES}"
+            ).fetchall()
+    except (duckdb.Error, FileNotFoundError):
+        return []
+    return [",".join(map(str, row)) for row in found]
+
+
+def _key_hash(
+    connection: duckdb.DuckDBPyConnection, keys: Sequence[str], values: Sequence[str]
+) -> UUID:
+    """Return the hash of a key: it is built on texts, so the columns' types do not matter."""
+    columns = ", ".join(f"CAST(? AS VARCHAR) AS {quote_name(key)}" for key in keys)
+    query = f"SELECT {key_hash_sql(keys, dict.fromkeys(keys, 'VARCHAR'))} FROM (SELECT {columns}) AS source"
+    (found,) = connection.execute(query, list(values)).fetchall()[0]
+    return found
+
+
+def _index_rows(
+    connection: duckdb.DuckDBPyConnection, store: Store, pipeline: str, key_hash: UUID
+) -> list[tuple[Any, ...]]:
+    """Return (number, status, custom_id, attempt, content, version, name of the index file)."""
+    there = store.files.names(pipeline)
+    index = [row for row in index_files(store.ledger, pipeline) if row.name in there]
+    if not index:
+        return []
+    paths = quote_list([store.files.url(row.name) for row in index])
+    rows = connection.execute(
+        "SELECT status, custom_id, attempt, CAST(content_hash AS VARCHAR), version, file_index"
+        f" FROM read_parquet({paths}) WHERE key_hash = ?",
+        [key_hash],
+    ).fetchall()
+    return [(index[place].number, *row, index[place].name) for *row, place in rows]
+
+
+def _asking(
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    submission: RowMapping,
+    files: Sequence[RowMapping],
+    by_index: Mapping[str, RowMapping],
+    row: tuple[Any, ...],
+    before: Asking | None,
+) -> Asking:
+    number, status, custom_id, attempt, content, version, name = row
+    is_settled = status not in (PENDING, DELETED)
+    reason, place = DELETED, None
+    if status != DELETED and submission["records_path"]:
+        reason, place = _selected(connection, store, submission, custom_id)
+    file = by_index.get(name) if is_settled else _file_of(files, reason, place)
+    result = _result(connection, store, submission, file, custom_id) if is_settled else {}
+    is_reused = reason == "reuse"
+    return Asking(
+        submission=number,
+        partition=submission["partition"],
+        selected_at=submission["created_at"],
+        reason=reason,
+        content=content,
+        is_new_content=before is not None and before.content != content,
+        version=version,
+        is_new_version=before is not None and before.version != version,
+        custom_id=custom_id,
+        attempt=attempt,
+        status=status if is_settled else None,
+        state=file["state"] if file is not None else submission["state"],
+        file=file["id"] if file is not None else None,
+        batch_id=result.get("_batch_id") or (file["batch_id"] if file is not None else None),
+        sent_at=file["first_sent_at"] if file is not None else None,
+        answered_at=result.get("_answered_at"),
+        published_at=file["published_at"] if file is not None else None,
+        error=result.get("_error") or (file["error"] if file is not None and not is_settled else None),
+        cost_usd=None if is_reused else result.get("_cost_usd"),
+        input_tokens=result.get("_input_tokens"),
+        output_tokens=result.get("_output_tokens"),
+        answer={
+            column: result[column]
+            for column, _ in _answer_columns(submission)
+            if result.get("_status") == "answered" and column in result
+        },
+    )  # fmt: skip
+
+
+def _selected(
+    connection: duckdb.DuckDBPyConnection, store: Store, submission: RowMapping, custom_id: str
+) -> tuple[str, int | None]:
+    """Return why a record was selected, and its row among the selected ones."""
+    path = quote_list([store.files.url(submission["records_path"])])
+    rows = connection.execute(
+        f"SELECT _kind, _reason, _row FROM read_parquet({path}) WHERE _custom_id = ?", [custom_id]
+    ).fetchall()
+    if not rows:
+        return "unknown", None
+    kind, reason, row = rows[0]
+    return ("reuse" if kind == "reuse" else reason), row
+
+
+def _file_of(files: Sequence[RowMapping], reason: str, row: int | None) -> RowMapping | None:
+    """Return the request file that a record which is not settled belongs to."""
+    if reason in ("reuse", DELETED):
+        return next((file for file in files if file["kind"] == FileKind.REUSED), None)
+    for file in files:
+        is_batch = file["kind"] == FileKind.BATCH and file["state"] != FileState.SPLIT
+        if row is not None and is_batch and file["first_row"] <= row <= file["last_row"]:
+            return file
+    return None
+
+
+def _result(
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    submission: RowMapping,
+    file: RowMapping | None,
+    custom_id: str,
+) -> dict[str, Any]:
+    """Return a record's joined row."""
+    if file is None or not file["results_path"] or not store.files.exists(file["results_path"]):
+        return {}
+    path = quote_list([store.files.url(file["results_path"])])
+    found = connection.execute(
+        f"SELECT * FROM read_parquet({path}) WHERE _custom_id = ?", [custom_id]
+    )
+    names = [column[0] for column in found.description or ()]
+    rows = found.fetchall()
+    return dict(zip(names, rows[0], strict=True)) if rows else {}
+
+
+def _answer_columns(submission: RowMapping) -> list[tuple[str, str]]:
+    return Question.stored(submission["question"]).columns if submission["question"] else []
