@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from batch_pipeline.definitions.component import BatchPipelineComponent
     from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
     from batch_pipeline.errors import BatchPipelineError, HeldError, InputError, StoreError
-    from batch_pipeline.pipeline import BatchPipeline, Schedule
+    from batch_pipeline.pipeline import Arrivals, BatchPipeline, Schedule
     from batch_pipeline.records.sources import DuckDBSource, ParquetSource
     from batch_pipeline.requests.template import MessageTemplate
     from batch_pipeline.results.duckdb_table import DuckDBTable
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Loaded when first asked for: the emulator and the command line need no Dagster, which takes
 # seconds to import.
 _HOMES = {
+    "Arrivals": "batch_pipeline.pipeline",
     "BatchPipeline": "batch_pipeline.pipeline",
     "BatchPipelineComponent": "batch_pipeline.definitions.component",
     "BatchPipelineError": "batch_pipeline.errors",
@@ -35,6 +36,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Arrivals",
     "BatchPipeline",
     "BatchPipelineComponent",
     "BatchPipelineError",

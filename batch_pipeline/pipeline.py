@@ -31,6 +31,32 @@ class Schedule:
     status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED
 
 
+@dataclass(frozen=True)
+class Arrivals:
+    """That a pipeline's submit job also runs when records arrive, and how often at most.
+
+    Attributes:
+        min_records: a run is requested once so many records need an answer.
+        cooldown_minutes: how long after a submit run began, however it was started, the next one is
+            requested at the earliest. What arrives meanwhile is asked for after that.
+        status: whether the sensor runs from the start, or waits to be switched on in the UI.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+
+    min_records: int = 1
+    cooldown_minutes: float = 60
+    status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work."""
+        for name, least in (("min_records", 1), ("cooldown_minutes", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or value < least:
+                raise InputError(f"Arrivals: {name} is {value!r}; it must be {least} or more.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchPipeline:
     """One question asked about every record of a source, by way of Message Batches.
@@ -41,10 +67,11 @@ class BatchPipeline:
         request: what is asked about a record, and what the answer must look like.
         destination: the table that gets one row per record; None keeps it in the store, as Parquet.
         schedule: when it runs by itself: a cron string in UTC, or a ``Schedule``.
+        arrivals: whether it also runs when records arrive; None: it does not.
         partitions: any partitions definition; each partition is selected, asked and collected by
             itself.
         partition_column: the source's column that tells a record's partition.
-        upstream: assets that the source comes from, for lineage.
+        upstream: assets that the source comes from, for lineage and arrivals.
         refresh: ``changed`` asks again when a record's content or the question changes, ``new``
             asks
             each key once.
@@ -56,6 +83,9 @@ class BatchPipeline:
             the executor is in process unless another is given.
         status_sensor: whether the status sensor runs from the start.
         claude_key, store_key: the resources this pipeline asks for.
+        backfill_policy: how a backfill's partitions are divided into runs: None is a run each,
+            ``dg.BackfillPolicy.single_run()`` one run for a range. Either way each partition is
+            selected, asked and collected by itself, and nothing is asked twice.
 
     Raises:
         InputError: a field cannot be what it is.
@@ -66,6 +96,7 @@ class BatchPipeline:
     request: MessageTemplate
     destination: DuckDBTable | ParquetDataset | None = None
     schedule: str | Schedule | None = None
+    arrivals: Arrivals | None = None
     partitions: dg.PartitionsDefinition | None = None
     partition_column: str | None = None
     upstream: Sequence[dg.AssetKey | str | Sequence[str]] = ()
@@ -81,6 +112,7 @@ class BatchPipeline:
     status_sensor: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING
     claude_key: str = "claude"
     store_key: str = "store"
+    backfill_policy: dg.BackfillPolicy | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -101,6 +133,10 @@ class BatchPipeline:
                     f"Pipeline {self.name}: {what} is {getattr(self, what)!r}; it must be "
                     f"{' or '.join(allowed)}."
                 )
+        if self.arrivals is not None and not isinstance(self.arrivals, Arrivals):
+            raise InputError(
+                f"Pipeline {self.name}: arrivals is {self.arrivals!r}; it must be Arrivals(...) or None."
+            )
         if self.max_attempts < 1:
             raise InputError(
                 f"Pipeline {self.name}: max_attempts is {self.max_attempts}; it must be 1 or more."

@@ -4,6 +4,7 @@ from weakref import WeakKeyDictionary
 
 import dagster as dg
 
+from batch_pipeline.definitions.arrivals import build_arrivals_sensor
 from batch_pipeline.definitions.assets import build_assets
 from batch_pipeline.definitions.jobs import build_jobs, build_schedule
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
@@ -47,6 +48,8 @@ def build_definitions(
         own = build_jobs(pipeline)
         jobs += own
         sensors.append(build_status_sensor(pipeline, own, interval))
+        if (arrivals := build_arrivals_sensor(pipeline, own[0])) is not None:
+            sensors.append(arrivals)
         schedule = build_schedule(pipeline, own[0])
         if schedule is not None:
             schedules.append(schedule)

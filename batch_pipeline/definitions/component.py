@@ -15,7 +15,7 @@ import dagster as dg
 
 from batch_pipeline.definitions.build import build_definitions
 from batch_pipeline.errors import InputError
-from batch_pipeline.pipeline import BatchPipeline, Schedule
+from batch_pipeline.pipeline import Arrivals, BatchPipeline, Schedule
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.duckdb_table import DuckDBTable
@@ -75,6 +75,15 @@ def _schedule(context: dg.ResolutionContext, raw: Any) -> str | Schedule | None:
     return _made(Schedule, fields, "schedule")
 
 
+def _arrivals(context: dg.ResolutionContext, raw: Any) -> Arrivals | None:
+    if raw is None:
+        return None
+    fields = dict(_fields(_rendered(context, raw), "arrivals"))
+    if "status" in fields:
+        fields["status"] = _status(dg.DefaultSensorStatus, fields["status"], "arrivals: status")
+    return _made(Arrivals, fields, "arrivals")
+
+
 def _partitions(context: dg.ResolutionContext, raw: Any) -> dg.PartitionsDefinition | None:
     value = _rendered(context, raw)
     if value is None or isinstance(value, dg.PartitionsDefinition):
@@ -115,6 +124,7 @@ class BatchPipelineComponent(dg.Component, dg.Resolvable, dg.Model):
     request: Annotated[Any, dg.Resolver(_request, model_field_type=dict)]
     destination: Annotated[Any, dg.Resolver(_destination, model_field_type=dict | None)] = None
     schedule: Annotated[Any, dg.Resolver(_schedule, model_field_type=str | dict | None)] = None
+    arrivals: Annotated[Any, dg.Resolver(_arrivals, model_field_type=dict | None)] = None
     partitions: Annotated[Any, dg.Resolver(_partitions, model_field_type=dict | str | None)] = None
     partition_column: str | None = None
     upstream: Sequence[str | list[str]] = ()
@@ -139,6 +149,7 @@ class BatchPipelineComponent(dg.Component, dg.Resolvable, dg.Model):
             request=self.request,
             destination=self.destination,
             schedule=self.schedule,
+            arrivals=self.arrivals,
             partitions=self.partitions,
             partition_column=self.partition_column,
             upstream=self.upstream,

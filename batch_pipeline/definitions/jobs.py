@@ -56,6 +56,14 @@ def ask_config(pipeline: BatchPipeline, **ask: Any) -> dict[str, Any]:
     return {"ops": {_records_op(pipeline): {"config": ask}}}
 
 
+def asks_all(pipeline: BatchPipeline, run_config: Mapping[str, Any]) -> bool:
+    """Return whether a run of ``NAME_submit`` with this config asks all that needs an answer."""
+    ops: Any = run_config.get("ops") or {}
+    own = (ops.get(_records_op(pipeline)) or {}).get("config") or {}
+    ask = {**run_config, **own}
+    return ask.get("limit") is None and not ask.get("where") and not ask.get("retries_only")
+
+
 def _records_op(pipeline: BatchPipeline) -> str:
     return pipeline.asset_key("records").to_python_identifier()
 

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 import fsspec
@@ -32,6 +33,9 @@ class DuckDBSource:
         table: a table or view, optionally as ``schema.table``.
         key: the column, or columns, that name a record.
         lock_wait_seconds: how long to wait while another program holds the file.
+        changes: a column that grows with every insert and update (such as ``updated_at`` or a
+            number that counts up): whether records arrived is then told by its largest value and
+            the number of rows. None: all rows are read for that whenever the file has changed.
 
     Raises:
         InputError: not exactly one of ``query`` and ``table`` is given, or there is no key.
@@ -42,6 +46,7 @@ class DuckDBSource:
     table: str | None = None
     key: str | Sequence[str]
     lock_wait_seconds: float = LOCK_WAIT_SECONDS
+    changes: str | None = None
 
     def __post_init__(self) -> None:
         if (self.query is None) == (self.table is None):
@@ -241,22 +246,36 @@ def _view_files(connection: duckdb.DuckDBPyConnection, path: str) -> None:
         ) from error
 
 
-def _matching_files(path: str) -> list[str]:
+def list_files(path: str) -> dict[str, dict[str, Any]]:
+    """Return the files that a Parquet source's path names, by URL or local path, with what the file
+    system tells of each; none when there are none."""
     filesystem, inner = fsspec.url_to_fs(path)
+    filesystem.invalidate_cache()  # this process may have listed the folder before
     local = "://" not in path
     if filesystem.isdir(inner):
-        found = filesystem.glob(inner.rstrip("/") + "/**/*.parquet")
+        found = filesystem.glob(inner.rstrip("/") + "/**/*.parquet", detail=True)
     elif filesystem.isfile(inner):
-        found = [inner]
+        found = {inner: filesystem.info(inner)}
     else:
-        found = [name for name in filesystem.glob(inner) if filesystem.isfile(name)]
+        found = {
+            name: info
+            for name, info in filesystem.glob(inner, detail=True).items()
+            if info.get("type") == "file"
+        }
+    return {
+        str(name) if local else filesystem.unstrip_protocol(name): dict(info)
+        for name, info in sorted(found.items())
+    }
+
+
+def _matching_files(path: str) -> list[str]:
+    found = list(list_files(path))
     if not found:
         raise InputError(
             f"No Parquet file matches {path}. Correct `path`"
             f" (relative paths start at the project root), or write the files first."
         )
-    names = sorted(str(name) for name in found)
-    return names if local else [filesystem.unstrip_protocol(name) for name in names]
+    return found
 
 
 def _check_key_columns(connection: duckdb.DuckDBPyConnection, source: Source) -> None:

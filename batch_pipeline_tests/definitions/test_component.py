@@ -11,6 +11,7 @@ from dagster.components.testing import create_defs_folder_sandbox
 from pydantic import BaseModel
 
 from batch_pipeline import (
+    Arrivals,
     BatchPipelineComponent,
     BatchStore,
     ClaudeBatches,
@@ -236,6 +237,18 @@ def test_a_schedule_may_say_its_zone_and_whether_it_runs() -> None:
         }
 
 
+def test_arrivals_are_asked_as_declared() -> None:
+    said = {"min_records": 10, "cooldown_minutes": 5, "status": "running"}
+    with loaded(attributes(arrivals=said)) as (component, definitions):
+        running = dg.DefaultSensorStatus.RUNNING
+        assert component.pipeline().arrivals == Arrivals(10, 5, running)
+        assert ("invoices_arrivals", running) in names(definitions)["sensors"]
+    with loaded(attributes(arrivals={})) as (component, definitions):
+        assert component.pipeline().arrivals == Arrivals(1, 60, dg.DefaultSensorStatus.STOPPED)
+    with loaded(attributes()) as (component, definitions):
+        assert {name for name, _ in names(definitions)["sensors"]} == {"invoices_status"}
+
+
 @pytest.mark.parametrize(
     ("partitions", "expected"),
     [
@@ -322,6 +335,13 @@ SOURCE = attributes()["source"]
             {"schedule": {"cron": "0 1 * * *", "status": "on"}},
             ["schedule: status is 'on'", "running or stopped"],
         ),
+        (
+            {"arrivals": {"cooldown": 5}},
+            ["arrivals: there is no field cooldown", "did you mean cooldown_minutes?"],
+        ),
+        ({"arrivals": {"status": "on"}}, ["arrivals: status is 'on'", "running or stopped"]),
+        ({"arrivals": {"min_records": 0}}, ["min_records is 0; it must be 1 or more"]),
+        ({"arrivals": {"cooldown_minutes": "1h"}}, ["cooldown_minutes is '1h'"]),
         ({"status_sensor": "on"}, ["status_sensor is 'on'", "running or stopped"]),
         ({"partitions": {"type": "dayly"}}, ["'dayly'", "daily"]),
         ({"partitions": {"type": "daily"}}, ["partitions (type daily): start_date is missing"]),

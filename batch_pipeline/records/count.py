@@ -1,0 +1,56 @@
+"""How many records need an answer: what selection would choose now, without choosing it."""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from batch_pipeline.records.choose import Asked
+from batch_pipeline.records.fingerprint import opened
+from batch_pipeline.records.partitions import PartitionFilter
+from batch_pipeline.records.selection import Ask, IndexFile, select
+from batch_pipeline.records.sources import DuckDBSource, ParquetSource, source_columns
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import Scope, situation
+
+
+def count_needed(
+    store: Store,
+    scope: Scope | None,
+    source: DuckDBSource | ParquetSource,
+    compile_question: Callable[[Mapping[str, str]], Asked],
+    *,
+    partition_filter: Callable[[Mapping[str, str]], PartitionFilter | None],
+    refresh: Literal["changed", "new"],
+    max_attempts: int,
+    seconds: float,
+) -> int:
+    """Return how many records a run would ask, or publish again at no cost.
+
+    Args:
+        scope: None when nothing was ever asked at the endpoint in force.
+        seconds: how long it may take.
+        store, source, compile_question, partition_filter, refresh, max_attempts: as for ``choose``.
+
+    Raises:
+        TooLongError, BusyError, InputError: as ``fingerprint.read`` does.
+    """
+    index = situation(store.ledger, scope).index if scope else []
+    with store.files.scratch() as folder, opened(source, seconds) as connection:
+        columns = source_columns(connection)
+        question = compile_question(columns)
+        store.files.register(connection)
+        counts = select(
+            connection,
+            keys=source.keys,
+            content_columns=question.columns,
+            version=question.version,
+            index=[
+                IndexFile(store.files.url(row.name), row.number, row.partition) for row in index
+            ],
+            out_dir=folder,
+            ledger_id=store.ledger.id,
+            refresh=refresh,
+            max_attempts=max_attempts,
+            partition=partition_filter(columns),
+            ask=Ask(limit=0),  # so all that would be asked is left out of this run
+        )
+    return counts.left_out + counts.reused

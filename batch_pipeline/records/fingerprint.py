@@ -1,0 +1,296 @@
+"""Whether a source may hold something new, found out as cheaply as it can be.
+
+``look`` asks the file system alone. Only when its answer has changed is it worth to ``read``: by the
+column that the source names for it, or else by a hash of what makes a record new or changed.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+
+from batch_pipeline.errors import BatchPipelineError, InputError
+from batch_pipeline.records.connections import DatabaseInUseError, quote_name, quote_text
+from batch_pipeline.records.partitions import HAS_OFFSET, PartitionFilter
+from batch_pipeline.records.sources import (
+    DuckDBSource,
+    Source,
+    closest,
+    list_files,
+    open_source,
+    source_columns,
+)
+from batch_pipeline.settings import project_path
+
+LOCK_WAIT_SECONDS = 3.0  # a sensor has little time, and looks again soon
+# What file systems and object stores call the thing that is another one after each write.
+MARKS = ("ETag", "etag", "md5Hash", "generation", "version_id", "content_md5", "mtime")
+TIMES = ("LastModified", "last_modified", "updated", "modified", "created")
+
+
+class TooLongError(BatchPipelineError):
+    """The source could not be read within the time there was."""
+
+
+class BusyError(BatchPipelineError):
+    """Another program holds the database."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """What a read found in one partition, or in all of an unpartitioned source.
+
+    Attributes:
+        rows: how many rows it has.
+        newest: the largest value of the source's ``changes`` column, as text; None without one.
+        keys: a hash of the keys where there is no such column; else "".
+        content: the same of keys and contents.
+    """
+
+    rows: int
+    newest: str | None = None
+    keys: str = ""
+    content: str = ""
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """Rows are grouped by the text of a column."""
+
+    column: str
+
+
+@dataclass(frozen=True)
+class Windowed:
+    """Rows are grouped by the time windows that a column's values lie in; see ``time_window_filter``.
+
+    Attributes:
+        column: the column.
+        zone: the IANA name of the zone that values without an offset are in.
+        windows: key, first moment, and first moment after it, of each window.
+    """
+
+    column: str
+    zone: str
+    windows: Sequence[tuple[str, datetime, datetime]]
+
+
+Grouping = Keyed | Windowed | None
+
+
+def look(source: Source) -> str | None:
+    """Return a text that is another one after each write to the source; None: there is no file.
+
+    Nothing is opened: it goes by names, sizes and times (or, in object stores, etags) of the files.
+    Of a DuckDB query it goes by the database's own file.
+    """
+    if isinstance(source, DuckDBSource):
+        path = project_path(source.database)
+        found = [_stat(name) for name in (path, f"{path}.wal")]
+        return _short(found) if found[0] else None
+    files = list_files(project_path(source.path))
+    if not files:
+        return None
+    return _short([[name, info.get("size"), *_marks(info)] for name, info in files.items()])
+
+
+def read(
+    source: Source,
+    content: Callable[[dict[str, str]], Sequence[str]],
+    grouping: Grouping,
+    seconds: float,
+) -> tuple[dict[str, Group], list[str]]:
+    """Return what is in each partition of a source (under "" when it is not grouped), and the
+    columns that were read for it besides the key's.
+
+    Args:
+        source: where the records are; waits for a database in use no longer than ``seconds``.
+        content: gets the source's columns and types, returns those that a change matters in.
+        grouping: how a row's partition is told.
+        seconds: how long it may take; another program cannot write to a database meanwhile.
+
+    Raises:
+        TooLongError: it took longer.
+        BusyError: another program holds the database.
+        InputError: the source is not as declared.
+    """
+    with opened(source, seconds) as connection:
+        columns = source_columns(connection)
+        named = source.changes if isinstance(source, DuckDBSource) else None
+        change = _column(columns, named, "changes") if named else None
+        used = [] if change else list(content(columns))
+        measures = f"count(*) AS rows, {f'max({change})' if change else 'NULL'} AS newest"
+        for name, hashed in (("keys", source.keys), ("content", [*source.keys, *used])):
+            measures += f", {'0' if change else _digest(columns, hashed)} AS {name}"
+        if isinstance(grouping, Windowed):
+            sql = _by_window(connection, columns, grouping, measures)
+        else:
+            key = f"CAST({_column(columns, grouping.column)} AS VARCHAR)" if grouping else "''"
+            sql = (
+                f"SELECT key, rows, CAST(newest AS VARCHAR), keys, content FROM (SELECT {key} AS key,"
+                f" {measures} FROM source GROUP BY 1) WHERE key IS NOT NULL"
+            )
+        found = connection.execute(sql).fetchall()
+    if change:
+        return {key: Group(rows, newest) for key, rows, newest, *_ in found}, used
+    return {
+        key: Group(rows, None, f"{keys:016x}", f"{contents:016x}")
+        for key, rows, _, keys, contents in found
+    }, used
+
+
+def count_changes(
+    source: DuckDBSource,
+    base: Group,
+    partition_filter: Callable[[dict[str, str]], PartitionFilter | None],
+    seconds: float,
+) -> int:
+    """Return how many rows of a source changed since a read, by its ``changes`` column.
+
+    Args:
+        source: one with ``changes``.
+        base: what was read then.
+        partition_filter: makes the filter of the partition whose rows are counted.
+        seconds: as for ``read``.
+
+    Raises:
+        TooLongError, BusyError, InputError: as ``read`` does.
+    """
+    with opened(source, seconds) as connection:
+        columns = source_columns(connection)
+        change = _column(columns, source.changes, "changes")
+        kind = _type(columns, change)
+        part = partition_filter(columns)
+        later = "true" if base.newest is None else (
+            f"{change} > CAST({quote_text(base.newest)} AS {kind})"
+        )  # fmt: skip
+        found = connection.execute(
+            f"SELECT count(*) FILTER (WHERE {later}), count(*) FROM source WHERE {part.sql if part else 'true'}"
+        ).fetchone()
+    changed, rows = found or (0, 0)
+    # What was inserted with an older value is not later, but there.
+    return max(changed, rows - base.rows)
+
+
+@contextmanager
+def opened(source: Source, seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a source for a block that may take so many seconds; it is interrupted then.
+
+    Raises:
+        TooLongError, BusyError, InputError: as ``read`` does.
+    """
+    if isinstance(source, DuckDBSource):
+        source = replace(source, lock_wait_seconds=min(source.lock_wait_seconds, LOCK_WAIT_SECONDS))
+    late = threading.Event()
+    try:
+        with open_source(source) as connection:
+
+            def stop() -> None:
+                late.set()
+                connection.interrupt()
+
+            timer = threading.Timer(seconds, stop)
+            timer.start()
+            try:
+                yield connection
+            finally:
+                timer.cancel()
+    except (duckdb.Error, InputError) as error:
+        if late.is_set():
+            raise TooLongError(
+                f"{source.describe()} could not be read within {seconds:.0f} seconds"
+            ) from error
+        if isinstance(error.__cause__, DatabaseInUseError):
+            raise BusyError(f"another program is using {source.describe()}") from error
+        if isinstance(error, duckdb.Error):
+            raise InputError(f"{source.describe()} cannot be read. DuckDB says: {error}") from error
+        raise
+
+
+def _stat(path: str) -> list[int] | None:
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return [found.st_mtime_ns, found.st_size, found.st_ino]
+
+
+def _marks(info: dict[str, object]) -> list[str]:
+    """What tells one version of a file from the next: a mark if there is one, else its times."""
+    found = [str(info[name]) for name in MARKS if info.get(name) is not None]
+    return found or [str(info[name]) for name in TIMES if info.get(name) is not None]
+
+
+def _short(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
+
+
+def _column(columns: dict[str, str], name: str | None, field: str = "partition_column") -> str:
+    for known in columns:
+        if known.lower() == (name or "").lower():
+            return quote_name(known)
+    raise InputError(
+        f"The column `{name}` ({field}) is not in the source.{closest(name or '', list(columns))}"
+        f" Its columns are: {', '.join(columns)}."
+    )
+
+
+def _type(columns: dict[str, str], quoted: str) -> str:
+    return next(kind for name, kind in columns.items() if quote_name(name) == quoted)
+
+
+def _digest(columns: dict[str, str], names: Sequence[str]) -> str:
+    by_lower = {name.lower(): name for name in columns}
+    wanted = dict.fromkeys(by_lower.get(name.lower(), name) for name in names)
+    # Keys are unique, so no two rows cancel each other out.
+    return f"bit_xor(hash({', '.join(map(quote_name, wanted))}))"
+
+
+def _by_window(
+    connection: duckdb.DuckDBPyConnection,
+    columns: dict[str, str],
+    grouping: Windowed,
+    measures: str,
+) -> str:
+    name = _column(columns, grouping.column)
+    kind = _type(columns, name)
+    as_wall, as_instant = f"CAST({name} AS TIMESTAMP)", f"CAST({name} AS TIMESTAMPTZ)"
+    is_wall = kind == "DATE" or (kind.startswith("TIMESTAMP") and "WITH TIME ZONE" not in kind)
+    if is_wall:
+        moment = as_wall
+    elif kind == "VARCHAR":
+        moment = (
+            f"CASE WHEN regexp_matches({name}, {quote_text(HAS_OFFSET)}) THEN {as_instant}"
+            f" ELSE timezone({quote_text(grouping.zone)}, {as_wall}) END"
+        )
+    else:
+        moment = as_instant
+    keys, starts, stops = [], [], []
+    for key, start, stop in grouping.windows:
+        keys.append(key)
+        for bound, texts in ((start, starts), (stop, stops)):
+            texts.append(
+                (bound.replace(tzinfo=None) if is_wall else bound.astimezone(UTC)).isoformat(
+                    sep=" "
+                )
+            )
+    at = "TIMESTAMP" if is_wall else "TIMESTAMPTZ"
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE _bp_windows AS SELECT key, CAST(start AS"
+        f" {at}) AS start, CAST(stop AS {at}) AS stop FROM (SELECT unnest($keys::VARCHAR[]) AS key,"
+        " unnest($starts::VARCHAR[]) AS start, unnest($stops::VARCHAR[]) AS stop)",
+        {"keys": keys, "starts": starts, "stops": stops},
+    )
+    # Windows begin at whole minutes: few moments are joined, however many rows there are.
+    return (
+        "SELECT windows.key, CAST(sum(rows) AS BIGINT), CAST(max(newest) AS VARCHAR),"
+        f" bit_xor(keys), bit_xor(content) FROM (SELECT date_trunc('minute', {moment}) AS moment, {measures}"
+        " FROM source GROUP BY 1) AS moments"
+        " ASOF JOIN _bp_windows AS windows ON moments.moment >= windows.start"
+        " WHERE moments.moment < windows.stop GROUP BY 1"
+    )
