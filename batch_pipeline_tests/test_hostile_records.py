@@ -172,6 +172,7 @@ PLAIN = (
     dg.JsonMetadataValue,
     dg.TableMetadataValue,
     dg.TableSchemaMetadataValue,
+    dg.TableColumnLineageMetadataValue,
 )
 """Metadata that the UI shows as it stands; Markdown, links, paths and notebooks are not among them."""
 

@@ -1,5 +1,6 @@
 """The four assets of a pipeline. Each reads the ledger and does what is left to do; none waits."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
@@ -11,10 +12,12 @@ from batch_pipeline.batches.api import ApiUnavailable, BatchesApi
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.reconcile import reconcile
 from batch_pipeline.batches.send import send
-from batch_pipeline.definitions import metadata
+from batch_pipeline.definitions import lineage, metadata
+from batch_pipeline.definitions.load import destination_of, loader_key, loader_of, rows_in
 from batch_pipeline.definitions.partition import filter_of, partitions_of
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
-from batch_pipeline.errors import BatchPipelineError, HeldError, InputError, StoreError
+from batch_pipeline.definitions.speak import speaking
+from batch_pipeline.errors import HeldError, InputError, StoreError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.choose import Chosen, choose
 from batch_pipeline.records.selection import Ask
@@ -29,7 +32,6 @@ from batch_pipeline.results.parquet_dataset import ParquetDataset
 from batch_pipeline.results.publish import publish
 from batch_pipeline.results.rebuild import rebuild_lost
 from batch_pipeline.results.retention import Retention, retention
-from batch_pipeline.store.layout import table_name
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import (
     Endpoint,
@@ -62,20 +64,6 @@ def build_assets(pipeline: BatchPipeline) -> list[dg.AssetsDefinition]:
 def compile_question(pipeline: BatchPipeline, columns: Mapping[str, str]) -> CompiledTemplate:
     """Bind a pipeline's question to the columns of its source."""
     return pipeline.request.compile(columns, pipeline.output_prefix)
-
-
-def destination_of(pipeline: BatchPipeline, store: Store) -> DuckDBTable | ParquetDataset:
-    """Return the results table: the pipeline's own, or Parquet under the store."""
-    return pipeline.destination or ParquetDataset(path=store.files.url(table_name(pipeline.name)))
-
-
-@contextmanager
-def speaking() -> Iterator[None]:
-    """Show an error of ours as what it says, without a retry that would not help."""
-    try:
-        yield
-    except BatchPipelineError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
 
 
 @contextmanager
@@ -143,12 +131,17 @@ def _spec(
 def _define(
     pipeline: BatchPipeline, stage: str, spec: dg.AssetSpec, compute, **more: Any
 ) -> dg.AssetsDefinition:
-    return dg.multi_asset(
-        name=pipeline.asset_key(stage).to_python_identifier(),
-        specs=[spec],
-        required_resource_keys={pipeline.claude_key, pipeline.store_key},
-        **more,
-    )(compute)
+    with warnings.catch_warnings():
+        # Giving an asset a resource of its own is "beta" in Dagster 1.13, for years now. A warning
+        # would tell users of something that they did not do.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.multi_asset(
+            name=pipeline.asset_key(stage).to_python_identifier(),
+            specs=[spec],
+            required_resource_keys={pipeline.claude_key, pipeline.store_key},
+            backfill_policy=pipeline.backfill_policy,
+            **more,
+        )(compute)
 
 
 def _declared(value: str) -> str:
@@ -216,11 +209,29 @@ def _records(pipeline: BatchPipeline) -> dg.AssetsDefinition:
                     chosen = chosen_of(scope)
                 selections.append(chosen.selection)
                 context.log.info(_selection_line(pipeline, scope, chosen.number, chosen.selection))
+        _count_rows(context, pipeline, scopes, [one.asked + one.reused for one in selections])
+        columns = selections[-1].columns
         return dg.MaterializeResult(
-            metadata=metadata.of_selection(selections, selections[-1].columns)
+            metadata=metadata.of_selection(selections, columns)
+            | lineage.of_records(pipeline, [name for name, _ in columns])
         )
 
     return _define(pipeline, "records", spec, records)
+
+
+def _count_rows(
+    context: dg.AssetExecutionContext,
+    pipeline: BatchPipeline,
+    scopes: Sequence[Scope],
+    rows: Sequence[int],
+) -> None:
+    """Say how many rows each partition of the step has, where there are partitions."""
+    if pipeline.partitions is None:
+        return
+    for scope, count in zip(scopes, rows, strict=True):
+        context.add_asset_metadata(
+            {"dagster/partition_row_count": count}, partition_key=scope.partition
+        )
 
 
 def _check_account(
@@ -322,6 +333,7 @@ def _requests(pipeline: BatchPipeline) -> dg.AssetsDefinition:
                         f"question changed (prompt, system, model, output or params); estimated cost {usd}. Set "
                         'refresh="new", or MessageTemplate(version=...), to keep their answers.'
                     )
+        _count_rows(context, pipeline, scopes, [report.requests for report in reports])
         return dg.MaterializeResult(metadata=metadata.of_requests(reports))
 
     return _define(pipeline, "requests", spec, requests)
@@ -401,15 +413,21 @@ def _results(pipeline: BatchPipeline) -> dg.AssetsDefinition:
                     "store's files back, or free its disk; it is tried again."
                 )
             accounts = [account(store, scope) for scope in scopes]
-            there = destination.exists()
+            table = destination.columns()
             shown = metadata.of_results(
                 collected,
                 published,
                 destination.describe(),
-                list(destination.columns().items()) if there else [],
-                destination.row_count() if there else 0,
-                destination.sample(SAMPLE_ROWS) if there else None,
+                list(table.items()),
+                destination.row_count() if table else 0,
+                destination.sample(SAMPLE_ROWS) if table else None,
+                metadata.answers_said(pipeline.request, pipeline.output_prefix),
             )
+            shown |= metadata.place_of(destination)
+            shown |= lineage.of_results(pipeline, lineage.last_asked(store, pipeline.name), table)
+            if table and pipeline.partitions is not None:
+                rows = [rows_in(pipeline, destination, scope.partition) for scope in scopes]
+                _count_rows(context, pipeline, scopes, rows)
             kept = retention(store, pipeline.name)
             if kept.level != "fine":
                 context.log.warning(kept.description)
@@ -418,7 +436,15 @@ def _results(pipeline: BatchPipeline) -> dg.AssetsDefinition:
             check_results=[_check_result(accounts), dg.AssetCheckResult(**retention_of(kept))],
         )
 
-    return _define(pipeline, "results", spec, results, check_specs=[check, in_time])
+    key = loader_key(pipeline)
+    return _define(
+        pipeline,
+        "results",
+        spec.with_io_manager_key(key),
+        results,
+        check_specs=[check, in_time],
+        resource_defs={key: loader_of(pipeline)},
+    )
 
 
 def retention_of(kept: Retention) -> dict[str, Any]:

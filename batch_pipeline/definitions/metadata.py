@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -11,8 +12,13 @@ import pyarrow as pa
 from batch_pipeline.batches.send import Sent
 from batch_pipeline.records.selection import Selection
 from batch_pipeline.requests.prepare import Prepared
+from batch_pipeline.requests.schema import OutputSchema
+from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.collect import Collected
+from batch_pipeline.results.destinations import Destination
+from batch_pipeline.results.duckdb_table import DuckDBTable
 from batch_pipeline.results.publish import Published
+from batch_pipeline.settings import project_path, resolve
 
 STATUSES = (
     "answered",
@@ -38,9 +44,10 @@ RESERVED = {
     "_cost_usd": "What the answer cost, in US dollars; empty when the price is not known.",
     "_custom_id": "The request's id in its batch.",
     "_batch_id": "The batch's id at the API.",
-    "_attempt": "How often the record was asked in this content.",
+    "_attempt": "How many times this record, with this content, had been asked.",
     "_answered_at": "When the batch ended.",
 }
+ANSWERED = "What the model answered; empty when there is no answer."
 # Left out of the sample, which has to fit on a page.
 NOT_SAMPLED = {*RESERVED} - {"_status", "_error", "_cost_usd", "_attempt"}
 SELECTED = (
@@ -124,8 +131,9 @@ def of_results(
     columns: Sequence[tuple[str, str]],
     rows: int,
     sample: pa.Table | None,
+    said: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return the metadata of ``results``."""
+    """Return the metadata of ``results``; ``said`` is what is said of the answer's columns."""
     metadata: dict[str, Any] = {
         status: sum(one.statuses.get(status, 0) for one in collected) for status in STATUSES
     }
@@ -149,18 +157,37 @@ def of_results(
         shown = [name for name in sample.column_names if name not in NOT_SAMPLED]
         rows_shown = sample.select(shown).to_pylist()
         metadata["sample"] = dg.MetadataValue.table([_record(row) for row in rows_shown])
-    return metadata | schema(columns)
+    return metadata | schema(columns, {**(said or {}), **RESERVED})
 
 
-def schema(columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Return the column schema under Dagster's own key."""
+def place_of(destination: Destination) -> dict[str, Any]:
+    """Return a table's name, or a dataset's address, under Dagster's own keys."""
+    if isinstance(destination, DuckDBTable):
+        table = resolve(destination.table)
+        schema_and_table = table if "." in table else f"main.{table}"
+        database = Path(project_path(destination.database)).stem
+        return {"dagster/table_name": f"{database}.{schema_and_table}"}
+    url = project_path(destination.path)
+    return {"dagster/uri": url if "://" in url else Path(url).as_uri()}
+
+
+def answers_said(request: MessageTemplate, output_prefix: str) -> dict[str, str]:
+    """Return what is said of the answer's columns; not what its schema says: the UI reads Markdown."""
+    output = OutputSchema.from_(request.output)
+    fields = [name for name, _ in output.columns] if output else ["answer"]
+    return {f"{output_prefix}{name}": ANSWERED for name in fields}
+
+
+def schema(
+    columns: Sequence[tuple[str, str]], said: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the column schema under Dagster's own key, with what is said of some columns."""
     if not columns:
         return {}
+    said = said or {}
     return {
         "dagster/column_schema": dg.TableSchema(
-            columns=[
-                dg.TableColumn(name, kind.lower(), RESERVED.get(name)) for name, kind in columns
-            ]
+            columns=[dg.TableColumn(name, kind.lower(), said.get(name)) for name, kind in columns]
         )
     }
 

@@ -1,6 +1,6 @@
 """Partitions: which ones a step is about, and which rows of the source are theirs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import dagster as dg
 
@@ -30,3 +30,34 @@ def filter_of(
             columns, column, window.start, window.end, partition
         )
     return lambda columns: key_filter(columns, column, partition)
+
+
+def rows_of(
+    pipeline: BatchPipeline, partitions: Collection[str], columns: Mapping[str, str]
+) -> str | None:
+    """Return the condition on a table ``source`` that leaves the rows of some partitions.
+
+    Args:
+        pipeline: whose partitions they are.
+        partitions: their keys.
+        columns: the columns of the table, and their DuckDB types.
+    """
+    definition, column = pipeline.partitions, pipeline.partition_column
+    if definition is None or column is None:
+        return None
+    if not isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        found = [key_filter(columns, column, key).sql for key in partitions]
+        return _any_of(found)
+    windows: list[dg.TimeWindow] = []
+    for window in sorted(map(definition.time_window_for_partition_key, partitions)):
+        # A year of days is one range, not 365 conditions.
+        if windows and windows[-1].end == window.start:
+            window = dg.TimeWindow(windows.pop().start, window.end)
+        windows.append(window)
+    return _any_of(
+        [time_window_filter(columns, column, one.start, one.end, "").sql for one in windows]
+    )
+
+
+def _any_of(conditions: Collection[str]) -> str:
+    return f"({' OR '.join(conditions)})" if conditions else "false"
