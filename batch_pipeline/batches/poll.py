@@ -39,6 +39,9 @@ from batch_pipeline.store.tables import (
 
 UNREADABLE_SECONDS = 3600.0  # how long a candidate's results may stay unreadable
 READ_AGAIN_SECONDS = 600.0  # between two looks at one that stayed so
+SETTLE_SECONDS = 5.0  # of a look with a budget, for finding out whose candidates are
+STEPS_PER_COMMIT = 100
+IDS_PER_QUERY = 500
 MOST_RETRIEVALS = 20  # single look-ups per poll, for batches that the list does not show
 
 
@@ -91,17 +94,20 @@ def poll(
     started = store.clock.now()
     report.until = time.monotonic() + budget_seconds
     listed = _walk(api, endpoint, started, sent, doubtful, report)
+    _see(store, api, sent, listed, policy, report)
     for file in sent:
-        _see(store, api, file, listed.get(file["batch_id"]), policy, report)
         if file["cancel_requested_at"] is not None and file["cancel_sent_at"] is None:
             _cancel(store, api, file, report)
     _note_candidates(store, endpoint, listed, doubtful)
+    if math.isfinite(budget_seconds):
+        # It takes several calls for each, and can go on at the next look.
+        report.until = min(report.until, time.monotonic() + SETTLE_SECONDS)
     _settle_candidates(store, api, endpoint, listed, report)
+    # A run that looks does not take its turn from the sensor that looks for all.
+    turn = {} if pipeline is None else {"polled_by": pipeline}
     with store.ledger.write() as tx:
         tx.execute(
-            update(endpoints)
-            .where(endpoints.c.id == endpoint.id)
-            .values(polled_at=started, polled_by=pipeline)
+            update(endpoints).where(endpoints.c.id == endpoint.id).values(polled_at=started, **turn)
         )
     return report
 
@@ -109,8 +115,9 @@ def poll(
 def share_poll(store: Store, endpoint: Endpoint, pipeline: str, interval_seconds: float) -> bool:
     """Return whether this pipeline should poll now, or another one just did it for all.
 
-    Who finds that another sensor polled since its own last look, and since its own last batch was
-    sent, leaves it at that: the sensors of fifty pipelines make one listing an interval.
+    The sensor that polled last goes on doing it. Any other leaves it at what was found within the
+    interval, unless nobody has polled since its own last look: the sensors of fifty pipelines make
+    one listing an interval, also when all of them start, or have just sent something.
     """
     now = store.clock.now()
     with store.ledger.write() as tx:
@@ -124,24 +131,17 @@ def share_poll(store: Store, endpoint: Endpoint, pipeline: str, interval_seconds
         last = tx.execute(select(looks.c.at).where(mine)).scalar()
         if last is not None:
             tx.execute(update(looks).where(mine).values(at=now))
-        newest = tx.execute(
-            select(request_files.c.sent_at)
-            .where(request_files.c.endpoint_id == endpoint.id, request_files.c.pipeline == pipeline)
-            .where(request_files.c.sent_at.is_not(None))
-            .order_by(request_files.c.sent_at.desc())
-            .limit(1)
-        ).scalar()
     if last is None:
         try:
             with store.ledger.write() as tx:
                 tx.execute(insert(looks).values(endpoint_id=endpoint.id, pipeline=pipeline, at=now))
         except IntegrityError:
             pass  # this sensor ticks in another process, too
-    if polled_by in (None, pipeline) or last is None or polled is None:
+    if polled is None or polled_by in (None, pipeline):
         return True
     if (now - polled).total_seconds() >= interval_seconds:
         return True
-    return polled <= last or (newest is not None and newest >= polled)
+    return last is not None and polled <= last
 
 
 def window_start(file: RowMapping, server_ahead: timedelta) -> datetime:
@@ -217,22 +217,28 @@ def _walk(
 def _see(
     store: Store,
     api: BatchesApi,
-    file: RowMapping,
-    batch: Batch | None,
+    sent: Sequence[RowMapping],
+    listed: dict[str, Batch],
     policy: SendPolicy,
     report: Polled,
 ) -> None:
-    """Take note of what became of one batch."""
-    if batch is None:
-        batch = _retrieve(store, api, file, policy, report)
+    """Take note of what became of the batches."""
+    over: list[tuple[RowMapping, Batch]] = []
+    for file in sent:
+        batch = listed.get(file["batch_id"]) or _retrieve(store, api, file, policy, report)
         if batch is None:
-            return
-    if not batch.ended:
-        report.open += 1
-        return
-    with store.ledger.write() as tx:
-        if _end(store, tx, file, batch):
-            report.ended.append(file["id"])
+            continue
+        if batch.ended:
+            over.append((file, batch))
+        else:
+            report.open += 1
+    # A commit waits for the disk. And who goes by the same order waits for nobody crosswise.
+    over.sort(key=lambda one: one[0]["id"])
+    for start in range(0, len(over), STEPS_PER_COMMIT):
+        some = over[start : start + STEPS_PER_COMMIT]
+        with store.ledger.write() as tx:
+            ended = [file["id"] for file, batch in some if _end(store, tx, file, batch)]
+        report.ended += ended
 
 
 def _cancel(store: Store, api: BatchesApi, file: RowMapping, report: Polled) -> None:
@@ -309,16 +315,19 @@ def _note_candidates(
     """Write down the batches nobody knows that have the size and the age of a doubtful file."""
     if not doubtful:
         return
-    known = set(_known_batches(store, endpoint))
-    for batch in listed.values():
+    behind = _behind(store, listed)
+    earliest: dict[int, datetime] = {}  # by size
+    for file in doubtful:
+        start = window_start(file, behind)
+        earliest[file["requests"]] = min(start, earliest.get(file["requests"], start))
+    fitting = [
+        batch
+        for batch in listed.values()
+        if batch.requests in earliest and batch.created_at >= earliest[batch.requests]
+    ]
+    known = _known_batches(store, endpoint, [batch.id for batch in fitting])
+    for batch in fitting:
         if batch.id in known:
-            continue
-        fits = any(
-            batch.requests == file["requests"]
-            and batch.created_at >= window_start(file, _behind(store, listed))
-            for file in doubtful
-        )
-        if not fits:
             continue
         try:
             with store.ledger.write() as tx:
@@ -342,15 +351,18 @@ def _behind(store: Store, listed: dict[str, Batch]) -> timedelta:
     return min(timedelta(0), newest - store.clock.now())
 
 
-def _known_batches(store: Store, endpoint: Endpoint):
-    rows = store.ledger.rows(
-        select(request_files.c.batch_id).where(request_files.c.batch_id.is_not(None))
-    )
-    yield from (row["batch_id"] for row in rows)
-    rows = store.ledger.rows(
-        select(candidates.c.batch_id).where(candidates.c.endpoint_id == endpoint.id)
-    )
-    yield from (row["batch_id"] for row in rows)
+def _known_batches(store: Store, endpoint: Endpoint, batch_ids: Sequence[str]) -> set[str]:
+    """Return which of some batches are a file's, or candidates already."""
+    known: set[str] = set()
+    for start in range(0, len(batch_ids), IDS_PER_QUERY):
+        some = batch_ids[start : start + IDS_PER_QUERY]
+        of_files = select(request_files.c.batch_id).where(request_files.c.batch_id.in_(some))
+        of_candidates = select(candidates.c.batch_id).where(
+            candidates.c.endpoint_id == endpoint.id, candidates.c.batch_id.in_(some)
+        )
+        known |= {row["batch_id"] for row in store.ledger.rows(of_files)}
+        known |= {row["batch_id"] for row in store.ledger.rows(of_candidates)}
+    return known
 
 
 def _settle_candidates(

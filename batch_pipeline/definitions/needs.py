@@ -254,10 +254,11 @@ def _watched(store: Store, pipeline: str) -> int:
 def _to_retry(store: Store, pipeline: str, endpoint: Endpoint) -> Sequence[RowMapping]:
     """Partitions with settled submissions whose failed records nobody has selected again."""
     still_open = select(request_files.c.submission_id).where(
+        request_files.c.pipeline == pipeline,
         or_(
             request_files.c.state.in_(OPEN),
             (request_files.c.state == FileState.COLLECTED) & request_files.c.published_at.is_(None),
-        )
+        ),
     )
     return store.ledger.rows(
         select(submissions.c.partition, func.sum(submissions.c.retryable).label("retryable"))

@@ -5,9 +5,11 @@ from the ledger on every tick, and runs carry no run key, so none can be burnt.
 """
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from itertools import takewhile
 from typing import Any
 
@@ -19,16 +21,18 @@ from batch_pipeline.definitions.assets import retention_of
 from batch_pipeline.definitions.jobs import PIPELINE_TAG, ask_config
 from batch_pipeline.definitions.needs import (
     Need,
+    Progress,
     endpoints_at_work,
     hold_of,
     needs,
     progress,
 )
-from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
+from batch_pipeline.definitions.resources import KEY_VARIABLE, BatchStore, ClaudeBatches
 from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.retention import Retention, retention
 from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import Endpoint
 from batch_pipeline.store.tables import transitions
 
 MOST_RUNS = 25  # a tick's run requests are submitted one by one within its 60 s
@@ -42,6 +46,9 @@ STALE_RUN = timedelta(minutes=15)
 BACK_OFF_MINUTES = 1
 BACK_OFF_MOST_MINUTES = 60
 JOBS = {"send": "send", "collect": "collect", "retry": "submit"}
+
+_WHOSE: dict[tuple[str, str, str], tuple[Endpoint, datetime]] = {}
+"""Ledger, address and digest of the key; whose the key was, and when that was seen."""
 
 
 def build_status_sensor(
@@ -58,8 +65,9 @@ def build_status_sensor(
         except BatchPipelineError as error:
             return dg.SensorResult(skip_reason=dg.SkipReason(str(error)), cursor=context.cursor)
         requests, waiting = _choose(context.instance, pipeline, wanted, store.clock.now())
-        cursor, events = _observations(store, pipeline, context.cursor)
-        said = [progress(store, pipeline.name).line(store.clock.now()), *trouble, *waiting]
+        stands = progress(store, pipeline.name)
+        cursor, events = _observations(store, pipeline, context.cursor, stands)
+        said = [stands.line(store.clock.now()), *_requested(requests), *trouble, *waiting]
         kept = retention(store, pipeline.name)
         if kept.level != "fine":
             said.append(kept.description)
@@ -105,23 +113,27 @@ def _look(
     ]
     if not here:
         return needs(store, pipeline.name, None, claude.policy), said
-    endpoint, is_certain = here[0], False
+    endpoint, now = here[0], store.clock.now()
     try:
         with closing(claude.api(patient=False)) as api:
+            whose = _whose_key(store, claude, now)
             if len(here) > 1:
-                endpoint, is_certain = api.identify(), True
+                endpoint = whose = whose or _remember(store, claude, api.identify(), now)
             if share_poll(store, endpoint, pipeline.name, claude.poll_interval_seconds):
                 found = poll(
                     store, api, endpoint, claude.policy, pipeline.name, POLL_BUDGET_SECONDS
                 )
                 said += found.notes
-                is_certain = is_certain or found.list_calls > 0
+                if found.list_calls:  # it reads no other account's list
+                    whose = _remember(store, claude, endpoint, now)
             wanted = needs(store, pipeline.name, endpoint, claude.policy)
             # A run works for the account that the key belongs to: for another one it would find
             # nothing to do, at every tick again.
-            if wanted and not is_certain and (now := api.identify()) != endpoint:
+            if wanted and whose is None:
+                whose = _remember(store, claude, api.identify(), now)
+            if wanted and whose != endpoint:
                 said.append(
-                    f"What was sent to {endpoint} is left alone while the key belongs to {now}"
+                    f"What was sent to {endpoint} is left alone while the key belongs to {whose}"
                 )
                 wanted = needs(store, pipeline.name, None, claude.policy)
     except BatchPipelineError as error:
@@ -131,14 +143,33 @@ def _look(
     return wanted, said
 
 
+def _whose_key(store: Store, claude: ClaudeBatches, now: datetime) -> Endpoint | None:
+    """Return whose the key was when this process last saw that, unless that is an interval ago."""
+    seen, at = _WHOSE.get(_key(store, claude), (None, now))
+    age = (now - at).total_seconds()
+    return seen if 0 <= age < claude.poll_interval_seconds else None
+
+
+def _remember(store: Store, claude: ClaudeBatches, endpoint: Endpoint, now: datetime) -> Endpoint:
+    """Keep for the other sensors of this process whose the key is: to ask costs a list call."""
+    _WHOSE[_key(store, claude)] = endpoint, now
+    return endpoint
+
+
+def _key(store: Store, claude: ClaudeBatches) -> tuple[str, str, str]:
+    key = claude.api_key or os.environ.get(KEY_VARIABLE) or ""
+    return store.ledger.id, claude.url, sha256(key.encode()).hexdigest()
+
+
 def _choose(
     instance: dg.DagsterInstance, pipeline: BatchPipeline, wanted: Sequence[Need], now: datetime
 ) -> tuple[list[dg.RunRequest], list[str]]:
     """Return the runs to request now, and why the others are not requested."""
     requests: list[dg.RunRequest] = []
     waiting: dict[str, list[str]] = {}
+    is_known = _known_partitions(instance, pipeline)
     for need in wanted:
-        if not _has_partition(instance, pipeline, need.partition):
+        if not is_known(need.partition):
             reason = (
                 "there is work for partitions that the pipeline does not have any more: give them "
                 "back to it, and it is done"
@@ -154,6 +185,15 @@ def _choose(
     return requests, [f"{reason}{_named(keys)}" for reason, keys in waiting.items()]
 
 
+def _requested(requests: Sequence[dg.RunRequest]) -> list[str]:
+    """Say which jobs a tick requests, and why."""
+    partitions: dict[tuple[str | None, str], list[str]] = {}
+    for request in requests:
+        why = request.tags["batch_pipeline/why"]
+        partitions.setdefault((request.job_name, why), []).append(request.partition_key or "")
+    return [f"{job} is requested{_named(keys)}: {why}" for (job, why), keys in partitions.items()]
+
+
 def _named(partitions: Sequence[str]) -> str:
     """Return the first few partitions in brackets; nothing for a pipeline without partitions."""
     named = [key for key in partitions if key]
@@ -163,17 +203,23 @@ def _named(partitions: Sequence[str]) -> str:
     return f" ({', '.join(named[:MOST_NAMED])}{more})"
 
 
-def _has_partition(instance: dg.DagsterInstance, pipeline: BatchPipeline, key: str) -> bool:
-    """Return whether a run can be requested for a partition: one request that cannot fails a tick."""
+def _known_partitions(
+    instance: dg.DagsterInstance, pipeline: BatchPipeline
+) -> Callable[[str], bool]:
+    """Return what tells whether a run can be requested for a partition.
+
+    One request that cannot fails a tick.
+    """
     match pipeline.partitions:
         case None:
-            return key == ""
+            return lambda key: key == ""
         case dg.DynamicPartitionsDefinition(name=str(name)):
-            return instance.has_dynamic_partition(name, key)
+            return lambda key: instance.has_dynamic_partition(name, key)
         case dg.TimeWindowPartitionsDefinition() as windows:
-            return windows.has_partition_key(key)
+            return windows.has_partition_key
         case definition:
-            return key in definition.get_partition_keys(dynamic_partitions_store=instance)
+            keys = set(definition.get_partition_keys(dynamic_partitions_store=instance))
+            return keys.__contains__
 
 
 def _request(pipeline: BatchPipeline, need: Need) -> dg.RunRequest:
@@ -214,7 +260,7 @@ def _changed(record: dg.RunRecord) -> datetime:
 
 
 def _observations(
-    store: Store, pipeline: BatchPipeline, cursor: str | None
+    store: Store, pipeline: BatchPipeline, cursor: str | None, now: Progress
 ) -> tuple[str, list[dg.AssetObservation]]:
     """Return an observation per partition whose batches changed state, and where to go on next time.
 
@@ -237,7 +283,6 @@ def _observations(
     changes: dict[str, list[RowMapping]] = {}
     for row in rows:
         changes.setdefault(row["partition"], []).append(row)
-    now = progress(store, pipeline.name)
     events = [
         dg.AssetObservation(
             asset_key=pipeline.asset_key("batches"),

@@ -231,7 +231,7 @@ def test_pipelines_of_one_endpoint_look_once_an_interval(
     first.submit(**FEW)
     second.submit(**FEW)
     first.tick()
-    second.tick()  # who never looked looks
+    second.tick()
     for _ in range(2):
         clock.advance(61)
         before = lists(claude_emulator)
