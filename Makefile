@@ -5,12 +5,13 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; d
 PORT ?= 3000
 BIN := .venv/bin
 
-.PHONY: help demo test soak dev lint clean
+.PHONY: help demo test e2e soak dev lint clean
 
 help:
 	@echo "make demo   play a night of the two demo pipelines, and show what came out"
 	@echo "make dev    look at it in Dagster's UI on port $(PORT), with an emulated API beside it"
 	@echo "make test   run the tests"
+	@echo "make e2e    play nights in a running Dagster, hurt it, and look at its pages in Chromium"
 	@echo "make soak   walk through 10,000 nights that go wrong, and let eight processes work at once"
 	@echo "make lint   check style and types"
 	@echo "make clean  remove .venv and caches (make demo's data in .demo stays)"
@@ -20,6 +21,10 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/pytest -n auto
+
+# Installs Debian's chromium and chromium-driver where they are missing, if it may.
+e2e: .venv/installed
+	$(BIN)/python -m batch_pipeline_tests.e2e
 
 soak: .venv/installed
 	$(BIN)/python -m batch_pipeline_tests.soak --episodes 10000 --eight-seconds 60

@@ -18,7 +18,7 @@ from batch_pipeline.reports import (
     show_rebuilt,
     show_settled,
 )
-from batch_pipeline.show import RefusedError, say, speaking
+from batch_pipeline.show import RefusedError, confirm, say, speaking
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
@@ -161,7 +161,7 @@ def cancel(places: Places, pipeline: str, partition: str | None, yes: bool) -> N
         # A key that is not there is said before anybody is asked.
         apis = [(place, connections.enter_context(place.api())) for place in places.of(pipeline)]
         show_cancellable(where, files)
-        _confirm("Cancel it?", yes, "Nothing was cancelled.")
+        confirm("Cancel it?", yes, "Nothing was cancelled.")
         done, errors = [], []
         for place, (api, _policy) in apis:
             try:
@@ -200,7 +200,7 @@ def rebuild_ledger(places: Places, yes: bool) -> None:
     skipped: list[str] = []
     for store in stores:
         question = f"Rebuild the ledger {store.ledger.shown} from the files of the store {store.files.root}?"
-        _confirm(question, yes, "Nothing was rebuilt.")
+        confirm(question, yes, "Nothing was rebuilt.")
         rebuilt = rebuild(store)
         show_rebuilt(store, rebuilt)
         skipped += rebuilt.skipped
@@ -214,13 +214,3 @@ def rebuild_ledger(places: Places, yes: bool) -> None:
     )
     if errors or skipped or any(one.waits_for_a_person for _, one in settled):
         raise SystemExit(WAITS)
-
-
-def _confirm(question: str, yes: bool, otherwise: str) -> None:
-    try:
-        if yes or click.confirm(question):
-            return
-    except click.Abort:
-        click.echo()
-        otherwise += " Say --yes where nobody can be asked."
-    raise RefusedError(otherwise)

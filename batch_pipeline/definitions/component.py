@@ -108,6 +108,21 @@ def _sensor_status(context: dg.ResolutionContext, raw: Any) -> dg.DefaultSensorS
     return _status(dg.DefaultSensorStatus, _rendered(context, raw), "status_sensor")
 
 
+def _backfill_policy(context: dg.ResolutionContext, raw: Any) -> dg.BackfillPolicy | None:
+    match _rendered(context, raw):
+        case None:
+            return None
+        case "single_run":
+            return dg.BackfillPolicy.single_run()
+        case int() as most if most > 0:
+            return dg.BackfillPolicy.multi_run(most)
+        case value:
+            raise InputError(
+                f"backfill_policy is {value!r}; it must be single_run, or how many partitions a run "
+                "takes at most."
+            )
+
+
 def _tags(context: dg.ResolutionContext, raw: Any) -> dict[str, str]:
     given = _fields(_rendered(context, raw), "tags")
     return {str(name): str(value) for name, value in given.items()}
@@ -140,6 +155,9 @@ class BatchPipelineComponent(dg.Component, dg.Resolvable, dg.Model):
     )
     claude_key: str = "claude"
     store_key: str = "store"
+    backfill_policy: Annotated[
+        Any, dg.Resolver(_backfill_policy, model_field_type=str | int | None)
+    ] = None
 
     def pipeline(self) -> BatchPipeline:
         """Return the pipeline that the YAML declares. Override it to set what YAML cannot say."""
@@ -163,6 +181,7 @@ class BatchPipelineComponent(dg.Component, dg.Resolvable, dg.Model):
             status_sensor=self.status_sensor,
             claude_key=self.claude_key,
             store_key=self.store_key,
+            backfill_policy=self.backfill_policy,
         )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:

@@ -4,7 +4,7 @@ import dagster as dg
 
 from batch_pipeline import BatchStore, ClaudeBatches, build_definitions
 from batch_pipeline.demo.invoices import approvals_asset, incoming_asset, invoices_pipeline
-from batch_pipeline.demo.packages import accuracy_asset, packages_pipeline
+from batch_pipeline.demo.packages import accuracy_asset, incoming_packages_asset, packages_pipeline
 from batch_pipeline.demo.places import Places, emulator_port
 
 REQUESTS_PER_BATCH = 400  # small, so that there are several batches to watch
@@ -35,13 +35,14 @@ def demo_definitions(live: bool = False) -> dg.Definitions:
         store=BatchStore(root=places.store),
     )
     project = dg.Definitions(
-        assets=[incoming_asset(places), *downstream],
+        assets=[incoming_asset(places), incoming_packages_asset(places), *downstream],
         sensors=[
             # Without a sensor of one's own, automation conditions wait to be switched on in the UI.
             dg.AutomationConditionSensorDefinition(
                 "downstream",
                 target=dg.AssetSelection.assets(*downstream),
                 default_status=dg.DefaultSensorStatus.RUNNING,
+                minimum_interval_seconds=LOOK_SECONDS,
             )
         ],
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from batch_pipeline.demo.home import QUIET, prepare_home
 from batch_pipeline.demo.incoming import write_invoices
+from batch_pipeline.demo.packages import write_packages
 from batch_pipeline.demo.places import Places
 from batch_pipeline.demo.server import demo_emulator, is_taken
 from batch_pipeline.errors import InputError
@@ -33,6 +34,7 @@ def serve_dev(port: int, batch_seconds: float) -> int:
     places = Places()
     home = prepare_home(places["dagster_home"])
     write_invoices(places["warehouse"])
+    write_packages(places["packages"])
     workspace = Path(project_root(), "workspace.yaml")
     target = (
         ["-w", str(workspace)] if workspace.exists() else ["-m", "batch_pipeline.demo.definitions"]

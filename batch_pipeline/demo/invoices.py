@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from batch_pipeline import BatchPipeline, DuckDBSource, DuckDBTable, MessageTemplate, Schedule
 from batch_pipeline.demo.incoming import write_invoices
-from batch_pipeline.demo.places import Places
+from batch_pipeline.demo.places import Places, nightly_cron
 
 HANDBOOK = """\
 You are an accounts-payable clerk. You get one line of an invoice at a time: who sent it, and what
@@ -94,7 +94,7 @@ def invoices_pipeline(places: Places) -> BatchPipeline:
             cache="1h",
         ),
         destination=DuckDBTable(database=places.warehouse, table="invoice_answers"),
-        schedule=Schedule("0 23 * * *", status=dg.DefaultScheduleStatus.RUNNING),
+        schedule=Schedule(nightly_cron(), status=dg.DefaultScheduleStatus.RUNNING),
         upstream=[dg.AssetKey(["invoices", "incoming"])],
     )
 

@@ -5,6 +5,7 @@ names, sections and descriptions that Debian's maintainers wrote, free to use an
 package's own (DFSG-free) licence.
 """
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,14 @@ from typing import NamedTuple
 import dagster as dg
 import duckdb
 
-from batch_pipeline import BatchPipeline, MessageTemplate, ParquetDataset, ParquetSource, Schedule
+from batch_pipeline import (
+    Arrivals,
+    BatchPipeline,
+    MessageTemplate,
+    ParquetDataset,
+    ParquetSource,
+    Schedule,
+)
 from batch_pipeline.demo.places import Places
 from batch_pipeline.demo.sections import SECTIONS
 
@@ -55,7 +63,7 @@ def packages_pipeline(places: Places) -> BatchPipeline:
     """Return the pipeline: into which section each package belongs."""
     return BatchPipeline(
         name="packages",
-        source=ParquetSource(path=str(PACKAGES), key="package"),
+        source=ParquetSource(path=places.packages, key="package"),
         request=MessageTemplate(
             model="claude-sonnet-5",
             max_tokens=64,
@@ -66,7 +74,41 @@ def packages_pipeline(places: Places) -> BatchPipeline:
         ),
         destination=ParquetDataset(path=places.sections),
         schedule=Schedule("30 23 * * *", status=dg.DefaultScheduleStatus.RUNNING),
+        # A further file in the folder is asked about a minute after it came.
+        arrivals=Arrivals(cooldown_minutes=1, status=dg.DefaultSensorStatus.RUNNING),
+        upstream=[dg.AssetKey(["packages", "incoming"])],
     )
+
+
+def write_packages(folder: str) -> int:
+    """Put the packages' file into the folder they are read from, unless it is there; return its rows."""
+    file = Path(folder, PACKAGES.name)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Under another name until it is whole: a sensor looks at the folder.
+        unfinished = file.with_suffix(".unfinished")
+        shutil.copyfile(PACKAGES, unfinished)
+        unfinished.rename(file)
+    with duckdb.connect() as connection:
+        (rows,) = connection.execute("select count(*) from read_parquet(?)", [str(file)]).fetchall()
+    return rows[0]
+
+
+def incoming_packages_asset(places: Places) -> dg.AssetsDefinition:
+    """Return the asset that stands for what puts files into the folder in a real project."""
+
+    @dg.asset(
+        key=["packages", "incoming"],
+        group_name="packages",
+        kinds={"parquet"},
+        description="The packages of Debian 12, as a Parquet file. Drop further files beside it.",
+    )
+    def incoming() -> dg.MaterializeResult:
+        return dg.MaterializeResult(
+            metadata={"dagster/row_count": write_packages(places["packages"])}
+        )
+
+    return incoming
 
 
 def accuracy_of(places: Places) -> list[SectionAccuracy]:

@@ -8,7 +8,9 @@ from batch_pipeline.settings import project_path
 
 FOLDER = ".demo"
 PORT_VARIABLE = "BATCH_PIPELINE_DEMO_PORT"
+CRON_VARIABLE = "BATCH_PIPELINE_DEMO_CRON"
 DEFAULT_PORT = 8799
+DEFAULT_CRON = "0 23 * * *"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Places:
         return f"{self.folder}/warehouse.duckdb"
 
     @property
+    def packages(self) -> str:
+        """The folder of Parquet files that the packages come from."""
+        return f"{self.folder}/packages"
+
+    @property
     def sections(self) -> str:
         """The Parquet dataset that gets the packages' answers."""
         return f"{self.folder}/package_sections"
@@ -59,6 +66,11 @@ class Places:
     def __getitem__(self, name: str) -> str:
         """Return a place as an absolute path."""
         return project_path(getattr(self, name))
+
+
+def nightly_cron() -> str:
+    """Return when the invoices are asked about, in UTC: at 23:00, unless the environment says else."""
+    return os.environ.get(CRON_VARIABLE) or DEFAULT_CRON
 
 
 def emulator_port() -> int:

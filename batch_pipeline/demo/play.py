@@ -22,7 +22,7 @@ from batch_pipeline.errors import InputError
 from batch_pipeline.store.store import Store, open_store
 
 PIPELINES = ("invoices", "packages")
-INCOMING = dg.AssetKey(["invoices", "incoming"])
+INCOMING = {name: dg.AssetKey([name, "incoming"]) for name in PIPELINES}
 DOWNSTREAM = {"invoices": "approvals", "packages": "accuracy"}
 BATCH_SECONDS = 4.0
 EMULATED_NIGHT_SECONDS = 240.0
@@ -68,9 +68,10 @@ def play(
         for name in PIPELINES:
             if tally(store, name, before[name]).open_files:
                 night.collect(name)  # a night was cut short: no need to wait for its sensor
-        if instance.get_latest_materialization_event(INCOMING) is None:
-            night.materialize("invoices", [INCOMING])
-            _check(night, places)
+        for name, incoming in INCOMING.items():
+            if instance.get_latest_materialization_event(incoming) is None:
+                night.materialize(name, [incoming])
+                _check(night, places)
         if live:
             submit_live(night, store, screen, yes=yes)
         else:

@@ -15,7 +15,7 @@ from batch_pipeline.records import statements
 from batch_pipeline.records.columns import file_columns, stored_columns
 from batch_pipeline.records.connections import (
     let_read,
-    quote_list,
+    quote_files,
     quote_text,
     with_enough_memory,
 )
@@ -238,7 +238,7 @@ def _view_index(con: duckdb.DuckDBPyConnection, index: Sequence[IndexFile]) -> N
         f"({position}, {int(file.number)}::BIGINT, {quote_text(file.partition)})"
         for position, file in enumerate(index)
     )
-    con.execute(statements.INDEX.format(paths=quote_list(paths), files=files))
+    con.execute(statements.INDEX.format(paths=quote_files(paths), files=files))
 
 
 def _find_gone(con: duckdb.DuckDBPyConnection, partition_key: str, look: bool) -> int:

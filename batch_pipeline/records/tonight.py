@@ -8,7 +8,7 @@ from sqlalchemy import and_, or_, select
 
 from batch_pipeline.records.choose import Asked
 from batch_pipeline.records.columns import check_names
-from batch_pipeline.records.connections import quote_list, quote_name, quote_text
+from batch_pipeline.records.connections import quote_files, quote_name, quote_text
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.selection import ASKED_VERDICTS, Ask, IndexFile, Selection
 from batch_pipeline.records.selection import select as select_records
@@ -153,7 +153,7 @@ def _each(connection: Any, selection: Selection, keys: tuple[str, ...], folder: 
     """Write each record to ask into a file of its own: requests are built from such files."""
     if not selection.asked or selection.records_path is None:
         return []
-    records = f"read_parquet({quote_list([selection.records_path])})"
+    records = f"read_parquet({quote_files([selection.records_path])})"
     names = ", ".join(f"CAST({quote_name(key)} AS VARCHAR)" for key in keys)
     rows = connection.execute(
         f"SELECT _row, _custom_id, _reason, _attempt, {names} FROM {records}"

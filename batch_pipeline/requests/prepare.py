@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.columns import HELPER_COLUMNS
-from batch_pipeline.records.connections import memory_connection, quote_list
+from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.requests.build import Built, Limits, build_requests
 from batch_pipeline.requests.compiled import CompiledTemplate
 from batch_pipeline.requests.estimate import Estimate, estimate
@@ -157,7 +157,7 @@ def _place(
 def _source_columns(records: str) -> dict[str, str]:
     with memory_connection() as connection:
         described = connection.execute(
-            f"describe select * from read_parquet({quote_list([records])})"
+            f"describe select * from read_parquet({quote_files([records])})"
         ).fetchall()
     return {row[0]: row[1] for row in described if row[0] not in HELPER_COLUMNS}
 

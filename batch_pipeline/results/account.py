@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import RowMapping, func, select, update
 
-from batch_pipeline.records.connections import memory_connection, quote_list
+from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.results.join import MEMORY
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope
@@ -110,13 +110,13 @@ def _difference(store: Store, submission: RowMapping) -> tuple[int, int, int, in
     )
     with memory_connection(MEMORY) as connection:
         store.files.register(connection)
-        records = quote_list([store.files.url(submission["records_path"])])
+        records = quote_files([store.files.url(submission["records_path"])])
         if not files:
             row = connection.execute(
                 f"select count(*), 0, 0, count(*) from read_parquet({records})"
             ).fetchone()
         else:
-            results = quote_list(store.files.url(file["results_path"]) for file in files)
+            results = quote_files(store.files.url(file["results_path"]) for file in files)
             row = connection.execute(DIFFERENCE.format(records=records, results=results)).fetchone()
     assert row is not None
     return row

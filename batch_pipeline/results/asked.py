@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping, select
 
-from batch_pipeline.records.connections import memory_connection, quote_list
+from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.results import sql
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import submissions
@@ -28,14 +28,14 @@ def view_asked(stack: ExitStack, store: Store, connection, submission: Row, file
     if submission["rejected_path"]:
         path = stack.enter_context(store.files.local(submission["rejected_path"]))
         connection.execute(
-            f"create temp view rejected as select _row from read_parquet({quote_list([path])})"
+            f"create temp view rejected as select _row from read_parquet({quote_files([path])})"
         )
     else:
         connection.execute("create temp table rejected (_row bigint)")
     connection.execute(
         "create temp view asked as "
         + sql.ASKED.format(
-            records=quote_list([records]),
+            records=quote_files([records]),
             first_row=int(file["first_row"]),
             last_row=int(file["last_row"]),
         )

@@ -17,7 +17,7 @@ from batch_pipeline.records.connections import (
     allow_memory,
     let_read,
     memory_connection,
-    quote_list,
+    quote_files,
     quote_name,
     quote_text,
     with_enough_memory,
@@ -303,4 +303,4 @@ def rows_sql(con: duckdb.DuckDBPyConnection, url: str, manifest: Manifest) -> st
         return f"({empty_sql(manifest.columns)})"
     paths = [f"{url}/{file.path}" for file in manifest.files]
     let_read(con, paths)
-    return f"read_parquet({quote_list(paths)}, union_by_name = true)"
+    return f"read_parquet({quote_files(paths)}, union_by_name = true)"

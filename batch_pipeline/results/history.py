@@ -10,7 +10,7 @@ import duckdb
 from sqlalchemy import RowMapping, select
 
 from batch_pipeline.errors import InputError, StoreError
-from batch_pipeline.records.connections import memory_connection, quote_list, quote_name
+from batch_pipeline.records.connections import memory_connection, quote_files, quote_name
 from batch_pipeline.records.identity import key_hash_sql
 from batch_pipeline.results.join import Question
 from batch_pipeline.store.store import Store
@@ -134,7 +134,7 @@ def key_examples(store: Store, pipeline: str, keys: Sequence[str]) -> list[str]:
     try:
         with memory_connection() as connection:
             store.files.register(connection)
-            path = quote_list([store.files.url(rows[0]["records_path"])])
+            path = quote_files([store.files.url(rows[0]["records_path"])])
             found = connection.execute(
                 f"SELECT {texts} FROM read_parquet({path}) ORDER BY _row LIMIT {EXAMPLES}"
             ).fetchall()
@@ -161,7 +161,7 @@ def _index_rows(
     index = [row for row in index_files(store.ledger, pipeline) if row.name in there]
     if not index:
         return []
-    paths = quote_list([store.files.url(row.name) for row in index])
+    paths = quote_files([store.files.url(row.name) for row in index])
     rows = connection.execute(
         "SELECT status, custom_id, attempt, CAST(content_hash AS VARCHAR), version, file_index"
         f" FROM read_parquet({paths}) WHERE key_hash = ?",
@@ -221,7 +221,7 @@ def _selected(
     connection: duckdb.DuckDBPyConnection, store: Store, submission: RowMapping, custom_id: str
 ) -> tuple[str, int | None]:
     """Return why a record was selected, and its row among the selected ones."""
-    path = quote_list([store.files.url(submission["records_path"])])
+    path = quote_files([store.files.url(submission["records_path"])])
     rows = connection.execute(
         f"SELECT _kind, _reason, _row FROM read_parquet({path}) WHERE _custom_id = ?", [custom_id]
     ).fetchall()
@@ -252,7 +252,7 @@ def _result(
     """Return a record's joined row."""
     if file is None or not file["results_path"] or not store.files.exists(file["results_path"]):
         return {}
-    path = quote_list([store.files.url(file["results_path"])])
+    path = quote_files([store.files.url(file["results_path"])])
     found = connection.execute(
         f"SELECT * FROM read_parquet({path}) WHERE _custom_id = ?", [custom_id]
     )

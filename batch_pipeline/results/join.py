@@ -11,7 +11,7 @@ from sqlalchemy import RowMapping, select
 from batch_pipeline.records.columns import HELPER_COLUMNS
 from batch_pipeline.records.connections import (
     memory_connection,
-    quote_list,
+    quote_files,
     quote_name,
     quote_text,
     with_enough_memory,
@@ -126,7 +126,7 @@ def join_batch(
                     writer.write_batch(batch)
         connection.execute(
             "create temp view judged as "
-            + sql.JUDGED.format(parsed=question.parsed(), path=quote_list([judged]))
+            + sql.JUDGED.format(parsed=question.parsed(), path=quote_files([judged]))
         )
         query = sql.JOINED.format(
             source=_source_list(connection, "asked"),
@@ -158,7 +158,7 @@ def join_rejected(store: Store, file: RowMapping, submission: RowMapping, folder
         records = stack.enter_context(store.files.local(submission["records_path"]))
         rejected = stack.enter_context(store.files.local(file["path"]))
         connection.execute(
-            f"create temp view rejected as select * from read_parquet({quote_list([rejected])})"
+            f"create temp view rejected as select * from read_parquet({quote_files([rejected])})"
         )
         query = sql.REJECTED.format(
             source=_source_list(connection, records), output=question.null_list()
@@ -182,7 +182,7 @@ def join_reused(store: Store, submission: RowMapping, folder: str) -> Joined | N
         there = store.files.names(submission["pipeline"])
         results = [store.files.url(name) for name in named if name in there]
         columns = {row[0].lower() for row in connection.execute(
-            f"describe select * from read_parquet({quote_list(results)}, union_by_name = true)").fetchall()}  # fmt: skip
+            f"describe select * from read_parquet({quote_files(results)}, union_by_name = true)").fetchall()}  # fmt: skip
         output = ", ".join(
             f"try_cast(earlier.{quote_name(name)} as {kind}) as {quote_name(name)}"
             if name.lower() in columns else f"null::{kind} as {quote_name(name)}"
@@ -191,7 +191,7 @@ def join_reused(store: Store, submission: RowMapping, folder: str) -> Joined | N
         query = sql.REUSED.format(
             source=_source_list(connection, records),
             output=output,
-            results=quote_list(results),
+            results=quote_files(results),
         )
         return _write(connection, query, {"records": records}, submission["version"], 0, folder)
 
@@ -210,7 +210,7 @@ def results_files(store: Store, pipeline: str) -> list[str]:
 
 def _source_list(connection: duckdb.DuckDBPyConnection, records: str) -> str:
     """Return the source's columns, as SQL that reads them from ``records``."""
-    relation = records if records == "asked" else f"read_parquet({quote_list([records])})"
+    relation = records if records == "asked" else f"read_parquet({quote_files([records])})"
     described = connection.execute(f"describe select * from {relation}").fetchall()
     return ", ".join(
         f"records.{quote_name(row[0])}" for row in described if row[0] not in HELPER_COLUMNS

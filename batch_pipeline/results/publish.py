@@ -14,7 +14,7 @@ from sqlalchemy import RowMapping, select, update
 
 from batch_pipeline.records.connections import (
     memory_connection,
-    quote_list,
+    quote_files,
     quote_name,
     with_enough_memory,
 )
@@ -158,8 +158,8 @@ def _winners(
     )
     connection.register("files", files)
     query = sql.WINNERS.format(
-        fresh=quote_list(store.files.url(name) for name in fresh),
-        index=quote_list(store.files.url(row.name) for row in index),
+        fresh=quote_files(store.files.url(name) for name in fresh),
+        index=quote_files(store.files.url(row.name) for row in index),
     )
     with_enough_memory(
         connection,
@@ -178,10 +178,10 @@ def _rows(
         "create temp table latest as "
         "select w.custom_id, p.position from winners w join pairs p on p.name = w.name"
     )
-    write_parquet(connection, sql.LATEST.format(results=quote_list(urls)), rows_path)
-    total = connection.execute(f"select count(*) from read_parquet({quote_list(urls)})").fetchone()
+    write_parquet(connection, sql.LATEST.format(results=quote_files(urls)), rows_path)
+    total = connection.execute(f"select count(*) from read_parquet({quote_files(urls)})").fetchone()
     kept = connection.execute(
-        f"select count(*) from read_parquet({quote_list([rows_path])})"
+        f"select count(*) from read_parquet({quote_files([rows_path])})"
     ).fetchone()
     return (total[0] if total else 0) - (kept[0] if kept else 0)
 
@@ -198,7 +198,7 @@ def _deleted(
     if not earlier:
         return None
     query = sql.GONE.format(
-        key=", ".join(quote_name(name) for name in key), results=quote_list(earlier)
+        key=", ".join(quote_name(name) for name in key), results=quote_files(earlier)
     )
     write_parquet(connection, query, path)
     return path

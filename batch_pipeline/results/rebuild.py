@@ -15,7 +15,7 @@ from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.errors import StoreError
-from batch_pipeline.records.connections import memory_connection, quote_list
+from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.results.asked import asked_ids, asked_ids_of
 from batch_pipeline.results.collect import join_file
 from batch_pipeline.results.download import Answers, Lines, fetch_again, read_lines
@@ -336,7 +336,7 @@ def _collected(
     """Return what the ledger says of a file whose rows are there."""
     with memory_connection() as connection:
         store.files.register(connection)
-        query = COLLECTED.format(results=quote_list([store.files.url(results)]))
+        query = COLLECTED.format(results=quote_files([store.files.url(results)]))
         found = connection.execute(query).fetchall()
     asks = file["kind"] in (FileKind.BATCH, FileKind.LATE)
     statuses = {row[0]: row[1] for row in found}
