@@ -209,7 +209,7 @@ def test_no_value_is_read_as_markup_by_the_ui(
         for event in result.asset_events:
             run.instance.report_runless_asset_event(event)
     texts = markdown(run)
-    for part in ("One row per record", "Every record has exactly one row", "1 of 1 batches ended"):
+    for part in ("One row per record", "Every record has exactly one row", "1 of 1 batch ended"):
         assert any(part in text for text in texts), texts
     assert not [text for text in texts if MARK in text or "<" in text or "](" in text]
     # The values are there all the same: in tables and JSON, which the UI shows as text.

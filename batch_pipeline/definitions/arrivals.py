@@ -84,7 +84,7 @@ def build_arrivals_sensor(pipeline: BatchPipeline, submit: Any) -> dg.SensorDefi
             f"Asks what arrived: requests {pipeline.name}_submit when the source or an upstream asset "
             f"has changed and at least {counted(arrivals.min_records, 'record')} "
             f"{'needs' if arrivals.min_records == 1 else 'need'} an answer, at most once in "
-            f"{arrivals.cooldown_minutes:g} minutes."
+            f"{arrivals.cooldown_minutes:g} min."
         ),
     )
 

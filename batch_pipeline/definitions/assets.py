@@ -375,7 +375,8 @@ def _results(pipeline: BatchPipeline) -> dg.AssetsDefinition:
     kind = "duckdb" if isinstance(pipeline.destination, DuckDBTable) else "parquet"
     where = _destination_shown(pipeline.destination)
     spec = _spec(
-        pipeline, "results", f"One row per record, with an answer or a reason, joined to its columns: {where}.",
+        pipeline, "results", f"One row per record, with an answer or a reason, joined to its columns: {where}. "
+        "The numbers are of one run; the row count is the table's.",
         [pipeline.asset_key("batches")], {kind},
     )  # fmt: skip
     check = dg.AssetCheckSpec(
@@ -481,6 +482,9 @@ def _check_result(accounts: list[Account]) -> dg.AssetCheckResult:
         description = f"{counted(pending, 'request is', 'requests are')} still on their way; all that came back is accounted for."
     else:
         description = "Every record has exactly one row."
+        if numbers["records"]:
+            of = counted(numbers["submissions_compared"], "submission")
+            description = f"{description[:-1]}: {counted(numbers['records'], 'record')} of {of}."
     return dg.AssetCheckResult(
         check_name=CHECK,
         passed=not failures,

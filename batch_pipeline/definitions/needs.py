@@ -60,7 +60,11 @@ class Progress:
     def line(self, now: datetime) -> str:
         """Say it in a sentence."""
         batches = self.batches_ended + self.open
-        parts = [f"{self.batches_ended} of {batches} batches ended"] if batches else []
+        parts = (
+            [f"{self.batches_ended:,} of {counted(batches, 'batch', 'batches')} ended"]
+            if batches
+            else []
+        )
         if self.open:
             age = f", oldest {_age(now - self.oldest)}" if self.oldest else ""
             parts.append(f"{self.open} open{age}")

@@ -71,7 +71,9 @@ def test_it_warns_while_requests_are_on_their_way_and_then_passes(
     assert counts(first) == numbers | faults
     claude_emulator.end()
     second = evaluation(run.collect())
-    assert second.passed and second.description == "Every record has exactly one row."
+    assert second.passed and second.description == (
+        "Every record has exactly one row: 7 records of 1 submission."
+    )
     assert counts(second) == {"submissions_compared": 1, "records": 7, "pending": 0} | faults
     third = evaluation(run.collect())  # what was found balanced is not compared again
     assert third.passed and counts(third)["submissions_compared"] == 0

@@ -237,6 +237,16 @@ def test_a_schedule_may_say_its_zone_and_whether_it_runs() -> None:
         }
 
 
+def test_a_backfill_is_divided_into_runs_as_declared() -> None:
+    for said, policy in (
+        ("single_run", dg.BackfillPolicy.single_run()),
+        (7, dg.BackfillPolicy.multi_run(7)),
+        (None, None),
+    ):
+        with loaded(attributes(backfill_policy=said)) as (component, _):
+            assert component.pipeline().backfill_policy == policy
+
+
 def test_arrivals_are_asked_as_declared() -> None:
     said = {"min_records": 10, "cooldown_minutes": 5, "status": "running"}
     with loaded(attributes(arrivals=said)) as (component, definitions):
@@ -339,6 +349,7 @@ SOURCE = attributes()["source"]
             {"arrivals": {"cooldown": 5}},
             ["arrivals: there is no field cooldown", "did you mean cooldown_minutes?"],
         ),
+        ({"backfill_policy": "all"}, ["backfill_policy is 'all'", "must be single_run"]),
         ({"arrivals": {"status": "on"}}, ["arrivals: status is 'on'", "running or stopped"]),
         ({"arrivals": {"min_records": 0}}, ["min_records is 0; it must be 1 or more"]),
         ({"arrivals": {"cooldown_minutes": "1h"}}, ["cooldown_minutes is '1h'"]),

@@ -163,7 +163,7 @@ def test_batches_of_another_address_are_left_alone_until_it_is_set_back(
     before = lists(claude_emulator)
     tick = elsewhere.tick()
     assert not tick.run_requests and lists(claude_emulator) == before
-    assert "1 of 1 batches" not in tick.skip_message
+    assert "1 of 1 batch " not in tick.skip_message
     assert f"What was sent to {there} (" in tick.skip_message
     assert "is left alone while base_url is http://localhost" in tick.skip_message
     run.until_quiet()
@@ -210,7 +210,7 @@ def test_a_change_is_observed_once(nights, claude_emulator: EmulatorProcess) -> 
     run.submit(**FEW)
     (sent,) = run.tick().asset_events
     assert sent.asset_key == run.pipeline.asset_key("batches")
-    assert sent.description.startswith("0 of 1 batches ended; 1 open, oldest 0 min")
+    assert sent.description.startswith("0 of 1 batch ended; 1 open, oldest 0 min")
     assert sent.metadata["batches_open"].value == 1
     assert not run.tick().asset_events
     claude_emulator.end()
@@ -254,7 +254,7 @@ def test_a_file_that_waits_for_room_is_sent_when_there_is(
     tick = run.tick()
     assert not tick.run_requests
     assert tick.skip_message == (
-        "0 of 1 batches ended; 1 open, oldest 0 min; 1 file to be sent (room in the queue, or a next try)"
+        "0 of 1 batch ended; 1 open, oldest 0 min; 1 file to be sent (room in the queue, or a next try)"
     )
     claude_emulator.end()
     assert jobs(run.tick()) == ["packages_collect", "packages_send"]

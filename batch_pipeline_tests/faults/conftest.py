@@ -118,7 +118,7 @@ class Night(Nights):
         assert {file["state"] for file in found.files} <= {"collected", "split"}
         check = f"'every_record_accounted_for' on '{self.pipeline.name}/results'"
         checks = [line for line in self.said.splitlines() if check in line]
-        assert "passed. Description: 'Every record has exactly one row.'" in checks[-1]
+        assert "passed. Description: 'Every record has exactly one row" in checks[-1]
         return found
 
 
