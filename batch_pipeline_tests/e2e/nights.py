@@ -17,7 +17,7 @@ from batch_pipeline.results.destinations import ParquetDataset
 from batch_pipeline.store.store import open_store
 from batch_pipeline_tests.e2e.dagster_dev import DagsterDev, E2EFailed, until
 
-NIGHT_SECONDS = 300.0
+NIGHT_SECONDS = 600.0  # the tests may run beside it
 FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
 
 
