@@ -413,7 +413,13 @@ def _unsettled(store: Store, endpoint: Endpoint) -> Sequence[RowMapping]:
                 and_(candidates.c.verdict == "unreadable", candidates.c.read_at < again),
             ),
         )
-        .order_by(candidates.c.created_at, candidates.c.batch_id)
+        # What was tried and could not be read comes after the others.
+        .order_by(
+            candidates.c.read_at.is_not(None),
+            candidates.c.read_at,
+            candidates.c.created_at,
+            candidates.c.batch_id,
+        )
     )
 
 

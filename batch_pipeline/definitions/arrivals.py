@@ -190,11 +190,15 @@ class _Tick:
             try:
                 one.count = self._count(key, one, left)
             except TooLongError:
+                if (
+                    left < COUNT_SECONDS - 1
+                ):  # others had the time: it is the first of the next tick
+                    return "they are counted at the next tick"
                 one.why += " (it takes too long to count what needs an answer)"
                 return None
             except BusyError as error:
                 return f"they are counted at the next tick: {error}"
-            except InputError:
+            except (InputError, FileNotFoundError):
                 return None  # a run that fails says it where it is seen
         if one.count == 0:
             del self.memory.waiting[key]
@@ -204,7 +208,7 @@ class _Tick:
     def _count(self, key: str, one: Waiting, seconds: float) -> int:
         """Return how many records a run would ask; by the ``changes`` column if that is known."""
         pipeline, source = self.pipeline, self.pipeline.source
-        if isinstance(source, DuckDBSource) and source.changes and one.base is not None:
+        if isinstance(source, DuckDBSource) and source.changes and one.base and not one.base.keys:
             return count_changes(source, one.base, filter_of(pipeline, key), seconds)
         endpoint = self._endpoint()
         return count_needed(

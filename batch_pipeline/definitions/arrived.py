@@ -107,6 +107,9 @@ class Arrived:
         memory.note = ""
         try:
             found, columns = self._read(looks)
+            if look(self.source) != looks:
+                # It was written to meanwhile, and the read has seen that: only a later run has it all.
+                since = max(since, time.time())
         except TooLongError as error:
             memory.note = f"{error}, so "
             if self.pipeline.partitions is None:
@@ -127,10 +130,11 @@ class Arrived:
             )
         kept = dict(islice(sorted(groups.items(), reverse=True), MOST_GROUPS))
         rest = short(sorted((key, str(one)) for key, one in groups.items() if key not in kept))
-        if is_known and rest != memory.rest and len(groups) > MOST_GROUPS:
+        if len(groups) > MOST_GROUPS and (not is_known or rest != memory.rest):
             self.said.append(
-                f"Records changed in partitions before {min(kept)}, which are too many to watch one "
-                "by one: launch a backfill of those that should be asked again"
+                f"Partitions before {min(kept)} are too many to watch one by one"
+                f"{', and records changed in them' if is_known else ''}: launch a backfill of those "
+                "that should be asked"
             )
         for key, group in kept.items():
             before = memory.groups.get(key)

@@ -154,6 +154,11 @@ def _submissions(store: Store, pipeline: str) -> Sequence[RowMapping]:
         submissions.c[name]
         for name in ("id", "partition", "number", "state", "created_at", "counts", "retryable", "retried_at")
     ]  # fmt: skip
+    newest_of_each = (
+        select(func.max(submissions.c.number))
+        .where(submissions.c.pipeline == pipeline, submissions.c.state != "abandoned")
+        .group_by(submissions.c.partition)
+    )
     return store.ledger.rows(
         select(
             *columns,
@@ -166,6 +171,7 @@ def _submissions(store: Store, pipeline: str) -> Sequence[RowMapping]:
                 submissions.c.id.in_(on_its_way),
                 submissions.c.state == "selected",
                 submissions.c.number > last.scalar_subquery() - LOOKED_BACK,
+                submissions.c.number.in_(newest_of_each),
             ),
         )
         .order_by(submissions.c.number.desc())
