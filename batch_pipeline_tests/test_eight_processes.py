@@ -17,4 +17,4 @@ def test_eight_processes_at_once_ask_each_record_once_with_postgresql(
     claude_emulator: EmulatorProcess, tmp_path: Path, schemas: Schemas
 ) -> None:
     with schemas.some(1) as [ledger]:
-        print(eight_processes(tmp_path, claude_emulator, ledger, table=False, seconds=20.0))
+        print(eight_processes(tmp_path, claude_emulator, ledger, table=False, seconds=10.0))
