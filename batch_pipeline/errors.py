@@ -1,4 +1,7 @@
-"""The errors a user can act on. Each message says what is wrong, where, and what to do next."""
+"""The errors a user can act on, and the words that messages are made of.
+
+Each message says what is wrong, where, and what to do next.
+"""
 
 MOST_SHOWN = 500
 
@@ -10,6 +13,16 @@ def plain(text: str) -> str:
     """
     shown = "".join(c if c.isprintable() else " " for c in text[: 4 * MOST_SHOWN])
     return " ".join(shown.split())[:MOST_SHOWN]
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun: "1 batch", "2,000 files"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def sentence(text: str) -> str:
+    """Return a text that ends in one full stop, whoever wrote it."""
+    return text.rstrip(" .") + "."
 
 
 class BatchPipelineError(Exception):

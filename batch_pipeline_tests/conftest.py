@@ -10,10 +10,10 @@ import pytest
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.clock import going_by
 from batch_pipeline.store.ledger import sqlite_url
-from batch_pipeline_tests import ledgers
-from batch_pipeline_tests.clock import HandClock
-from batch_pipeline_tests.ledgers import Schemas
-from batch_pipeline_tests.shop import Shop
+from batch_pipeline_tests.support import postgres as ledgers
+from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.postgres import Schemas
+from batch_pipeline_tests.support.user_project import UserProject
 
 
 @pytest.fixture(scope="session")
@@ -50,10 +50,10 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, claude_emulator: EmulatorProcess) -> Iterator[Shop]:
+def user_project(tmp_path: Path, claude_emulator: EmulatorProcess) -> Iterator[UserProject]:
     """A user's project whose batches end when the test says so."""
     claude_emulator.configure(manual=True)
     clock = HandClock(moved=claude_emulator.advance)
     with going_by(clock):
-        yield Shop(tmp_path, claude_emulator, clock)
+        yield UserProject(tmp_path, claude_emulator, clock)
     sys.modules.pop("pipelines", None)

@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline_tests.eight import eight_processes
-from batch_pipeline_tests.ledgers import Schemas, postgres
-from batch_pipeline_tests.walk import DEPLOYMENTS, episode
+from batch_pipeline_tests.support.many_processes import eight_processes
+from batch_pipeline_tests.support.postgres import Schemas, postgres
+from batch_pipeline_tests.support.random_walk import DEPLOYMENTS, episode
 
 LONGEST_EPISODE_SECONDS = 300
 SAY_EVERY = 250  # episodes, where no progress bar can be shown

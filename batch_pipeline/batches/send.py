@@ -28,13 +28,12 @@ from batch_pipeline.batches.claim import Room, claim, hold_pipeline, release_pip
 from batch_pipeline.batches.late import add_late
 from batch_pipeline.batches.policy import SendPolicy, back_off, watch_until
 from batch_pipeline.batches.split import split
-from batch_pipeline.errors import BatchPipelineError
+from batch_pipeline.errors import BatchPipelineError, counted, sentence
 from batch_pipeline.store.ledger import new_owner
 from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope, know_endpoint
 from batch_pipeline.store.tables import FileState, endpoints, request_files
-from batch_pipeline.words import counted, sentence
 
 OPENING, CLOSING = b'{"requests":[', b"]}"
 CHUNK = 1 << 20

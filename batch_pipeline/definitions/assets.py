@@ -13,15 +13,15 @@ from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.reconcile import reconcile
 from batch_pipeline.batches.send import send
 from batch_pipeline.definitions import lineage, metadata
+from batch_pipeline.definitions.failures import as_failures
 from batch_pipeline.definitions.load import destination_of, loader_key, loader_of, rows_in
 from batch_pipeline.definitions.partition import filter_of, partitions_of
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
-from batch_pipeline.definitions.speak import speaking
-from batch_pipeline.errors import HeldError, InputError, StoreError
+from batch_pipeline.errors import HeldError, InputError, StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
-from batch_pipeline.records.choose import Chosen, choose
 from batch_pipeline.records.selection import Ask
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.records.submission import SelectedSubmission, select_submission
 from batch_pipeline.requests.compiled import CompiledTemplate
 from batch_pipeline.requests.prepare import prepare
 from batch_pipeline.results.account import Account, account
@@ -40,7 +40,6 @@ from batch_pipeline.store.submissions import (
     know_endpoint,
     known_endpoints,
 )
-from batch_pipeline.words import counted
 
 CHECK = "every_record_accounted_for"
 RETENTION_CHECK = "answers_fetched_in_time"
@@ -80,7 +79,7 @@ def _stage(
     """
     claude: ClaudeBatches = getattr(context.resources, pipeline.claude_key)
     resource: BatchStore = getattr(context.resources, pipeline.store_key)
-    with speaking():
+    with as_failures():
         store = resource.open()
         with closing(claude.api()) as api:
             endpoint = _identify(store, api, offline=offline)
@@ -184,8 +183,8 @@ def _records(pipeline: BatchPipeline) -> dg.AssetsDefinition:
             selections = []
             for scope in scopes:
 
-                def chosen_of(scope: Scope) -> Chosen:
-                    return choose(
+                def selected_in(scope: Scope) -> SelectedSubmission:
+                    return select_submission(
                         store,
                         scope,
                         pipeline.source,
@@ -198,7 +197,7 @@ def _records(pipeline: BatchPipeline) -> dg.AssetsDefinition:
                     )
 
                 try:
-                    chosen = chosen_of(scope)
+                    selected = selected_in(scope)
                 except (duckdb.IOException, FileNotFoundError) as error:
                     # A file of an earlier night may be gone: its rows can be made again.
                     if not _make_again(context, store, api, pipeline):
@@ -206,9 +205,11 @@ def _records(pipeline: BatchPipeline) -> dg.AssetsDefinition:
                             f"{pipeline.name}: a file cannot be read: {error}. Bring it back, from "
                             "a backup if need be; nothing was sent or changed."
                         ) from error
-                    chosen = chosen_of(scope)
-                selections.append(chosen.selection)
-                context.log.info(_selection_line(pipeline, scope, chosen.number, chosen.selection))
+                    selected = selected_in(scope)
+                selections.append(selected.selection)
+                context.log.info(
+                    _selection_line(pipeline, scope, selected.number, selected.selection)
+                )
         _count_rows(context, pipeline, scopes, [one.asked + one.reused for one in selections])
         columns = selections[-1].columns
         return dg.MaterializeResult(

@@ -16,9 +16,9 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
+from batch_pipeline.definitions.failures import as_failures
 from batch_pipeline.definitions.partition import rows_of
 from batch_pipeline.definitions.resources import BatchStore
-from batch_pipeline.definitions.speak import speaking
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.connections import (
@@ -96,7 +96,7 @@ class ResultsLoader(dg.IOManager):
             dagster.Failure: the annotation is none of the three, a column is not there, there are
                 no results yet, or the database stayed in use.
         """
-        with speaking():
+        with as_failures():
             load = self._way(context)
             rows = Rows(
                 destination_of(self._pipeline, self._store.open()),

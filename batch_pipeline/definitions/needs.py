@@ -8,6 +8,7 @@ from sqlalchemy import RowMapping, func, or_, select
 
 from batch_pipeline.batches.claim import queue
 from batch_pipeline.batches.policy import SendPolicy
+from batch_pipeline.errors import counted
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
 from batch_pipeline.store.tables import (
@@ -19,7 +20,6 @@ from batch_pipeline.store.tables import (
     request_files,
     submissions,
 )
-from batch_pipeline.words import counted
 
 UNBUILT_SECONDS = 300.0  # a run takes seconds from its selection to its request files
 

@@ -1,13 +1,13 @@
-"""How many records need an answer: what selection would choose now, without choosing it."""
+"""How many records need an answer: what a selection would find now, without committing it."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from batch_pipeline.records.choose import Asked
 from batch_pipeline.records.fingerprint import opened
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.selection import Ask, IndexFile, select
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource, source_columns
+from batch_pipeline.records.submission import Question
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope, situation
 
@@ -16,7 +16,7 @@ def count_needed(
     store: Store,
     scope: Scope | None,
     source: DuckDBSource | ParquetSource,
-    compile_question: Callable[[Mapping[str, str]], Asked],
+    compile_question: Callable[[Mapping[str, str]], Question],
     *,
     partition_filter: Callable[[Mapping[str, str]], PartitionFilter | None],
     refresh: Literal["changed", "new"],
@@ -28,7 +28,7 @@ def count_needed(
     Args:
         scope: None when nothing was ever asked at the endpoint in force.
         seconds: how long it may take.
-        store, source, compile_question, partition_filter, refresh, max_attempts: as for ``choose``.
+        store, source, compile_question, partition_filter, refresh, max_attempts: as for ``select_submission``.
 
     Raises:
         TooLongError, BusyError, InputError: as ``fingerprint.read`` does.

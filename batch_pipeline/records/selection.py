@@ -13,6 +13,7 @@ import duckdb
 from batch_pipeline.errors import InputError
 from batch_pipeline.records import statements
 from batch_pipeline.records.columns import file_columns, stored_columns
+from batch_pipeline.records.comparison import Comparison, one_row
 from batch_pipeline.records.connections import (
     let_read,
     quote_files,
@@ -20,7 +21,6 @@ from batch_pipeline.records.connections import (
     with_enough_memory,
 )
 from batch_pipeline.records.partitions import PartitionFilter
-from batch_pipeline.records.question import Question, one_row
 
 ASKED_VERDICTS = ("new", "changed", "version", "retry", "forced")
 
@@ -105,7 +105,7 @@ def check_keys(
     Raises:
         InputError: keys are NULL or occur more than once; it names up to five.
     """
-    Question(con, keys, (), "", partition, None).hash_source("source")
+    Comparison(con, keys, (), "", partition, None).hash_source("source")
 
 
 def select(
@@ -144,7 +144,7 @@ def select(
         InputError: keys are missing or repeated, or ``where`` or the partition cannot be applied.
     """
     ask = ask or Ask()
-    question = Question(con, keys, content_columns, version, partition, ask.where)
+    question = Comparison(con, keys, content_columns, version, partition, ask.where)
     question.check_where()
     _view_index(con, index)
     asked_verdicts = ("retry",) if ask.retries_only else ASKED_VERDICTS
@@ -209,7 +209,7 @@ def _counted(
 
 
 def _written(
-    question: Question, source: str, selection: Selection, out_dir: Path
+    question: Comparison, source: str, selection: Selection, out_dir: Path
 ) -> Selection | None:
     """Write what was selected; None when the source no longer reads as it was judged."""
     index_path = out_dir / "index" / "selected.parquet"

@@ -14,7 +14,7 @@ from sqlalchemy import RowMapping, or_, select, update
 
 from batch_pipeline.batches.api import ApiUnavailable, BatchesApi, NoSuchBatch
 from batch_pipeline.batches.claim import postpone
-from batch_pipeline.errors import HeldError
+from batch_pipeline.errors import HeldError, counted
 from batch_pipeline.results.download import Answers, Incomplete, answers_of
 from batch_pipeline.results.join import Joined, join_batch, join_rejected, join_reused
 from batch_pipeline.store.layout import index_name, results_name, safe_part
@@ -22,7 +22,6 @@ from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
-from batch_pipeline.words import counted
 
 NANO = Decimal(10) ** 9
 UNAVAILABLE_SECONDS = 300.0  # until a file whose answers the API would not give is tried again

@@ -14,14 +14,13 @@ from datetime import timedelta
 from sqlalchemy import RowMapping, update
 
 from batch_pipeline.batches.api import BatchesApi, NoSuchBatch
-from batch_pipeline.errors import BatchPipelineError
-from batch_pipeline.results.asked import asked_ids
+from batch_pipeline.errors import BatchPipelineError, counted
+from batch_pipeline.results.file_records import custom_ids_of
 from batch_pipeline.results.judge import parsed
 from batch_pipeline.store.layout import answers_name, safe_part
 from batch_pipeline.store.ledger import seconds_since
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileState, request_files
-from batch_pipeline.words import counted
 
 MOST_DOWNLOADS = 5
 SPREAD_SECONDS = 3600.0
@@ -120,7 +119,7 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
         return Answers(None, file["error"])  # it was never sent, or given up: nothing to fetch
     downloads, first = file["downloads"], file["first_download_at"] or store.clock.now()
     kept = file["answers_path"]
-    asked = asked_ids(store, file)
+    asked = custom_ids_of(store, file)
     expected = file["answered"] or file["requests"]
     if kept and not file["damaged"]:
         return Answers(kept, None)
@@ -179,7 +178,7 @@ def fetch_again(store: Store, api: BatchesApi, file: RowMapping) -> str:
         ValueError: the API does not have them any more, or not all of them.
         ApiUnavailable, HeldError: the API could not be asked.
     """
-    lines = Lines(asked_ids(store, file), file["answered"] or file["requests"])
+    lines = Lines(custom_ids_of(store, file), file["answered"] or file["requests"])
     with store.files.scratch() as folder:
         local = f"{folder}/answers"
         try:

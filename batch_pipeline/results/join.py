@@ -18,8 +18,8 @@ from batch_pipeline.records.connections import (
 )
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results import sql
-from batch_pipeline.results.asked import view_asked
 from batch_pipeline.results.download import Answers
+from batch_pipeline.results.file_records import view_requested
 from batch_pipeline.results.judge import JUDGED_SCHEMA, Counts, judge_file
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files
@@ -110,7 +110,7 @@ def join_batch(
     counts = Counts()
     with ExitStack() as stack:
         connection = stack.enter_context(memory_connection(MEMORY))
-        view_asked(stack, store, connection, submission, file)
+        view_requested(stack, store, connection, submission, file)
         judged = f"{folder}/judged.parquet"
         with pq.ParquetWriter(judged, JUDGED_SCHEMA, compression="zstd") as writer:
             if answers.name is not None:

@@ -14,11 +14,11 @@ import duckdb
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from batch_pipeline.batches.api import BatchesApi
-from batch_pipeline.errors import StoreError
+from batch_pipeline.errors import StoreError, counted
 from batch_pipeline.records.connections import memory_connection, quote_files
-from batch_pipeline.results.asked import asked_ids, asked_ids_of
 from batch_pipeline.results.collect import join_file
 from batch_pipeline.results.download import Answers, Lines, fetch_again, read_lines
+from batch_pipeline.results.file_records import custom_ids_in, custom_ids_of
 from batch_pipeline.results.join import FINAL
 from batch_pipeline.store.layout import safe_part
 from batch_pipeline.store.manifest import read_manifest
@@ -31,7 +31,6 @@ from batch_pipeline.store.tables import (
     request_files,
     submissions,
 )
-from batch_pipeline.words import counted
 
 MANIFEST = re.compile(r"(?P<pipeline>[^/]+)/(?P<submission>[^/]+)/manifest-(?P<files>\d+)\.json")
 # <file's number>-<batch id, or what stands for it>-<6 random hex digits>
@@ -200,7 +199,7 @@ def _answers_again(store: Store, api: BatchesApi, file, there: set[str]) -> Answ
         return Answers(None, damage)
     if name not in there:
         name = fetch_again(store, api, file)
-    lines = Lines(asked_ids(store, file), file["answered"] or file["requests"])
+    lines = Lines(custom_ids_of(store, file), file["answered"] or file["requests"])
     return Answers(name, damage, read_lines(store, name, lines).lost)
 
 
@@ -314,7 +313,7 @@ def _kept(
     """Return which kept answers of a batch are the best, and whether they are whole."""
     best: tuple[int, str, str | None] | None = None
     for name in answers:
-        lines = Lines(asked_ids_of(store, submission, file), file["requests"])
+        lines = Lines(custom_ids_in(store, submission, file), file["requests"])
         read_lines(store, name, lines)
         if best is None or lines.lost < best[0]:
             best = (lines.lost, name, lines.damage)

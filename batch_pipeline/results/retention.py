@@ -7,9 +7,9 @@ from typing import Literal
 
 from sqlalchemy import RowMapping, and_, func, or_, select
 
+from batch_pipeline.errors import counted
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files
-from batch_pipeline.words import counted
 
 KEPT = timedelta(days=29)  # after creation (batch guide, 2026-09-26)
 WARN = timedelta(days=20)

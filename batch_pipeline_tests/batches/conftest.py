@@ -16,7 +16,7 @@ from batch_pipeline.store.layout import new_submission_id, request_name
 from batch_pipeline.store.store import Store, open_store
 from batch_pipeline.store.submissions import NewFile, Scope, add_file, know_endpoint
 from batch_pipeline.store.tables import FileState, request_files, submissions
-from batch_pipeline_tests.clock import HandClock
+from batch_pipeline_tests.support.clock import HandClock
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pytest
 from batch_pipeline import BatchPipeline, BatchStore, ClaudeBatches, DuckDBSource, MessageTemplate
 from batch_pipeline.batches.held import drop, list_held, resend
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 
 @pytest.fixture

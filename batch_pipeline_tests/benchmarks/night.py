@@ -17,7 +17,7 @@ STAGE = """
 import logging, sys, time
 logging.disable(logging.CRITICAL)
 from batch_pipeline import *
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.dagster_nights import Nights
 folder, url, job = sys.argv[1:]
 pipeline = BatchPipeline(
     name="bulk",

@@ -21,9 +21,9 @@ from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.clock import going_by
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions, transitions
-from batch_pipeline_tests.clock import HandClock
-from batch_pipeline_tests.night import Nights
-from batch_pipeline_tests.stages import Deployment, Stages, make_records
+from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.deployment import Deployment, Stages, make_records
 
 LIST = "GET /v1/messages/batches"
 KEY = "test-key"

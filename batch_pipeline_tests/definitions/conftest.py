@@ -10,8 +10,8 @@ import pytest
 from batch_pipeline import BatchPipeline, BatchStore, ClaudeBatches, DuckDBSource, MessageTemplate
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.clock import going_by
-from batch_pipeline_tests.clock import HandClock
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 RECORDS = Path(__file__).parents[2] / "batch_pipeline" / "demo" / "debian_packages.parquet"
 TEMPLATE: dict[str, Any] = dict(

@@ -23,8 +23,8 @@ from batch_pipeline import (
 )
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.tables import submissions
-from batch_pipeline_tests.clock import HandClock
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 DAYS = [str(date(2026, 3, 1) + timedelta(days=day)) for day in range(30)]
 STAGES = ("records", "requests", "batches", "results")

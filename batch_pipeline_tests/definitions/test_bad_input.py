@@ -21,10 +21,10 @@ from batch_pipeline import (
 )
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.tables import meta
-from batch_pipeline_tests.clock import HandClock
 from batch_pipeline_tests.definitions.conftest import TEMPLATE
 from batch_pipeline_tests.definitions.test_nights import change
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 KEY = "sk-ant-secret-0123456789"
 CREATE = "POST /v1/messages/batches"

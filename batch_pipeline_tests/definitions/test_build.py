@@ -24,7 +24,7 @@ from batch_pipeline import (
 )
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.definitions.conftest import RECORDS, TEMPLATE
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 STAGES = ("records", "requests", "batches", "results")
 CLAUDE = ClaudeBatches(api_key="test-key", base_url="http://127.0.0.1:9", poll_interval_seconds=20)

@@ -6,7 +6,7 @@ import pytest
 
 from batch_pipeline.batches.cancel import cancel, cancellable
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 
 def cancel_all(run: Nights):

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.tables import request_files
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 
 def evaluation(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:

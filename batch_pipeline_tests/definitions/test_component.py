@@ -24,7 +24,7 @@ from batch_pipeline import (
 )
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.definitions.conftest import RECORDS
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 HERE = "batch_pipeline_tests.definitions.test_component"
 PROMPT = "Supplier: {{ supplier }}\nText: {{ description }}"

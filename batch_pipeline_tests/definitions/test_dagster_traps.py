@@ -21,12 +21,12 @@ from sqlalchemy import select
 from batch_pipeline import Arrivals, DuckDBTable
 from batch_pipeline.batches import poll as poll_module
 from batch_pipeline.batches.api import BatchesApi
-from batch_pipeline.definitions import sensor
+from batch_pipeline.definitions import status_sensor as sensor
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.records import connections
 from batch_pipeline.store.tables import FileState, request_files, transitions
-from batch_pipeline_tests.clock import HandClock
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 TICK_SECONDS = 60.0  # after which the daemon gives a sensor up
 FEW = {"limit": 3}

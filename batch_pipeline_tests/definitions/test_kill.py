@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline_tests import children
-from batch_pipeline_tests.clock import HandClock
-from batch_pipeline_tests.crash import Kind, dagster_job
-from batch_pipeline_tests.crash import nights as crash_nights
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support import processes
+from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.crash_steps import Kind, dagster_job
+from batch_pipeline_tests.support.crash_steps import nights as crash_nights
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 ENDINGS: list[tuple[str, str, Kind]] = [
     ("submit", "selected", "killed"),
@@ -67,7 +67,7 @@ def test_a_run_that_ends_at_a_step_is_finished_by_the_next(
     if job == "collect":
         run.submit()
     reached = tmp_path / "reached"
-    child = children.start(tmp_path, dagster_job, *where, job, step, kind, str(reached))
+    child = processes.start(tmp_path, dagster_job, *where, job, step, kind, str(reached))
     code = child.join()
     assert reached.exists(), child.error
     assert code == (-signal.SIGKILL if kind == "killed" else 1), child.error
@@ -80,7 +80,7 @@ def test_submit_runs_at_the_same_time_ask_each_record_once(
     tmp_path: Path, warehouse: Path, claude_emulator: EmulatorProcess, clock: HandClock
 ) -> None:
     where = (str(tmp_path / "store"), str(warehouse), claude_emulator.base_url)
-    children.together(tmp_path, dagster_job, *[(*where, "submit", "", "killed", "")] * 3)
+    processes.together(tmp_path, dagster_job, *[(*where, "submit", "", "killed", "")] * 3)
     run = crash_nights(*where)
     run.until_quiet()
     assert_paid_once(run, claude_emulator)

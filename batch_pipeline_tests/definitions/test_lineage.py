@@ -14,7 +14,7 @@ from batch_pipeline.definitions.metadata import ANSWERED, RESERVED
 from batch_pipeline_tests.definitions.conftest import RECORDS
 from batch_pipeline_tests.definitions.test_build import pipeline
 from batch_pipeline_tests.definitions.test_metadata import values
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 UPSTREAM = dg.AssetKey(["raw", "packages"])
 

@@ -27,7 +27,7 @@ from batch_pipeline import (
     build_definitions,
 )
 from batch_pipeline_tests.definitions.conftest import TEMPLATE
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 KEY = ["packages", "results"]
 RESULTS = {"results": dg.AssetIn(key=KEY)}

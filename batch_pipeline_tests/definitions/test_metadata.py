@@ -10,7 +10,7 @@ import duckdb
 from batch_pipeline.definitions.assets import SAMPLE_ROWS
 from batch_pipeline.definitions.metadata import SHOWN_CHARACTERS
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 STAGES = ("records", "requests", "batches", "results")
 

@@ -19,7 +19,7 @@ from batch_pipeline.definitions.assets import destination_of
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.definitions.conftest import TEMPLATE
 from batch_pipeline_tests.definitions.test_load import NobodysManager
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 
 def asks(name: str, warehouse: Path, **fields: Any) -> BatchPipeline:

@@ -15,8 +15,8 @@ from dagster._utils.schedules import schedule_execution_time_iterator
 
 from batch_pipeline import Arrivals, Schedule
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline_tests.clock import HandClock
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NIGHT = Schedule("30 2 * * *", timezone="Europe/Berlin")

@@ -7,7 +7,7 @@ import duckdb
 
 from batch_pipeline import ParquetDataset
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 
 def test_nights_into_a_folder_with_a_pattern_for_a_name(

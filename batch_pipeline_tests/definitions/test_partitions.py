@@ -15,8 +15,8 @@ from batch_pipeline import BatchPipeline, BatchStore, ClaudeBatches, DuckDBSourc
 from batch_pipeline.definitions.jobs import ask_config
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.tables import submissions
-from batch_pipeline_tests.clock import HandClock
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 DAYS = [str(date(2026, 3, 1) + timedelta(days=day)) for day in range(30)]
 BERLIN = "Europe/Berlin"

@@ -15,7 +15,7 @@ from batch_pipeline.errors import BatchPipelineError, StoreError
 from batch_pipeline.results.rebuild import rebuild
 from batch_pipeline.store.store import open_store
 from batch_pipeline.store.tables import request_files, submissions
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 TABLES: Any = (submissions, request_files)
 

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 DAY = 24 * 3600
 NAME = "answers_fetched_in_time"

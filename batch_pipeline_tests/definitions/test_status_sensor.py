@@ -12,8 +12,8 @@ from sqlalchemy import update
 from batch_pipeline import ClaudeBatches, DuckDBTable
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.tables import meta
-from batch_pipeline_tests.clock import HandClock
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 FEW = {"limit": 3}
 LIST = "GET /v1/messages/batches"

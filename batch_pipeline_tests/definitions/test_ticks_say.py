@@ -4,8 +4,8 @@ import dagster as dg
 import pytest
 
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline_tests.clock import HandClock
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 
 def test_a_tick_says_what_ended_what_is_open_since_when_and_what_it_asks_for(

@@ -1,4 +1,4 @@
-"""A `dagster dev` of its own: started, asked over GraphQL, hurt, and stopped with all its children."""
+"""A `dagster dev` of its own: started, asked over GraphQL, hurt, and stopped with all its processes."""
 
 import json
 import os
@@ -122,7 +122,7 @@ class DagsterDev:
         self._family.update({child.pid: child for child in children})
 
     def _bury(self) -> None:
-        """End what is left of it: only processes that were seen as its own children."""
+        """End what is left of it: only processes that were seen as its own processes."""
         _, alive = psutil.wait_procs(list(self._family.values()), timeout=5)
         for child in alive:
             child.kill()

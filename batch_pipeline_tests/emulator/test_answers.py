@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.emulator.filling import Filler
-from batch_pipeline_tests.emulator.asking import params, with_schema
+from batch_pipeline_tests.support.api_requests import params, with_schema
 
 SYSTEM = """You sort invoices into cost centres.
 IT: cloud, software, hosting, infrastructure, licences

@@ -8,7 +8,7 @@ import pytest
 from anthropic.types import Message
 
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline_tests.emulator.asking import params, requests
+from batch_pipeline_tests.support.api_requests import params, requests
 
 LONG = "You are a careful clerk. " * 600  # 15,000 characters, about 6,000 tokens
 HALF = Decimal("0.5")

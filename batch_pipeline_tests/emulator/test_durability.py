@@ -14,7 +14,7 @@ import anthropic
 import pytest
 
 from batch_pipeline.emulator import EmulatorError, EmulatorProcess, RunningEmulator, serve
-from batch_pipeline_tests.emulator.asking import requests
+from batch_pipeline_tests.support.api_requests import requests
 
 
 def test_a_batch_that_was_answered_survives_a_kill(

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline_tests.emulator.asking import params, requests, with_schema
+from batch_pipeline_tests.support.api_requests import params, requests, with_schema
 
 REQUEST = {"custom_id": "a", "params": params()}
 OPEN = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}

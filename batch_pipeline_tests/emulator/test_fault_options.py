@@ -12,11 +12,11 @@ import anthropic
 import pytest
 from click.testing import CliRunner, Result
 
-from batch_pipeline.cli import main
+from batch_pipeline.cli.main import main
 from batch_pipeline.emulator import EmulatorProcess, RunningEmulator
 from batch_pipeline.emulator.faults import KINDS
 from batch_pipeline.emulator.process import _free_port
-from batch_pipeline_tests.emulator.asking import requests
+from batch_pipeline_tests.support.api_requests import requests
 
 
 def run(*words: str) -> Result:

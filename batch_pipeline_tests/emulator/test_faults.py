@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from batch_pipeline.emulator import EmulatorError, EmulatorProcess
-from batch_pipeline_tests.emulator.asking import requests
+from batch_pipeline_tests.support.api_requests import requests
 
 
 def read(client: anthropic.Anthropic, id: str) -> list[str]:

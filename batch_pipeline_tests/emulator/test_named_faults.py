@@ -16,7 +16,7 @@ from anthropic.types.shared import EnforcedSpendLimitReachedError
 
 from batch_pipeline.emulator import EmulatorError, EmulatorProcess, RunningEmulator
 from batch_pipeline.emulator.faults import KINDS
-from batch_pipeline_tests.emulator.asking import requests
+from batch_pipeline_tests.support.api_requests import requests
 
 
 def statuses(client: anthropic.Anthropic, id: str) -> Counter[str]:

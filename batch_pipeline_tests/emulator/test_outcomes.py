@@ -7,7 +7,7 @@ import anthropic
 import pytest
 
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline_tests.emulator.asking import params
+from batch_pipeline_tests.support.api_requests import params
 
 
 def outcomes(

@@ -21,10 +21,10 @@ from batch_pipeline.store import ledger as ledger_module
 from batch_pipeline.store.clock import going_by
 from batch_pipeline.store.cost_unknown import CostUnknown
 from batch_pipeline.store.store import Store
-from batch_pipeline_tests.clock import HandClock
-from batch_pipeline_tests.faults.judgement import Judgement, judge
-from batch_pipeline_tests.night import Nights
-from batch_pipeline_tests.quick import quick
+from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.judgement import Judgement, judge
+from batch_pipeline_tests.support.pooling import pooled
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 24 * 3600.0
 RECORDS = {number: f"Invoice {number}: {number * 7} pallets" for number in range(40)}
@@ -172,7 +172,7 @@ def economical() -> Iterator[None]:
         connection.execute("PRAGMA synchronous = OFF")
 
     with (
-        quick(),
+        pooled(),
         mock.patch.object(ledger_module, "_engine", engine_of),
         mock.patch("os.fsync", lambda _file: None),
     ):

@@ -38,7 +38,7 @@ from batch_pipeline.store.tables import (
     request_files,
     transitions,
 )
-from batch_pipeline_tests.clock import HandClock
+from batch_pipeline_tests.support.clock import HandClock
 
 HERE = Endpoint("http://127.0.0.1:1", "org", "workspace")
 SCOPE = Scope("invoices", "", HERE)

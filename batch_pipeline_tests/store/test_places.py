@@ -15,9 +15,9 @@ import pytest
 from batch_pipeline import BatchPipeline, BatchStore, ClaudeBatches, MessageTemplate, ParquetSource
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.clock import going_by
-from batch_pipeline_tests.clock import HandClock
 from batch_pipeline_tests.definitions.conftest import RECORDS, TEMPLATE
-from batch_pipeline_tests.night import Nights
+from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.dagster_nights import Nights
 
 
 @pytest.fixture

@@ -1,0 +1,35 @@
+"""The group `batch-pipeline`, and the commands in it: each stands in the module of its name."""
+
+import io
+import sys
+
+import click
+
+from batch_pipeline.cli.cancel import cancel
+from batch_pipeline.cli.demo import demo
+from batch_pipeline.cli.dev import dev
+from batch_pipeline.cli.doctor import doctor
+from batch_pipeline.cli.emulator import emulator
+from batch_pipeline.cli.held import held
+from batch_pipeline.cli.history import history
+from batch_pipeline.cli.preview import preview
+from batch_pipeline.cli.rebuild_ledger import rebuild_ledger
+from batch_pipeline.cli.reconcile import reconcile
+from batch_pipeline.cli.status import status
+
+# Dagster, DuckDB and SQLAlchemy take seconds to import, so each command imports what it needs.
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="batch-pipeline")
+def main() -> None:
+    """Bulk Claude work on Dagster, through Anthropic's Message Batches API."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # where a letter cannot be shown, its number is
+            stream.reconfigure(errors="backslashreplace")
+
+
+for command in (
+    cancel, demo, dev, doctor, emulator, held, history, preview, rebuild_ledger, reconcile, status,
+):  # fmt: skip
+    main.add_command(command)

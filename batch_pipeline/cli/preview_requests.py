@@ -1,0 +1,280 @@
+"""What a run of a pipeline would send now: the first requests, their tokens, the price of all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import click
+
+from batch_pipeline.cli.output import warn
+from batch_pipeline.errors import BatchPipelineError, InputError
+
+if TYPE_CHECKING:
+    from batch_pipeline.batches.api import BatchesApi
+    from batch_pipeline.cli.project import Declared
+    from batch_pipeline.records.preview import PreviewedRecord, RecordsPreview
+    from batch_pipeline.requests.compiled import CompiledTemplate
+    from batch_pipeline.requests.estimate import Estimate
+    from batch_pipeline.requests.sample import Rendered
+    from batch_pipeline.results.judge import Judged
+    from batch_pipeline.store.store import Store
+    from batch_pipeline.store.submissions import Endpoint, Scope
+
+RECENT_FILES = 20  # whose answers tell how long answers are
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One of the requests.
+
+    Attributes:
+        first: its record.
+        rendered: the request, or why there is none.
+        tokens: its input tokens.
+        cost: what it may cost in a batch; None when it cannot be asked.
+    """
+
+    first: "PreviewedRecord"
+    rendered: "Rendered"
+    tokens: int
+    cost: "Estimate | None"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer that was asked for now, and what it cost at full price."""
+
+    shown: Shown
+    judged: "Judged"
+    cost: Decimal | None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would send.
+
+    Attributes:
+        pipeline: its name.
+        partition: the partition; "" without.
+        records: what would be asked.
+        shown: the first requests.
+        counted_by: who counted their tokens: the API, or an estimate and why.
+        cost: of all requests that would be sent, going by the first ones.
+        at: when this is.
+    """
+
+    pipeline: str
+    partition: str
+    records: "RecordsPreview[CompiledTemplate]"
+    shown: Sequence[Shown]
+    counted_by: str
+    cost: "Estimate"
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a person wants to see.
+
+    Attributes:
+        partition: the partition; None: the one that a night would ask about.
+        where: as in a run's config.
+        force: as in a run's config.
+        number: how many requests.
+    """
+
+    partition: str | None
+    where: str | None
+    force: bool
+    number: int
+
+
+def build_preview(
+    one: "Declared",
+    store: "Store | None",
+    api: "BatchesApi | None",
+    why_not: str,
+    wanted: Wanted,
+    folder: str,
+) -> Preview:
+    """Return what a run would send now. It reads only.
+
+    Args:
+        one: the pipeline, and its resources.
+        store: None when no run has made it yet.
+        api: counts the tokens and says whose the key is; None when it cannot be asked.
+        why_not: why it cannot.
+        wanted: what to look at.
+        folder: an empty local folder.
+
+    Raises:
+        InputError: the source, the question, the partition or the condition cannot be used.
+        click.UsageError: a partition must be named.
+    """
+    from batch_pipeline.definitions.assets import compile_question
+    from batch_pipeline.definitions.partition import filter_of
+    from batch_pipeline.records.preview import preview_records
+    from batch_pipeline.requests.sample import expected, render
+    from batch_pipeline.store.clock import process_clock
+    from batch_pipeline.store.submissions import Scope
+
+    pipeline, now = one.pipeline, process_clock().now()
+    partition = _partition(one, wanted.partition, now)
+    scope = Scope(pipeline.name, partition, _endpoint(one, store, api))
+    if store is not None:
+        _note_other_account(store, scope, wanted.force)
+    records = preview_records(
+        store,
+        scope,
+        pipeline.source,
+        lambda columns: compile_question(pipeline, columns),
+        partition_filter=filter_of(pipeline, partition),
+        refresh=pipeline.refresh,
+        max_attempts=pipeline.max_attempts,
+        first=wanted.number,
+        where=wanted.where,
+        force=wanted.force,
+        folder=folder,
+    )
+    template, limits = records.question, one.claude.limits
+    rendered = [
+        render(first.path, template, limits, f"{folder}/request-{place}")
+        for place, first in enumerate(records.first)
+    ]
+    tokens, counted_by = _tokens(rendered, api, why_not)
+    mean = _mean_output(store, pipeline.name) if store else None
+    shown = [
+        Shown(
+            first,
+            request,
+            count,
+            expected(template, [count], 1, now, mean) if request.params is not None else None,
+        )
+        for first, request, count in zip(records.first, rendered, tokens, strict=True)
+    ]
+    sizes = [one.tokens for one in shown if one.cost is not None]
+    # Of those that cannot be asked, as many are expected among the others.
+    share = len(sizes) / len(shown) if shown else 0
+    cost = expected(template, sizes, round(records.asked * share), now, mean)
+    return Preview(pipeline.name, partition, records, shown, counted_by, cost, now)
+
+
+def _endpoint(one: "Declared", store: "Store | None", api: "BatchesApi | None") -> "Endpoint":
+    """Return whose answers count as answered: what was asked elsewhere would be asked again."""
+    from batch_pipeline.store.submissions import Endpoint, known_endpoints
+
+    if api is not None:
+        return api.identify()
+    known = known_endpoints(store.ledger, one.claude.url) if store else []
+    if len(known) > 1:
+        raise InputError(
+            f"{one.claude.url} does not say who we are, and the ledger knows {len(known)} accounts there: what is "
+            "answered differs. Set the API key, or wait until the API answers."
+        )
+    return known[0] if known else Endpoint(one.claude.url, "", "")
+
+
+def _note_other_account(store: "Store", scope: "Scope", force: bool) -> None:
+    """Say so when all that is answered was answered elsewhere, and counts for nothing here."""
+    from sqlalchemy import select
+
+    from batch_pipeline.store.submissions import Endpoint, asked_elsewhere
+    from batch_pipeline.store.tables import endpoints, submissions
+
+    if elsewhere := asked_elsewhere(store.ledger, scope):
+        if not force:
+            warn(
+                f"Note: {scope.pipeline} was asked at {elsewhere}, and the key belongs to {scope.endpoint} now. A run "
+                "refuses to ask all of it again there, unless it has force: true."
+            )
+        return
+    columns = endpoints.c.base_url, endpoints.c.organization, endpoints.c.workspace
+    rows = store.ledger.rows(
+        select(*columns)
+        .join(submissions, submissions.c.endpoint_id == endpoints.c.id)
+        .where(submissions.c.pipeline == scope.pipeline, submissions.c.state == "built")
+        .distinct()
+    )
+    asked_at = [Endpoint(**row) for row in rows]
+    if asked_at and scope.endpoint not in asked_at:
+        warn(
+            f"Note: {scope.pipeline} was asked at {asked_at[0]} and never at {scope.endpoint}: what was answered there "
+            "does not count here."
+        )
+
+
+def _partition(one: "Declared", given: str | None, now: datetime) -> str:
+    """Return the partition to look at; the one that a night would ask about when none is given."""
+    import dagster as dg
+
+    definition, name = one.pipeline.partitions, one.pipeline.name
+    if definition is None:
+        if given is not None:
+            raise click.UsageError(f"{name} has no partitions.")
+        return ""
+    keys = (
+        None
+        if isinstance(definition, dg.DynamicPartitionsDefinition)
+        else definition.get_partition_keys(current_time=now)
+    )
+    if given is not None:
+        if keys is not None and given not in keys:
+            raise InputError(
+                f"{name} has no partition {given}. Its last ones are: {', '.join(keys[-5:])}."
+            )
+        return given
+    if isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        ended = (
+            key
+            for key in reversed(keys or ())
+            if definition.time_window_for_partition_key(key).end <= now
+        )
+        if found := next(ended, None):
+            return found
+        raise InputError(
+            f"{name} has no partition that is complete yet. Name one: --partition KEY."
+        )
+    there = f" They are: {', '.join(keys[:10])}{' ...' if len(keys) > 10 else ''}." if keys else ""
+    raise click.UsageError(f"{name} has partitions: name one, with --partition KEY.{there}")
+
+
+def _tokens(
+    rendered: "Sequence[Rendered]", api: "BatchesApi | None", why_not: str
+) -> tuple[list[int], str]:
+    """Return the input tokens of some requests, and who counted them."""
+    from batch_pipeline.requests.sample import estimated_tokens
+
+    if api is not None:
+        try:
+            return [
+                api.count_tokens(one.params) if one.params is not None else 0 for one in rendered
+            ], "counted by the API"
+        except BatchPipelineError as error:
+            why_not = str(error)
+    return (
+        [estimated_tokens(one) for one in rendered],
+        f"estimated from the size of the requests, because the API did not count them ({why_not.rstrip('.')})",
+    )
+
+
+def _mean_output(store: "Store", pipeline: str) -> float | None:
+    """Return how many output tokens the last answers had."""
+    from sqlalchemy import select
+
+    from batch_pipeline.store.tables import FileKind, FileState, request_files
+
+    rows = store.ledger.rows(
+        select(request_files.c.tokens, request_files.c.statuses)
+        .where(
+            request_files.c.pipeline == pipeline,
+            request_files.c.kind == FileKind.BATCH,
+            request_files.c.state == FileState.COLLECTED,
+        )
+        .order_by(request_files.c.number.desc(), request_files.c.seq)
+        .limit(RECENT_FILES)
+    )
+    answers = sum((row["statuses"] or {}).get("answered", 0) for row in rows)
+    tokens = sum((row["tokens"] or {}).get("output", 0) for row in rows)
+    return tokens / answers if answers else None

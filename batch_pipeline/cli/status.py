@@ -1,0 +1,280 @@
+"""The command `batch-pipeline status`: how the pipelines stand, once or live.
+
+It reads the ledger and nothing else. The ledger learns of the API through the status sensors.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batch_pipeline.cli.output import (
+    MOST_WIDTH,
+    WAITS_FOR_A_PERSON,
+    Row,
+    errors_shown,
+    in_usd,
+    listed,
+    listing,
+    plain,
+    print_json,
+    print_json_line,
+    say,
+)
+from batch_pipeline.cli.stores import Places, placed
+from batch_pipeline.errors import counted
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from batch_pipeline.store.clock import Clock
+    from batch_pipeline.store.standing import Standing
+    from batch_pipeline.store.store import Store
+
+STALE = timedelta(minutes=10)
+"""A look at the API longer ago than this, while batches are open, says that no sensor looks."""
+Found = list[tuple["Store", list["Standing"]]]
+
+
+@click.command(
+    epilog="Exit code: 0 fine, --watch ended with Ctrl-C included; 1 an error; 2 wrong usage; 3 something is held and "
+    "waits for a person."
+)
+@click.argument("pipeline", metavar="[NAME]", required=False)
+@click.option("--watch", is_flag=True, help="Go on showing it, until Ctrl-C.")
+@click.option(
+    "--until-done", is_flag=True, help="With --watch: end when nothing is on its way any more."
+)
+@click.option(
+    "--interval", metavar="SECONDS", type=click.FloatRange(0.2), default=2.0, show_default=True,
+    help="With --watch: how often the ledger is read.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON; with --watch, one line per change.")  # fmt: skip
+@errors_shown
+@placed(api=False, unused=True)
+def status(
+    places: Places,
+    pipeline: str | None,
+    watch: bool,
+    until_done: bool,
+    interval: float,
+    as_json: bool,
+) -> None:
+    """Show how all pipelines stand, or NAME partition by partition: what is on its way, what came back, what it cost.
+
+    It reads the ledger, which the status sensors keep up to date. It does not ask the API.
+    """
+    if until_done and not watch:
+        raise click.UsageError("--until-done goes with --watch.")
+    stores = places.stores(pipeline)
+
+    def look() -> Found:
+        return [(store, _of_store(places, store, pipeline)) for store in stores]
+
+    if watch and stores:
+        found = _watch(look, stores[0].clock, interval, until_done, as_json)
+    else:
+        found = look()
+        if as_json:
+            print_json(_as_json(found))
+        else:
+            _show(found)
+    if any(one.waits_for_a_person for _, standings in found for one in standings):
+        raise SystemExit(WAITS_FOR_A_PERSON)
+
+
+def _of_store(places: Places, store: "Store", pipeline: str | None) -> "list[Standing]":
+    from batch_pipeline.store.standing import standings
+
+    if pipeline is not None:
+        return standings(store, pipeline, by_partition=True)
+    names = dict.fromkeys(name for place, _ in places.work(store, None) for name in place.pipelines)
+    return [one for name in names for one in standings(store, name)]
+
+
+def _show(found: Found) -> None:
+    if not found:
+        say("Nothing was asked yet.")
+    for store, standings in found:
+        listing(*_table(store, standings))
+
+
+def _table(
+    store: "Store", standings: "Sequence[Standing]"
+) -> tuple[str, Sequence[str], Sequence[Row]]:
+    now = store.clock.now()
+    columns = ("pipeline", "partition", "batches ended", "answered", "oldest open", "cost", "this month")  # fmt: skip
+    rows = [
+        Row(
+            (
+                one.pipeline,
+                one.partition,
+                f"{one.batches_ended} of {one.batches}" if one.batches else "",
+                f"{one.answered:,} of {one.asked:,}" if one.submission else "",
+                _age(now - one.oldest) if one.oldest else "",
+                in_usd(one.cost) if one.submission else "",
+                in_usd(one.cost_this_month),
+            ),
+            _below(one, now),
+            _todo(one),
+        )
+        for one in standings
+    ]
+    return f"Pipelines of the store {store.files.root}", columns, rows
+
+
+def _below(one: "Standing", now: datetime) -> list[str]:
+    """Return what there is to know besides the numbers: the last submission, what comes next."""
+    if not one.submission:
+        return [f"Nothing was asked yet: launch {one.pipeline}_submit, or switch on its schedule."]
+    when = f" ({one.submitted_at:%Y-%m-%d %H:%M} UTC)" if one.submitted_at else ""
+    said = [f"Submission {one.submission}{when}: {'; '.join(_next(one)) or 'done'}."]
+    if one.other:
+        parts = ", ".join(f"{count:,} {status}" for status, count in one.other.items())
+        said.append(f"Without an answer: {parts}.")
+    if one.cost_unknown:
+        said.append(
+            f"Not in the cost: {counted(one.cost_unknown, 'request')} of unknown cost "
+            f"(`batch-pipeline reconcile {one.pipeline}` says which)."
+        )
+    seen = max(filter(None, (one.looked_at, one.oldest or one.submitted_at)), default=now)
+    if (one.open or one.unknown) and now - seen > STALE:
+        looked = f"last {_age(now - one.looked_at)} ago" if one.looked_at else "never"
+        said.append(
+            f"The API was {looked} asked about these batches: is Dagster's daemon running, and {one.pipeline}_status "
+            "on? `batch-pipeline doctor` tells."
+        )
+    return said
+
+
+def _next(one: "Standing") -> Iterator[str]:
+    """Yield what is not done yet, and who does it."""
+    if one.open:
+        yield f"the API works on {counted(one.open, 'batch', 'batches')}"
+    if one.ended:
+        yield f"{counted(one.ended, 'file')} ready for {one.pipeline}_collect, which the status sensor launches"
+    if one.unknown:
+        yield f"{counted(one.unknown, 'file')} being sent or without a reply, which the status sensor looks for"
+    if one.ready and one.holds:
+        yield f"{counted(one.ready, 'file')} not sent, because the pipeline is held"
+    elif one.ready:
+        yield f"{counted(one.ready, 'file')} to be sent when there is room in the queue"
+    if one.unbuilt:
+        yield "selected records wait for their request files, which the status sensor has written"
+    if one.retryable and not (one.open or one.ended or one.ready or one.unknown):
+        yield f"{counted(one.retryable, 'record')} to be asked again, which the status sensor launches"
+
+
+def _todo(one: "Standing") -> str | None:
+    name = one.pipeline
+    if one.holds:
+        # The words of the API may be long; the command below has all of them.
+        return f"{name} is held ({plain(one.holds[0])[:160]}). `batch-pipeline held {name}` says what to do."
+    if one.held:
+        return f"{counted(one.held, 'file is', 'files are')} held: `batch-pipeline held {name}` says why, and what to do."
+    return None
+
+
+def _watch(
+    look: Callable[[], Found], clock: "Clock", interval: float, until_done: bool, as_json: bool
+) -> Found:
+    """Show how things stand again and again; return how they stood last."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    found: Found = []
+    try:
+        if console.is_terminal and not as_json:
+            with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+                for found in _looks(look, clock, interval, until_done):
+                    room = min(console.width, MOST_WIDTH)
+                    live.update(_screen(found, clock.now(), room), refresh=True)
+            return found
+        before: Any = None
+        for found in _looks(look, clock, interval, until_done):
+            # Ages grow with every look; that is no change.
+            lines = [line for store, some in found for line in _lines(store, some)]
+            if lines != before:
+                if as_json:
+                    print_json_line(_as_json(found))
+                else:
+                    for line in [line for line in lines if line not in (before or ())]:
+                        click.echo(f"{clock.now():%Y-%m-%d %H:%M:%S} UTC  {plain(line)}")
+                before = lines
+    except KeyboardInterrupt:
+        # It is how a person ends it, whatever they saw.
+        raise SystemExit(0) from None
+    return found
+
+
+def _looks(
+    look: Callable[[], Found], clock: "Clock", interval: float, until_done: bool
+) -> Iterator[Found]:
+    while True:
+        found = look()
+        yield found
+        if until_done and all(one.is_at_rest for _, some in found for one in some):
+            return
+        clock.sleep(interval)
+
+
+def _screen(found: Found, now: datetime, room: int) -> "Group":
+    from rich.console import Group
+    from rich.text import Text
+
+    tables = [line for store, some in found for line in listed(*_table(store, some), room)]
+    return Group(*tables, Text(f"{now:%H:%M:%S} UTC. Ctrl-C ends this; the work goes on.", "dim"))
+
+
+def _lines(store: "Store", standings: "Sequence[Standing]") -> Iterator[str]:
+    """Yield a line for each pipeline or partition, for a log."""
+    for one in standings:
+        name = f"{one.pipeline} {one.partition}" if one.partition else one.pipeline
+        if not one.submission:
+            yield f"{name}: nothing was asked yet"
+            continue
+        parts = [
+            f"{one.batches_ended} of {counted(one.batches, 'batch', 'batches')} ended",
+            f"{one.answered:,} of {one.asked:,} answered",
+            in_usd(one.cost),
+            *_next(one),
+            *filter(None, [_todo(one)]),
+        ]
+        yield f"{name}: {'; '.join(parts)}"
+
+
+def _as_json(found: Found) -> dict[str, Any]:
+    return {
+        "pipelines": [
+            {
+                "store": store.files.root,
+                **{
+                    name: value
+                    for name, value in asdict(one).items()
+                    if not name.startswith("cost")
+                },
+                "open": one.open,
+                "cost_usd": float(one.cost),
+                "cost_this_month_usd": float(one.cost_this_month),
+                "requests_of_unknown_cost": one.cost_unknown,
+                "waits_for_a_person": one.waits_for_a_person,
+                "done": one.is_at_rest,
+            }
+            for store, some in found
+            for one in some
+        ]
+    }
+
+
+def _age(age: timedelta) -> str:
+    seconds = max(0, int(age.total_seconds()))
+    if seconds < 120:
+        return f"{seconds} s"
+    minutes = seconds // 60
+    if minutes < 120:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} days"

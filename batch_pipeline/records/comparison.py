@@ -1,0 +1,248 @@
+"""The steps of one selection, each of which leaves a table behind for the next."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import duckdb
+
+from batch_pipeline.errors import InputError, plain
+from batch_pipeline.records import statements
+from batch_pipeline.records.columns import stored_columns
+from batch_pipeline.records.connections import (
+    MANY_ROWS,
+    MEMORY_LIMIT,
+    allow_memory,
+    first_line,
+    one_thread,
+    quote_name,
+    quote_text,
+)
+from batch_pipeline.records.identity import (
+    column_text_sql,
+    content_hash_sql,
+    custom_id_sql,
+    key_hash_sql,
+    variant_sql,
+)
+from batch_pipeline.records.partitions import PartitionFilter
+from batch_pipeline.records.sources import closest, single_select, source_columns
+
+EXAMPLES = 5
+"""How many offending keys a message shows."""
+ROW_GROUP_SIZE = 2_048
+"""Rows per Parquet row group of records.parquet: small, so that wide rows need little memory."""
+
+
+class Comparison:
+    """What is asked of one source: its columns and the SQL expressions that the steps share.
+
+    The steps in order: ``check_where``, ``hash_source``, ``judge``, ``write_records``.
+    """
+
+    def __init__(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        keys: Sequence[str],
+        content_columns: Sequence[str],
+        version: str,
+        partition: PartitionFilter | None,
+        where: str | None,
+    ) -> None:
+        self.con = con
+        self.keys = tuple(keys)
+        self.types = source_columns(con)
+        self.version = version
+        self.where = where
+        self.partition = partition
+        self.partition_sql = f"({partition.sql}\n)" if partition else "true"
+        known = {name.lower(): kind for name, kind in self.types.items()}
+        for column in (*keys, *content_columns):
+            if column.lower() not in known:
+                raise InputError(
+                    f"The column `{column}` is not in the source."
+                    f"{closest(column, list(self.types))}"
+                    f" Its columns are: {', '.join(self.types)}."
+                )
+        self.named_types = {c: known[c.lower()] for c in (*keys, *content_columns)}
+        self.key_hash = key_hash_sql(self.keys, self.named_types)
+        self.content_hash = content_hash_sql(content_columns, self.named_types)
+        self.key_names = ", ".join(f"k{i}" for i in range(len(self.keys)))
+
+    def check_where(self) -> None:
+        """Try the run's ``where`` on no rows at all."""
+        if self.where is None:
+            return
+        what = f"The `where` of this run ({self.where})"
+        probe = f"SELECT 1 FROM source WHERE {self._wanted()}"
+        single_select(self.con, probe, what)
+        with _read_errors_told(f"{what} cannot be used."):
+            self.con.execute(f"EXPLAIN {probe}")
+
+    def _wanted(self) -> str:
+        where = self.where
+        return f"coalesce(CAST(({where}\n) AS BOOLEAN), false)" if where else "true"
+
+    def hash_source(self, source: str) -> None:
+        """Read the source once into _bp_hashed; check its keys."""
+        keys = [f"source.{quote_name(key)} AS k{i}" for i, key in enumerate(self.keys)]
+        sql = statements.HASHED.format(
+            keys=", ".join(keys),
+            key_hash=self.key_hash,
+            content_hash=self.content_hash,
+            wanted=self._wanted(),
+            source=source,
+            partition=self.partition_sql,
+        )
+        used = [f"where: {self.where}"] if self.where else []
+        used += [f"partition: {self.partition.sql}"] if self.partition else []
+        with _read_errors_told(
+            f"The source cannot be read{' (' + '; '.join(used) + ')' if used else ''}."
+        ):
+            self.con.execute(sql)
+        (rows,) = one_row(self.con, "SELECT count(*) FROM _bp_hashed")
+        if rows > MANY_ROWS:
+            allow_memory(self.con, MEMORY_LIMIT)
+        self._check_keys()
+
+    def _check_keys(self) -> None:
+        is_null = " OR ".join(f"k{i} IS NULL" for i in range(len(self.keys)))
+        nulls, repeats = one_row(self.con, statements.KEY_PROBLEMS.format(is_null=is_null))
+        name = ", ".join(self.keys)
+        if nulls:
+            rows = self.con.execute(
+                statements.KEYLESS_ROWS.format(
+                    keys=self.key_names, is_null=is_null, examples=EXAMPLES
+                )
+            ).fetchall()
+            shown = "" if len(self.keys) == 1 else f" For example: {'; '.join(map(str, rows))}."
+            raise InputError(
+                f"The key ({name}) is NULL in {nulls:,} source rows.{shown} Each record needs a"
+                f" key: fill it in, or leave these rows out in the source's query."
+            )
+        if repeats:
+            texts = ", ".join(f"CAST(k{i} AS VARCHAR)" for i in range(len(self.keys)))
+            rows = self.con.execute(
+                statements.REPEATED_KEYS.format(key_texts=texts, examples=EXAMPLES)
+            ).fetchall()
+            shown = "; ".join(f"{plain(str(key))} ({times} times)" for key, times in rows)
+            raise InputError(
+                f"The key ({name}) is not unique: {repeats:,} source rows repeat a key."
+                f" For example: {shown}. Add a column to `key`, or remove the repeated rows."
+            )
+
+    def judge(
+        self, refresh: str, max_attempts: int, force: bool, drops_into: str | None
+    ) -> dict[str, int]:
+        """Give each hashed row a verdict; return how many rows have which.
+
+        Args:
+            refresh: "changed" or "new".
+            max_attempts: how often a record is asked at most.
+            force: ask again what is answered.
+            drops_into: this partition, when partitions drop the rows of keys that left them: a key
+                that came from another one is published again. None: they keep them.
+        """
+        by_key = refresh == "new"
+        group = "key_hash" if by_key else "key_hash, content_hash, version"
+        version = quote_text(self.version)
+        same_group = f"past.content_hash = hashed.content_hash AND past.version = {version}"
+        is_open = "open.key_hash = hashed.key_hash"
+        if not by_key:
+            is_open += f" AND open.content_hash = hashed.content_hash AND open.version = {version}"
+        self.con.execute(statements.OPEN.format(group=group))
+        self.con.execute(
+            statements.VERDICTS.format(
+                in_group="true" if by_key else same_group,
+                version=version,
+                force="true" if force else "false",
+                max_attempts=int(max_attempts),
+                is_open=is_open,
+                moves="false" if drops_into is None else "true",
+                partition=quote_text(drops_into or ""),
+            )
+        )
+        return dict(self.con.execute(statements.COUNTS).fetchall())
+
+    def plan(
+        self, ledger_id: str, verdicts: Sequence[str], limit: int | None, with_reuse: bool
+    ) -> dict[str, int]:
+        """Fill the plan: who is asked, who is published again; return how many for which reason.
+
+        Args:
+            ledger_id: 8 hex characters, the start of each custom_id.
+            verdicts: the verdicts that are asked.
+            limit: ask at most this many, the first by key.
+            with_reuse: earlier answers are published again.
+        """
+        key_texts = [
+            column_text_sql(f"k{i}", self.named_types[key], "numbered")
+            for i, key in enumerate(self.keys)
+        ]
+        variant = variant_sql("numbered.key_hash", "numbered.content_hash", self.version)
+        self.con.execute(
+            statements.PLAN.format(
+                key_names=self.key_names,
+                asked_verdicts="(" + ", ".join(map(quote_text, verdicts)) + ")",
+                limit=f"LIMIT {int(limit)}" if limit is not None else "",
+                with_reuse="true" if with_reuse else "false",
+                custom_id=custom_id_sql(ledger_id, variant, "numbered.attempt", key_texts),
+            )
+        )
+        asked, custom_ids, unnamed = one_row(self.con, statements.PLAN_PROBLEMS)
+        if custom_ids != asked or unnamed:
+            raise RuntimeError(
+                f"selection gave {custom_ids} custom_ids to {asked} requests, {unnamed} rows none"
+            )
+        return dict(self.con.execute(statements.REASONS).fetchall())
+
+    def write_records(self, source: str, path: Path) -> bool:
+        """Write records.parquet; False when the source no longer reads as it was judged."""
+        same = [f"source.{quote_name(key)} = plan.k{i}" for i, key in enumerate(self.keys)]
+        values = [
+            f"CAST(source.{quote_name(name)} AS {stored}) AS {quote_name(name)}"
+            if stored != self.types[name]
+            else f"source.{quote_name(name)}"
+            for name, stored in stored_columns(self.types)
+        ]
+        file = quote_text(str(path))
+        sql = statements.RECORDS.format(
+            columns=", ".join(values),
+            content_hash=self.content_hash,
+            source=source,
+            partition=self.partition_sql,
+            same_key=" AND ".join(same),
+            path=file,
+            row_group_size=ROW_GROUP_SIZE,
+        )
+        (planned,) = one_row(self.con, "SELECT count(*) FROM _bp_plan")
+        threads = one_thread(self.con) if planned <= MANY_ROWS else nullcontext()
+        with threads, _read_errors_told("The selected records cannot be written as Parquet."):
+            self.con.execute(sql)
+        written = one_row(self.con, statements.RECORDS_WRITTEN.format(path=file))
+        return written == (planned, planned)
+
+    def write_index(self, path: Path) -> None:
+        """Write index/selected.parquet: the plan and the keys that are gone."""
+        self.con.execute(
+            statements.SELECTED.format(version=quote_text(self.version), path=quote_text(str(path)))
+        )
+
+
+@contextmanager
+def _read_errors_told(what: str) -> Iterator[None]:
+    """Raise InputError, starting with ``what``, for what DuckDB cannot do with the source."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error as error:
+        raise InputError(f"{what} DuckDB says: {first_line(error)}") from error
+
+
+def one_row(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[int, ...]:
+    """Return the one row that ``sql`` returns."""
+    row = con.execute(sql).fetchone()
+    if row is None:
+        raise RuntimeError(f"no row from: {sql}")
+    return row

@@ -1,0 +1,136 @@
+"""Selecting what needs an answer and committing it as a submission, whoever else selects at the same time."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from batch_pipeline.errors import BatchPipelineError
+from batch_pipeline.records.columns import check_names
+from batch_pipeline.records.partitions import PartitionFilter
+from batch_pipeline.records.selection import Ask, IndexFile, Selection, select
+from batch_pipeline.records.sources import DuckDBSource, ParquetSource, open_source, source_columns
+from batch_pipeline.store.layout import index_name, new_submission_id, records_name
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import (
+    NewSelection,
+    Scope,
+    abandon_unbuilt,
+    commit_selection,
+    situation,
+)
+
+MOST_TRIES = 20
+
+
+class Question(Protocol):
+    """The question, as far as selection must know it."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The source's columns it reads."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """A hash of the question."""
+        ...
+
+    @property
+    def output_columns(self) -> Sequence[tuple[str, str]]:
+        """The columns of its answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class SelectedSubmission:
+    """A selection that is committed."""
+
+    submission: str | None  # None when nothing needs an answer
+    number: int
+    selection: Selection
+    version: str
+
+
+def select_submission(
+    store: Store,
+    scope: Scope,
+    source: DuckDBSource | ParquetSource,
+    compile_question: Callable[[Mapping[str, str]], Question],
+    *,
+    partition_filter: Callable[[Mapping[str, str]], PartitionFilter | None],
+    refresh: Literal["changed", "new"],
+    max_attempts: int,
+    on_deleted: Literal["keep", "drop"],
+    ask: Ask,
+) -> SelectedSubmission:
+    """Select what needs an answer and commit it as a submission.
+
+    Two selections at the same time read the same generation; the one that commits second discards
+    its files and selects again, so no record is ever in two submissions at once.
+
+    Raises:
+        InputError: the source, the question or the run's config cannot be used.
+    """
+    whole = ask.limit is None and not ask.where and not ask.retries_only
+    if whole:
+        abandon_unbuilt(store.ledger, scope)
+    for _ in range(MOST_TRIES):
+        read = situation(store.ledger, scope)
+        submission = new_submission_id(store.clock.now())
+        with store.files.scratch() as folder, open_source(source) as connection:
+            columns = source_columns(connection)
+            question = compile_question(columns)
+            check_names(columns, [name for name, _ in question.output_columns])
+            store.files.register(connection)
+            selection = select(
+                connection,
+                keys=source.keys,
+                content_columns=question.columns,
+                version=question.version,
+                index=[
+                    IndexFile(store.files.url(row.name), row.number, row.partition)
+                    for row in read.index
+                ],
+                out_dir=folder,
+                ledger_id=store.ledger.id,
+                refresh=refresh,
+                max_attempts=max_attempts,
+                on_deleted=on_deleted,
+                partition=partition_filter(columns),
+                ask=ask,
+            )
+            new = _place(store, scope, submission, selection, question.version)
+        complete = ask.limit is None and not ask.where
+        number = commit_selection(store.ledger, scope, read, new, complete=complete)
+        if number is not None:
+            return SelectedSubmission(
+                submission if new else None, number, selection, question.version
+            )
+        if new is not None:
+            for name in (new.records_path, new.index_path):
+                if name:
+                    store.files.remove(name)
+    raise BatchPipelineError(
+        f"{scope.pipeline}: other runs selected records {MOST_TRIES} times while this one did. "
+        "Nothing was sent by it; what they selected is being asked. Launch it again later."
+    )
+
+
+def _place(
+    store: Store, scope: Scope, submission: str, selection: Selection, version: str
+) -> NewSelection | None:
+    """Put the selection's files into the store; None when there is nothing to do."""
+    if selection.index_path is None:
+        return None
+    records = None
+    if selection.records_path is not None:
+        records = store.files.put(selection.records_path, records_name(scope.pipeline, submission))
+    index = store.files.put(
+        selection.index_path, index_name(scope.pipeline, submission, "selected")
+    )
+    return NewSelection(submission, version, records, index, counts_of(selection))
+
+
+def counts_of(selection: Selection) -> dict[str, int]:
+    """Return a selection's counts under their names."""
+    return {name: value for name, value in vars(selection).items() if isinstance(value, int)}

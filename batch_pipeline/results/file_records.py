@@ -1,0 +1,59 @@
+"""Which requests a request file asks, from the records it was made of."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from sqlalchemy import RowMapping, select
+
+from batch_pipeline.records.connections import memory_connection, quote_files
+from batch_pipeline.results import sql
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.tables import submissions
+
+Row = Mapping[str, Any] | RowMapping
+
+
+def view_requested(stack: ExitStack, store: Store, connection, submission: Row, file: Row) -> None:
+    """Make the view ``asked``: the records of a request file, as they were when they were asked.
+
+    Args:
+        stack: keeps local copies of the store's files for as long as the view is read.
+        store: where the files are.
+        connection: DuckDB.
+        submission: the ledger's row of the file's submission.
+        file: the ledger's row of the file.
+    """
+    records = stack.enter_context(store.files.local(submission["records_path"]))
+    if submission["rejected_path"]:
+        path = stack.enter_context(store.files.local(submission["rejected_path"]))
+        connection.execute(
+            f"create temp view rejected as select _row from read_parquet({quote_files([path])})"
+        )
+    else:
+        connection.execute("create temp table rejected (_row bigint)")
+    connection.execute(
+        "create temp view asked as "
+        + sql.ASKED.format(
+            records=quote_files([records]),
+            first_row=int(file["first_row"]),
+            last_row=int(file["last_row"]),
+        )
+    )
+
+
+def custom_ids_of(store: Store, file: RowMapping) -> set[str]:
+    """Return the custom_ids of a request file's requests."""
+    submission = store.ledger.rows(
+        select(submissions).where(submissions.c.id == file["submission_id"])
+    )[0]
+    return custom_ids_in(store, submission, file)
+
+
+def custom_ids_in(store: Store, submission: Row, file: Row) -> set[str]:
+    """Return the custom_ids of a request file's requests, of a submission that is at hand."""
+    with ExitStack() as stack:
+        connection = stack.enter_context(memory_connection())
+        view_requested(stack, store, connection, submission, file)
+        rows = connection.execute("select _custom_id from asked").fetchall()
+    return {custom_id for (custom_id,) in rows}
