@@ -178,10 +178,10 @@ def check_pipeline(one: "Declared", store: "Store | None") -> Iterator[Check]:
 
 
 def _source(about: str, pipeline: "BatchPipeline") -> Iterator[Check]:
-    from batch_pipeline.definitions.assets import compile_question
     from batch_pipeline.records.columns import check_names
     from batch_pipeline.records.selection import check_keys
     from batch_pipeline.records.sources import DuckDBSource, open_source, source_columns
+    from batch_pipeline.requests.compiled import compile_question
 
     name, keys = "source", ", ".join(pipeline.source.keys)
     source = pipeline.source
@@ -198,7 +198,7 @@ def _source(about: str, pipeline: "BatchPipeline") -> Iterator[Check]:
             )
             name = "question"
             columns = source_columns(connection)
-            question = compile_question(pipeline, columns)
+            question = compile_question(pipeline.request, columns, pipeline.output_prefix)
             check_names(columns, [column for column, _ in question.output_columns])
             read = ", ".join(question.columns)
             yield Check(about, name, "ok", f"reads {read}; a change in them asks a record again")

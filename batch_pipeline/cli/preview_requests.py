@@ -113,9 +113,9 @@ def build_preview(
         InputError: the source, the question, the partition or the condition cannot be used.
         click.UsageError: a partition must be named.
     """
-    from batch_pipeline.definitions.assets import compile_question
     from batch_pipeline.definitions.partition import filter_of
     from batch_pipeline.records.preview import preview_records
+    from batch_pipeline.requests.compiled import compile_question
     from batch_pipeline.requests.sample import expected, render
     from batch_pipeline.store.clock import process_clock
     from batch_pipeline.store.submissions import Scope
@@ -129,7 +129,7 @@ def build_preview(
         store,
         scope,
         pipeline.source,
-        lambda columns: compile_question(pipeline, columns),
+        lambda columns: compile_question(pipeline.request, columns, pipeline.output_prefix),
         partition_filter=filter_of(pipeline, partition),
         refresh=pipeline.refresh,
         max_attempts=pipeline.max_attempts,

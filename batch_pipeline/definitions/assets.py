@@ -1,7 +1,7 @@
 """The four assets of a pipeline. Each reads the ledger and does what is left to do; none waits."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.selection import Ask
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.records.submission import SelectedSubmission, select_submission
-from batch_pipeline.requests.compiled import CompiledTemplate
+from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.requests.prepare import prepare
 from batch_pipeline.results.account import Account, account
 from batch_pipeline.results.collect import collect
@@ -58,11 +58,6 @@ class AskConfig(dg.Config):
 def build_assets(pipeline: BatchPipeline) -> list[dg.AssetsDefinition]:
     """Return the assets of a pipeline, in the order in which data flows."""
     return [_records(pipeline), _requests(pipeline), _batches(pipeline), _results(pipeline)]
-
-
-def compile_question(pipeline: BatchPipeline, columns: Mapping[str, str]) -> CompiledTemplate:
-    """Bind a pipeline's question to the columns of its source."""
-    return pipeline.request.compile(columns, pipeline.output_prefix)
 
 
 @contextmanager
@@ -188,7 +183,9 @@ def _records(pipeline: BatchPipeline) -> dg.AssetsDefinition:
                         store,
                         scope,
                         pipeline.source,
-                        lambda columns: compile_question(pipeline, columns),
+                        lambda columns: compile_question(
+                            pipeline.request, columns, pipeline.output_prefix
+                        ),
                         partition_filter=filter_of(pipeline, scope.partition),
                         refresh=pipeline.refresh,
                         max_attempts=pipeline.max_attempts,
@@ -309,7 +306,9 @@ def _requests(pipeline: BatchPipeline) -> dg.AssetsDefinition:
                 report = prepare(
                     store,
                     scope,
-                    lambda columns: compile_question(pipeline, columns),
+                    lambda columns: compile_question(
+                        pipeline.request, columns, pipeline.output_prefix
+                    ),
                     claude.limits,
                     lambda compiled: Question(compiled.output, pipeline.output_prefix).to_store(),
                     context.log.info,

@@ -15,6 +15,7 @@ from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.columns import HELPER_COLUMNS, file_columns
 from batch_pipeline.records.connections import SMALL_MEMORY, memory_connection
 from batch_pipeline.records.sources import ParquetSource
+from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.settings import resolve
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import submissions
@@ -62,7 +63,7 @@ def of_results(
         return {}
     records = pipeline.asset_key("records")
     try:
-        question = pipeline.request.compile(source_columns, pipeline.output_prefix)
+        question = compile_question(pipeline.request, source_columns, pipeline.output_prefix)
     except InputError:  # the question has changed since, and reads what was not asked then
         return {}
     answered = {name for name, _ in question.output_columns}

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -10,23 +10,10 @@ from batch_pipeline.errors import InputError, plain
 from batch_pipeline.requests.messages import declared_messages, declared_system, is_empty
 from batch_pipeline.requests.prompt import template_values, unknown_column
 from batch_pipeline.requests.schema import OutputSchema
-
-if TYPE_CHECKING:
-    from batch_pipeline.requests.template import MessageTemplate
+from batch_pipeline.requests.template import NOT_IN_A_BATCH, MessageTemplate
 
 ANSWER_TOOL = "answer"
 """Name of the one tool an answer comes through when ``output_mode="tool"``."""
-NOT_IN_A_BATCH = (
-    "stream",
-    "speed",
-    "store",
-    "previous_thread_event_id",
-    "cache_hint",
-    "context_hint",
-)
-"""Parameters the API refuses inside a batch (batch guide, 2026-09-26 and summer copies)."""
-
-
 EMPTY = "empty"
 """The kind of rejection of a record that leaves nothing to ask."""
 
@@ -50,9 +37,7 @@ class CompiledTemplate:
         output_columns: ``(name, DuckDB type)`` of what an answer adds to a row.
     """
 
-    def __init__(
-        self, template: "MessageTemplate", available: Mapping[str, str], output_prefix: str
-    ):
+    def __init__(self, template: MessageTemplate, available: Mapping[str, str], output_prefix: str):
         self.template = template
         self.output = OutputSchema.from_(template.output)
         self._messages = declared_messages(template.prompt, template.messages)
@@ -189,6 +174,22 @@ class CompiledTemplate:
         except TypeError as error:
             raise RecordRejected(f"{name}() returned what is not JSON: {error}", "build") from error
         return merged
+
+
+def compile_question(
+    template: MessageTemplate, columns: Mapping[str, str], output_prefix: str = ""
+) -> CompiledTemplate:
+    """Return a template bound to a source's columns.
+
+    Args:
+        template: the declaration.
+        columns: the source's columns, name to DuckDB type.
+        output_prefix: put before the name of every output column.
+
+    Raises:
+        InputError: the template reads a column that the source does not have.
+    """
+    return CompiledTemplate(template, columns, output_prefix)
 
 
 def _without_cache(value: Any) -> Any:

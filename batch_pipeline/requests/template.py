@@ -8,7 +8,6 @@ import orjson
 from pydantic import BaseModel
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.requests.compiled import NOT_IN_A_BATCH, CompiledTemplate
 from batch_pipeline.requests.messages import declared_messages, declared_system
 from batch_pipeline.requests.schema import OutputSchema
 
@@ -26,6 +25,16 @@ NO_FORCED_TOOL = (
 )
 """Models that answer a forced ``tool_choice`` with a 400 (release notes 2026-09-01; the 5.2 ones
 and Mythos follow Fable 5.1, untested)."""
+
+NOT_IN_A_BATCH = (
+    "stream",
+    "speed",
+    "store",
+    "previous_thread_event_id",
+    "cache_hint",
+    "context_hint",
+)
+"""Parameters the API refuses inside a batch (batch guide, 2026-09-26 and summer copies)."""
 
 
 @dataclass(frozen=True)
@@ -153,18 +162,6 @@ class MessageTemplate:
                     )
         elif "format" in (self.params.get("output_config") or {}):
             raise InputError("params sets output_config.format; use the field `output` instead.")
-
-    def compile(self, columns: Mapping[str, str], output_prefix: str = "") -> "CompiledTemplate":
-        """Return the template bound to a source's columns.
-
-        Args:
-            columns: the source's columns, name to DuckDB type.
-            output_prefix: put before the name of every output column.
-
-        Raises:
-            InputError: the template reads a column that the source does not have.
-        """
-        return CompiledTemplate(self, columns, output_prefix)
 
 
 def _has_key(value: Any, key: str) -> bool:

@@ -24,7 +24,7 @@ from batch_pipeline.definitions.metadata import DAGSTERS_KEYS, of_requests, of_r
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.records.connections import quote_name
 from batch_pipeline.records.sources import open_source
-from batch_pipeline.requests.compiled import RecordRejected
+from batch_pipeline.requests.compiled import RecordRejected, compile_question
 from batch_pipeline.requests.prepare import Prepared
 from batch_pipeline.results.publish import Published
 from batch_pipeline.store.clock import going_by
@@ -263,13 +263,15 @@ def test_no_value_leads_a_template_out_of_its_record(prompt: str) -> None:
     asked = MessageTemplate(model="claude-haiku-4-5", max_tokens=1, prompt=prompt)
     before = json.dumps(VALUE)
     with pytest.raises(RecordRejected, match=r"unsafe|no loader|empty"):
-        asked.compile(dict.fromkeys(VALUE, "VARCHAR")).params(VALUE)
+        compile_question(asked, dict.fromkeys(VALUE, "VARCHAR")).params(VALUE)
     assert json.dumps(VALUE) == before
 
 
 def test_null_looks_like_none_where_python_shows_it() -> None:
     asked = MessageTemplate(model="claude-haiku-4-5", max_tokens=1, prompt="{{ record | pprint }}")
-    content = asked.compile({"a": "VARCHAR"}).params({"a": None})["messages"][0]["content"]
+    content = compile_question(asked, {"a": "VARCHAR"}).params({"a": None})["messages"][0][
+        "content"
+    ]
     assert content == "{'a': None}"
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from batch_pipeline.errors import InputError, StoreError
 from batch_pipeline.requests.build import Built, Limits, build_requests
+from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.requests.template import MessageTemplate
 
 AMPLE = Limits(max_requests=10_000, max_bytes=240_000_000)
@@ -32,7 +33,10 @@ def build(path: str, folder: Path, limits: Limits = AMPLE, **fields: Any) -> Bui
     declared = {"model": "claude-haiku-4-5", "max_tokens": 8, "prompt": "{{ text }}"} | fields
     columns = {n: str(t) for n, t in zip(*_described(path), strict=True)}
     return build_requests(
-        path, MessageTemplate(**declared).compile(columns), limits, str(folder / "requests")
+        path,
+        compile_question(MessageTemplate(**declared), columns),
+        limits,
+        str(folder / "requests"),
     )
 
 
@@ -245,8 +249,8 @@ def test_columns_of_any_name_can_be_read(tmp_path: Path) -> None:
 def test_progress_ends_with_every_record(tmp_path: Path) -> None:
     path = records(tmp_path, "select i, if(i = 3, '', 'x') as text from range(1500) t(i)")
     seen: list[int] = []
-    template = MessageTemplate("claude-haiku-4-5", 8, prompt="{{ text }}").compile(
-        {"text": "VARCHAR"}
+    template = compile_question(
+        MessageTemplate("claude-haiku-4-5", 8, prompt="{{ text }}"), {"text": "VARCHAR"}
     )
     build_requests(path, template, AMPLE, str(tmp_path / "requests"), seen.append)
     assert seen == [512, 1024, 1500]

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from batch_pipeline.requests.build import Built
-from batch_pipeline.requests.compiled import CompiledTemplate
+from batch_pipeline.requests.compiled import CompiledTemplate, compile_question
 from batch_pipeline.requests.estimate import Estimate, estimate
 from batch_pipeline.requests.template import MessageTemplate
 
@@ -14,7 +14,7 @@ NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 def compiled(**fields: Any) -> CompiledTemplate:
     declared = {"model": "claude-haiku-4-5", "max_tokens": 100, "prompt": "{{ t }}"} | fields
-    return MessageTemplate(**declared).compile({"t": "VARCHAR"})
+    return compile_question(MessageTemplate(**declared), {"t": "VARCHAR"})
 
 
 def built(requests: int, size: int) -> Built:

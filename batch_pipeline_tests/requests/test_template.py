@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.requests.compiled import RecordRejected
+from batch_pipeline.requests.compiled import RecordRejected, compile_question
 from batch_pipeline.requests.template import MessageTemplate
 
 COLUMNS = {"supplier": "VARCHAR", "text": "VARCHAR", "my col": "VARCHAR", "amount": "DECIMAL(9,2)"}
@@ -27,7 +27,7 @@ def template(**fields: Any) -> MessageTemplate:
 
 
 def asked(fields: dict[str, Any], record: dict[str, Any], columns: dict[str, str] | None = None):
-    compiled = template(**fields).compile(columns or dict.fromkeys(record, "VARCHAR"))
+    compiled = compile_question(template(**fields), columns or dict.fromkeys(record, "VARCHAR"))
     return compiled.params(record)
 
 
@@ -88,13 +88,13 @@ def test_a_wrong_declaration_is_an_error_at_once(fields: dict[str, Any], says: s
 
 def test_a_column_that_does_not_exist_is_named_with_the_nearest() -> None:
     with pytest.raises(InputError, match=r"prompt reads column 'suplier'.*did you mean 'supplier'"):
-        template(prompt="{{ suplier }}").compile(COLUMNS)
+        compile_question(template(prompt="{{ suplier }}"), COLUMNS)
     with pytest.raises(InputError, match="did you mean 'supplier'"):
-        template(prompt="{{ Supplier }}").compile(COLUMNS)
+        compile_question(template(prompt="{{ Supplier }}"), COLUMNS)
     with pytest.raises(InputError, match="build reads column 'txt'"):
-        template(build=shout, columns=["txt"], version="1").compile(COLUMNS)
+        compile_question(template(build=shout, columns=["txt"], version="1"), COLUMNS)
     with pytest.raises(InputError, match=r"'my cols'.*did you mean 'my col'"):
-        template(prompt='{{ record["my cols"] }}').compile(COLUMNS)
+        compile_question(template(prompt='{{ record["my cols"] }}'), COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -118,11 +118,13 @@ def test_a_column_that_does_not_exist_is_named_with_the_nearest() -> None:
 def test_the_columns_read_are_known_without_rendering(
     fields: dict[str, Any], columns: tuple[str, ...]
 ) -> None:
-    assert template(**fields).compile(COLUMNS).columns == columns
+    assert compile_question(template(**fields), COLUMNS).columns == columns
 
 
 def test_a_column_called_record_is_a_column() -> None:
-    compiled = template(prompt="{{ record }}").compile({"record": "VARCHAR", "x": "VARCHAR"})
+    compiled = compile_question(
+        template(prompt="{{ record }}"), {"record": "VARCHAR", "x": "VARCHAR"}
+    )
     assert compiled.columns == ("record",)
     assert compiled.params({"record": "R"})["messages"][0]["content"] == "R"
 
@@ -233,8 +235,8 @@ def test_output_by_tool_forces_one_strict_tool() -> None:
 
 
 def test_output_columns_carry_the_prefix() -> None:
-    assert template().compile(COLUMNS, "ai_").output_columns == [("ai_answer", "VARCHAR")]
-    compiled = template(output=Invoice).compile(COLUMNS, "ai_")
+    assert compile_question(template(), COLUMNS, "ai_").output_columns == [("ai_answer", "VARCHAR")]
+    compiled = compile_question(template(output=Invoice), COLUMNS, "ai_")
     assert compiled.output_columns == [("ai_vendor", "VARCHAR"), ("ai_total", "DOUBLE")]
 
 
@@ -270,7 +272,7 @@ def test_an_error_in_build_rejects_the_record() -> None:
 
 
 def version(**fields: Any) -> str:
-    return template(**fields).compile(COLUMNS).version
+    return compile_question(template(**fields), COLUMNS).version
 
 
 SCHEMA = {

@@ -27,7 +27,7 @@ from batch_pipeline.batches.reconcile import reconcile
 from batch_pipeline.batches.send import send
 from batch_pipeline.batches.settle import settle
 from batch_pipeline.definitions import status_sensor as sensor
-from batch_pipeline.definitions.assets import compile_question, destination_of
+from batch_pipeline.definitions.assets import destination_of
 from batch_pipeline.definitions.needs import Progress, progress
 from batch_pipeline.definitions.partition import filter_of
 from batch_pipeline.emulator import EmulatorProcess
@@ -35,6 +35,7 @@ from batch_pipeline.errors import HeldError, StoreError
 from batch_pipeline.records.connections import memory_connection, open_database, quote_list
 from batch_pipeline.records.selection import Ask
 from batch_pipeline.records.submission import select_submission
+from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.requests.prepare import prepare
 from batch_pipeline.results.account import account
 from batch_pipeline.results.collect import collect
@@ -222,7 +223,7 @@ class Stages:
         return Scope(self.name, partition, endpoint)
 
     def _compile(self, columns: Mapping[str, str]) -> Any:
-        return compile_question(self.pipeline, columns)
+        return compile_question(self.pipeline.request, columns, self.pipeline.output_prefix)
 
     # The sensor
 

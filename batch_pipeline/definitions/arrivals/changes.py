@@ -10,7 +10,6 @@ from itertools import islice
 import dagster as dg
 
 from batch_pipeline.definitions.arrivals.cursor import MOST_GROUPS, Memory, Waiting
-from batch_pipeline.definitions.assets import compile_question
 from batch_pipeline.errors import counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.fingerprint import (
@@ -24,6 +23,7 @@ from batch_pipeline.records.fingerprint import (
     read,
 )
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.requests.compiled import compile_question
 
 MOST_NAMED = 3
 # A tick has 60 s in all, and while it reads a DuckDB file no other program can write to it.
@@ -156,7 +156,11 @@ class Arrived:
             return {"": Group(0, None, looks)}, []
 
         def content(columns: Mapping[str, str]) -> Sequence[str]:
-            return () if pipeline.refresh == "new" else compile_question(pipeline, columns).columns
+            return (
+                ()
+                if pipeline.refresh == "new"
+                else compile_question(pipeline.request, columns, pipeline.output_prefix).columns
+            )
 
         return read(self.source, content, self._grouping(), READ_SECONDS)
 

@@ -17,7 +17,6 @@ from sqlalchemy import select
 from batch_pipeline.definitions.arrivals.changes import Arrived, named, short
 from batch_pipeline.definitions.arrivals.cursor import Waiting, remembered
 from batch_pipeline.definitions.arrivals.runs import Submits, submits
-from batch_pipeline.definitions.assets import compile_question
 from batch_pipeline.definitions.jobs import PIPELINE_TAG
 from batch_pipeline.definitions.needs import hold_of
 from batch_pipeline.definitions.partition import filter_of
@@ -27,6 +26,7 @@ from batch_pipeline.pipeline import Arrivals, BatchPipeline
 from batch_pipeline.records.count import count_needed
 from batch_pipeline.records.fingerprint import BusyError, TooLongError, count_changes
 from batch_pipeline.records.sources import DuckDBSource
+from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope
 from batch_pipeline.store.tables import endpoints, submissions
@@ -214,7 +214,7 @@ class _Tick:
             self.store,
             Scope(pipeline.name, key, endpoint) if endpoint else None,
             source,
-            lambda columns: compile_question(pipeline, columns),
+            lambda columns: compile_question(pipeline.request, columns, pipeline.output_prefix),
             partition_filter=filter_of(pipeline, key),
             refresh=pipeline.refresh,
             max_attempts=pipeline.max_attempts,
