@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from batch_pipeline.pipeline import Arrivals, BatchPipeline, Schedule
     from batch_pipeline.records.sources import DuckDBSource, ParquetSource
     from batch_pipeline.requests.template import MessageTemplate
-    from batch_pipeline.results.duckdb_table import DuckDBTable
-    from batch_pipeline.results.parquet_dataset import ParquetDataset
+    from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 
 # Loaded when first asked for: the emulator and the command line need no Dagster, which takes
 # seconds to import.
@@ -24,11 +23,11 @@ _HOMES = {
     "BatchStore": "batch_pipeline.definitions.resources",
     "ClaudeBatches": "batch_pipeline.definitions.resources",
     "DuckDBSource": "batch_pipeline.records.sources",
-    "DuckDBTable": "batch_pipeline.results.duckdb_table",
+    "DuckDBTable": "batch_pipeline.results.destinations",
     "HeldError": "batch_pipeline.errors",
     "InputError": "batch_pipeline.errors",
     "MessageTemplate": "batch_pipeline.requests.template",
-    "ParquetDataset": "batch_pipeline.results.parquet_dataset",
+    "ParquetDataset": "batch_pipeline.results.destinations",
     "ParquetSource": "batch_pipeline.records.sources",
     "Schedule": "batch_pipeline.pipeline",
     "StoreError": "batch_pipeline.errors",

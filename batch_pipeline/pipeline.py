@@ -10,8 +10,7 @@ import dagster as dg
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.template import MessageTemplate
-from batch_pipeline.results.duckdb_table import DuckDBTable
-from batch_pipeline.results.parquet_dataset import ParquetDataset
+from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 

@@ -7,6 +7,11 @@ from batch_pipeline.errors import InputError
 
 PROJECT_MARKERS = ("workspace.yaml", "pyproject.toml")
 
+PUBLIC_API = "https://api.anthropic.com"
+
+LOCK_WAIT_SECONDS = 60.0
+"""How long to wait for a database file that another process or connection is using."""
+
 
 def resolve(value: str) -> str:
     """Return the text of ``value``, reading it from the environment when it is a ``dagster.EnvVar``.

@@ -1,17 +1,15 @@
-"""All talk with the Message Batches API. The only module that imports the anthropic SDK.
+"""All talk with the Message Batches API. Only this module and ``wire`` import the anthropic SDK.
 
 Creating a batch is never retried here and no redirect is followed: there is no idempotency key, so
 only the caller, who knows the ledger, may decide to send again. Its outcome is one of five
-exceptions or a batch; each says what is known about the money.
+exceptions of ``outcome``, or a batch; each says what is known about the money.
 """
 
 import json
 import ssl
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -20,7 +18,9 @@ import anthropic
 import httpx2
 from anthropic.types.messages import MessageBatch
 
-from batch_pipeline.errors import BatchPipelineError, HeldError, plain
+from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch, NotAccepted, OutcomeUnknown
+from batch_pipeline.batches.wire import Batch, Page, batch_of, moment_of, reading, refusal
+from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.store.submissions import Endpoint
 
 MESSAGES_PATH = "/v1/messages"
@@ -30,73 +30,12 @@ COUNTED_PARAMS = (
     "model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control"
 )  # fmt: skip
 """What the API takes for counting; other parameters are a 400 there."""
-PUBLIC_API = "https://api.anthropic.com"
 PAGE = 1000  # the list's largest page (API reference: limit 1..1000)
 CHUNK = 1 << 20
 CONNECT_SECONDS = 5.0
 # What the SDK itself uses to hand out a response whose body is not read yet; results are hundreds
 # of MB.
 STREAMED = {"X-Stainless-Raw-Response": "stream", "Accept": "application/binary"}
-
-
-class NotAccepted(BatchPipelineError):
-    """The API did not take the batch, for a reason that passes: it was busy, or not reached at all."""
-
-    def __init__(
-        self, message: str, retry_after: float | None = None, *, on_its_word: bool = False
-    ):
-        """Make one; ``on_its_word``: the API itself said so, and nothing else proves it."""
-        super().__init__(message)
-        self.retry_after = retry_after
-        self.on_its_word = on_its_word
-
-
-class OutcomeUnknown(BatchPipelineError):
-    """No reply, or one that proves nothing: the batch may exist and be paid for."""
-
-
-class PipelineRefused(HeldError):
-    """The API refuses this account or key (401, 402, 403, a spend limit): no file of it can be sent."""
-
-
-class FileRefused(HeldError):
-    """The API will not take this request file as it is (any other 4xx)."""
-
-
-class FileTooLarge(BatchPipelineError):
-    """413: the API wants smaller batches."""
-
-
-class ApiUnavailable(BatchPipelineError):
-    """A look at the API failed for a reason that passes. Nothing was changed."""
-
-
-class NoSuchBatch(BatchPipelineError):
-    """The API knows no batch of this id, or no longer has its results."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A batch as the API shows it."""
-
-    id: str
-    requests: int
-    created_at: datetime
-    expires_at: datetime | None
-    ended_at: datetime | None
-    ended: bool
-    has_results: bool
-    endpoint: Endpoint | None = None  # whose it is, as the reply that created it says
-
-
-@dataclass(frozen=True)
-class Page:
-    """One page of the list, newest first."""
-
-    batches: list[Batch]
-    next_after: str | None
-    server_now: datetime | None
-    endpoint: Endpoint
 
 
 class BatchesApi:
@@ -140,11 +79,11 @@ class BatchesApi:
             HeldError: the key is refused.
             ApiUnavailable: no answer.
         """
-        with _looking(self.base_url, self._hide):
+        with reading(self.base_url, self._hide):
             raw = self._client.messages.batches.with_raw_response.list(limit=1)
             # Anything may answer 200: only a list of batches is an answer of this API.
             for item in raw.parse().data:
-                _batch(item)
+                batch_of(item)
         return self._endpoint(raw.headers)
 
     def create(self, body: Iterator[bytes], length: int) -> Batch:
@@ -176,7 +115,7 @@ class BatchesApi:
                 },
             )
         except anthropic.APIStatusError as error:
-            raise _refusal(error, self.base_url) from None
+            raise refusal(error, self.base_url) from None
         except anthropic.APIConnectionError as error:
             if isinstance(error.__cause__, NotAccepted):
                 raise error.__cause__ from None
@@ -194,7 +133,7 @@ class BatchesApi:
                 f"a reply from {self.base_url} that cannot be read: {error}"
             ) from error
         try:
-            created = _batch(MessageBatch.construct(**reply.json()))
+            created = batch_of(MessageBatch.construct(**reply.json()))
             return replace(created, endpoint=self._endpoint(reply.headers))
         except (AttributeError, TypeError, ValueError) as error:
             raise OutcomeUnknown(
@@ -222,13 +161,13 @@ class BatchesApi:
             HeldError: the key is refused.
             ApiUnavailable: no answer.
         """
-        with _looking(self.base_url, self._hide):
+        with reading(self.base_url, self._hide):
             options: dict[str, Any] = {"after_id": after} if after else {}
             raw = self._client.messages.batches.with_raw_response.list(limit=limit, **options)
             listed = raw.parse()
-            batches = [_batch(item) for item in listed.data]
+            batches = [batch_of(item) for item in listed.data]
         more = listed.last_id if listed.has_more and batches else None
-        return Page(batches, more, _date(raw.headers.get("date")), self._endpoint(raw.headers))
+        return Page(batches, more, moment_of(raw.headers.get("date")), self._endpoint(raw.headers))
 
     def retrieve(self, batch_id: str) -> Batch:
         """Return one batch.
@@ -237,12 +176,12 @@ class BatchesApi:
             NoSuchBatch: the API does not know it.
             HeldError, ApiUnavailable: as ``page``.
         """
-        with _looking(self.base_url, self._hide):
-            return _batch(self._client.messages.batches.retrieve(batch_id))
+        with reading(self.base_url, self._hide):
+            return batch_of(self._client.messages.batches.retrieve(batch_id))
 
     def cancel(self, batch_id: str) -> None:
         """Ask the API to cancel a batch; what it has answered by then is kept and paid for."""
-        with _looking(self.base_url, self._hide):
+        with reading(self.base_url, self._hide):
             self._client.messages.batches.cancel(batch_id)
 
     def results(self, batch_id: str) -> Generator[bytes]:
@@ -255,7 +194,7 @@ class BatchesApi:
             NoSuchBatch: the results are gone (29 days after creation) or the batch is.
             HeldError, ApiUnavailable: as ``page``; also when the stream breaks off.
         """
-        with _looking(self.base_url, self._hide):
+        with reading(self.base_url, self._hide):
             batch = self._client.messages.batches.retrieve(batch_id)
             if not batch.results_url:
                 raise NoSuchBatch(
@@ -292,7 +231,7 @@ class BatchesApi:
             ApiUnavailable: no answer, or the API does not count this request.
         """
         counted = {name: value for name, value in params.items() if name in COUNTED_PARAMS}
-        with _looking(self.base_url, self._hide):
+        with reading(self.base_url, self._hide):
             reply = self._client.post(
                 TOKENS_PATH,
                 body=counted,
@@ -315,7 +254,7 @@ class BatchesApi:
             HeldError: the key is refused.
             ApiUnavailable: no answer; it may be paid for.
         """
-        with _looking(self.base_url, self._hide):
+        with reading(self.base_url, self._hide):
             try:
                 reply = self._client.post(
                     MESSAGES_PATH,
@@ -364,160 +303,10 @@ class BatchesApi:
             raise httpx2.UnsupportedProtocol(f"refused to send the API key to {request.url.host}")
 
 
-class _looking:
-    """Turns what a look at the API may raise into this package's errors."""
-
-    def __init__(self, base_url: str, hide: Callable[[BatchPipelineError], BatchPipelineError]):
-        self.base_url = base_url
-        self.hide = hide
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind, error: BaseException | None, _traceback) -> None:
-        found = self._meaning(error)
-        if found is not None:
-            # Without its cause, which quotes the reply in full.
-            raise self.hide(found) from None
-
-    def _meaning(self, error: BaseException | None) -> BatchPipelineError | None:
-        if isinstance(error, anthropic.NotFoundError):
-            return NoSuchBatch(f"{self.base_url} answers 404: {_message(error)}")
-        if isinstance(error, anthropic.APIStatusError):
-            if error.status_code in (401, 402, 403):
-                return PipelineRefused(_account(error, self.base_url))
-            text = f"{_message(error)}{_request_id(error)}"
-            return ApiUnavailable(f"{self.base_url} answers {error.status_code}: {text}")
-        if isinstance(error, anthropic.APIError | httpx2.HTTPError):
-            cause = error.__cause__ or error
-            return ApiUnavailable(
-                f"{self.base_url} could not be asked ({type(cause).__name__}: {cause}). Check the "
-                "network and ClaudeBatches(base_url=...); it is tried again later."
-            )
-        if isinstance(error, anthropic.AnthropicError | AttributeError | TypeError | ValueError):
-            return ApiUnavailable(
-                f"{self.base_url} sent something that is no Message Batches reply: {error}"
-            )
-        return None
-
-
 @lru_cache(maxsize=1)
 def _tls() -> ssl.SSLContext:
     """One TLS context for the process: loading the certificates takes 25 ms."""
     return httpx2.create_ssl_context()
-
-
-def _refusal(error: anthropic.APIStatusError, base_url: str) -> BatchPipelineError:
-    status, text = error.status_code, f"{_message(error)}{_request_id(error)}"
-    retry_after = _seconds(error.response.headers.get("retry-after"))
-    if _spend_limit(error):
-        return PipelineRefused(
-            f"{base_url} refuses new work because a spend limit is reached ({status}: {text}). "
-            "Raise the limit "
-            "in the Console or wait for next month; then launch the send job. What was sent stays "
-            "paid and is collected."
-        )
-    if status in (401, 402, 403):
-        return PipelineRefused(_account(error, base_url))
-    if status == 413:
-        return FileTooLarge(f"{base_url} answers 413: {text}")
-    if status == 429:
-        if retry_after is None:
-            return PipelineRefused(
-                f"{base_url} answers 429 without saying when to try again, which is how a spend "
-                f"limit looks ({text}). "
-                "Look at the organization's limits in the Console; then launch the send job."
-            )
-        said = f"{base_url} is at its rate limit: {text}"
-        return NotAccepted(said, retry_after, on_its_word=True)
-    # 529 (overloaded) included: it may come from a server that took the batch and choked on the
-    # reply. To look costs two minutes; to believe it could cost a batch. 409 says that something
-    # else was going on, not that the batch is bad.
-    if status >= 500 or status in (408, 409):
-        return OutcomeUnknown(f"{base_url} answers {status}: {text}")
-    if 300 <= status < 400:
-        return FileRefused(
-            f"{base_url} answers {status} and points to {error.response.headers.get('location')}; "
-            "redirects are not "
-            "followed because the key would go with them. Set ClaudeBatches(base_url=...) to the "
-            "final address."
-        )
-    return FileRefused(f"{base_url} refuses the batch ({status}: {text})")
-
-
-def _spend_limit(error: anthropic.APIStatusError) -> bool:
-    if error.status_code not in (400, 429):
-        return False
-    code = str(getattr(error, "error_code", None) or "")
-    text = _message(error).lower()
-    return (
-        "spend_limit" in code
-        or "spend limit" in text
-        or "usage limit" in text
-        or "credit balance" in text
-    )
-
-
-def _account(error: anthropic.APIStatusError, base_url: str) -> str:
-    what = {
-        401: "does not accept the API key",
-        402: "reports a billing problem",
-        403: "does not allow this key to use message batches",
-    }[error.status_code]
-    return (
-        f"{base_url} {what} ({error.status_code}: {_message(error)}{_request_id(error)}). Check "
-        "ClaudeBatches(api_key=..., base_url=...) and the account in the Console; then launch the "
-        "job again."
-    )
-
-
-def _message(error: anthropic.APIStatusError) -> str:
-    body = error.body
-    if isinstance(body, dict):
-        inner = body.get("error")
-        if isinstance(inner, dict) and inner.get("message"):
-            return plain(str(inner["message"]))
-    return plain(str(error.message))
-
-
-def _request_id(error: anthropic.APIStatusError) -> str:
-    return f" [request {error.request_id}]" if error.request_id else ""
-
-
-def _batch(item: MessageBatch) -> Batch:
-    counts = item.request_counts
-    total = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
-    return Batch(
-        id=str(item.id),
-        requests=int(total),
-        created_at=_instant(item.created_at),
-        expires_at=_instant(item.expires_at) if item.expires_at else None,
-        ended_at=_instant(item.ended_at) if item.ended_at else None,
-        ended=item.processing_status == "ended",
-        has_results=bool(item.results_url),
-    )
-
-
-def _instant(value: datetime | str) -> datetime:
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _date(header: str | None) -> datetime | None:
-    try:
-        return parsedate_to_datetime(header).astimezone(UTC) if header else None
-    except ValueError:
-        return None
-
-
-def _seconds(header: str | None) -> float | None:
-    if header is None:
-        return None
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        moment = _date(header)
-        return None if moment is None else max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

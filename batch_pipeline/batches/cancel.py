@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import RowMapping, select, update
 
-from batch_pipeline.batches.api import ApiUnavailable, BatchesApi, NoSuchBatch
+from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch
 from batch_pipeline.errors import HeldError
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions

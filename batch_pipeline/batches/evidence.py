@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import orjson
 from sqlalchemy import RowMapping, select
 
-from batch_pipeline.batches.api import Batch, BatchesApi
+from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.wire import Batch
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
 from batch_pipeline.store.tables import FileKind, request_files

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, RowMapping, select, update
 
-from batch_pipeline.batches.api import Batch
+from batch_pipeline.batches.wire import Batch
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import NewFile, add_file, next_seq
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions

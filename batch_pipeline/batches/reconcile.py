@@ -8,8 +8,9 @@ from sqlalchemy import or_, select
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.cancel import withdraw
 from batch_pipeline.batches.claim import expire_leases, postpone
+from batch_pipeline.batches.listing import window_start
 from batch_pipeline.batches.policy import SendPolicy, watch_until
-from batch_pipeline.batches.poll import poll, window_start
+from batch_pipeline.batches.poll import poll
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope
 from batch_pipeline.store.tables import FileState, candidates, request_files

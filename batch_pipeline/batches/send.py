@@ -14,20 +14,20 @@ from datetime import timedelta
 from sqlalchemy import RowMapping, select
 from sqlalchemy.exc import IntegrityError
 
-from batch_pipeline.batches.api import (
-    Batch,
-    BatchesApi,
+from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.cancel import send_cancel
+from batch_pipeline.batches.claim import Room, claim, hold_pipeline, release_pipeline
+from batch_pipeline.batches.late import add_late
+from batch_pipeline.batches.outcome import (
     FileRefused,
     FileTooLarge,
     NotAccepted,
     OutcomeUnknown,
     PipelineRefused,
 )
-from batch_pipeline.batches.cancel import send_cancel
-from batch_pipeline.batches.claim import Room, claim, hold_pipeline, release_pipeline
-from batch_pipeline.batches.late import add_late
 from batch_pipeline.batches.policy import SendPolicy, back_off, watch_until
 from batch_pipeline.batches.split import split
+from batch_pipeline.batches.wire import Batch
 from batch_pipeline.errors import BatchPipelineError, counted, sentence
 from batch_pipeline.store.ledger import new_owner
 from batch_pipeline.store.manifest import keep_manifests

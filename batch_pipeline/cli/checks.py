@@ -179,8 +179,9 @@ def check_pipeline(one: "Declared", store: "Store | None") -> Iterator[Check]:
 
 def _source(about: str, pipeline: "BatchPipeline") -> Iterator[Check]:
     from batch_pipeline.records.columns import check_names
+    from batch_pipeline.records.reading import open_source, source_columns
     from batch_pipeline.records.selection import check_keys
-    from batch_pipeline.records.sources import DuckDBSource, open_source, source_columns
+    from batch_pipeline.records.sources import DuckDBSource
     from batch_pipeline.requests.compiled import compile_question
 
     name, keys = "source", ", ".join(pipeline.source.keys)
@@ -232,7 +233,7 @@ def _price(about: str, pipeline: "BatchPipeline") -> Check:
 
 def _destination(about: str, pipeline: "BatchPipeline", store: "Store | None") -> Iterator[Check]:
     from batch_pipeline.records.connections import open_database
-    from batch_pipeline.results.duckdb_table import DuckDBTable
+    from batch_pipeline.results.destinations import DuckDBTable
     from batch_pipeline.settings import project_path
 
     target, name, waits = pipeline.destination, "destination", 0.0

@@ -5,10 +5,10 @@ from weakref import WeakKeyDictionary
 import dagster as dg
 
 from batch_pipeline.definitions.arrivals.sensor import build_arrivals_sensor
-from batch_pipeline.definitions.assets import build_assets
+from batch_pipeline.definitions.assets.define import build_assets
 from batch_pipeline.definitions.jobs import build_jobs, build_schedule
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
-from batch_pipeline.definitions.status_sensor import build_status_sensor
+from batch_pipeline.definitions.status.sensor import build_status_sensor
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
 

@@ -18,8 +18,7 @@ from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import Arrivals, BatchPipeline, Schedule
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.template import MessageTemplate
-from batch_pipeline.results.duckdb_table import DuckDBTable
-from batch_pipeline.results.parquet_dataset import ParquetDataset
+from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 
 AS_WRITTEN = ("prompt", "system", "messages")
 Made = TypeVar("Made")

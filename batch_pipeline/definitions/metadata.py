@@ -15,10 +15,8 @@ from batch_pipeline.requests.prepare import Prepared
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.collect import Collected
-from batch_pipeline.results.destinations import Destination
-from batch_pipeline.results.duckdb_table import DuckDBTable
+from batch_pipeline.results.destinations import Destination, DuckDBTable, ParquetDataset
 from batch_pipeline.results.publish import Published
-from batch_pipeline.settings import project_path, resolve
 
 STATUSES = (
     "answered",
@@ -162,13 +160,14 @@ def of_results(
 
 def place_of(destination: Destination) -> dict[str, Any]:
     """Return a table's name, or a dataset's address, under Dagster's own keys."""
-    if isinstance(destination, DuckDBTable):
-        table = resolve(destination.table)
-        schema_and_table = table if "." in table else f"main.{table}"
-        database = Path(project_path(destination.database)).stem
-        return {"dagster/table_name": f"{database}.{schema_and_table}"}
-    url = project_path(destination.path)
-    return {"dagster/uri": url if "://" in url else Path(url).as_uri()}
+    match destination:
+        case DuckDBTable():
+            where = ".".join((Path(destination.path).stem, *destination.schema_and_table))
+            return {"dagster/table_name": where}
+        case ParquetDataset():
+            url = destination.url
+            return {"dagster/uri": url if "://" in url else Path(url).as_uri()}
+    return {}
 
 
 def answers_said(request: MessageTemplate, output_prefix: str) -> dict[str, str]:

@@ -2,15 +2,12 @@
 
 import ipaddress
 import os
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import dagster as dg
 from pydantic import ConfigDict, Field, field_validator
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
-from batch_pipeline.batches.api import PUBLIC_API, BatchesApi
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.definitions.secret_fields import (
     hide_key,
@@ -19,9 +16,14 @@ from batch_pipeline.definitions.secret_fields import (
     stands_for_secret,
 )
 from batch_pipeline.errors import InputError, StoreError
-from batch_pipeline.requests.build import Limits
-from batch_pipeline.settings import project_path, resolve
-from batch_pipeline.store.store import Store, open_store
+from batch_pipeline.settings import PUBLIC_API, project_path, resolve
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+    from batch_pipeline.batches.api import BatchesApi
+    from batch_pipeline.requests.build import Limits
+    from batch_pipeline.store.store import Store
 
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
 URL_VARIABLE = "ANTHROPIC_BASE_URL"
@@ -105,7 +107,7 @@ class ClaudeBatches(dg.ConfigurableResource):
                     "and launch it without api_key in its config, or with {env: ANTHROPIC_API_KEY}."
                 )
 
-    def api(self, *, patient: bool = True) -> BatchesApi:
+    def api(self, *, patient: bool = True) -> "BatchesApi":
         """Return a connection to the endpoint.
 
         Args:
@@ -114,6 +116,8 @@ class ClaudeBatches(dg.ConfigurableResource):
         Raises:
             InputError: there is no key, or it cannot be one; or the address would give it away.
         """
+        from batch_pipeline.batches.api import BatchesApi
+
         self._check_address()
         # A key that was read from a file often ends in a line break.
         key = revealed(resolve(self.api_key or os.environ.get(KEY_VARIABLE) or "")).strip()
@@ -169,8 +173,10 @@ class ClaudeBatches(dg.ConfigurableResource):
         )
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> "Limits":
         """How request files are cut. No file is larger than the queue it must fit into."""
+        from batch_pipeline.requests.build import Limits
+
         return Limits(min(self.max_batch_requests, self.max_queued_requests), self.max_batch_bytes)
 
 
@@ -193,7 +199,7 @@ class BatchStore(dg.ConfigurableResource):
     def _hide_password(cls, value: object) -> object:
         return hide_password(value)
 
-    def open(self, *, lost: bool = False) -> Store:
+    def open(self, *, lost: bool = False) -> "Store":
         """Open the store.
 
         Args:
@@ -202,11 +208,16 @@ class BatchStore(dg.ConfigurableResource):
         Raises:
             StoreError: it cannot be written, or its ledger cannot be used.
         """
+        from batch_pipeline.store.store import open_store
+
         return open_store(project_path(self.root), self._ledger_url(), lost=lost)
 
     def _ledger_url(self) -> str | None:
         if self.ledger is None:
             return None
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+
         try:
             url = make_url(revealed(resolve(self.ledger)))
         except (ArgumentError, ValueError):
@@ -224,7 +235,7 @@ class BatchStore(dg.ConfigurableResource):
             url = self._on_disk(url)
         return url.render_as_string(hide_password=False)
 
-    def _on_disk(self, url: URL) -> URL:
+    def _on_disk(self, url: "URL") -> "URL":
         if not url.database or url.database == ":memory:":
             raise StoreError(
                 "BatchStore(ledger=...) names a SQLite database in memory, which forgets what was paid for. "

@@ -9,11 +9,6 @@ itself stays in the memory of the processes that have loaded the code: each that
 import hashlib
 from typing import Any
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
-from batch_pipeline.store.ledger import shown_url
-
 _secrets: dict[str, str] = {}
 """The text that a field shows, and the secret."""
 
@@ -30,6 +25,11 @@ def hide_password(value: Any) -> Any:
     """Return what a field shows of a database's URL that stands in the code; anything else as it is."""
     if not _is_plain(value):
         return value
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    from batch_pipeline.store.ledger import shown_url
+
     try:
         shown = shown_url(make_url(value))
     except (ArgumentError, ValueError):

@@ -8,7 +8,6 @@ from typing import Any
 import click
 import duckdb
 
-from batch_pipeline.batches.api import PUBLIC_API
 from batch_pipeline.definitions.resources import KEY_VARIABLE, URL_VARIABLE
 from batch_pipeline.demo.bill import Quote, quote
 from batch_pipeline.demo.incoming import invoices
@@ -16,6 +15,7 @@ from batch_pipeline.demo.night import Night, NightFailed
 from batch_pipeline.demo.packages import PACKAGES
 from batch_pipeline.demo.screen import Screen, dollars
 from batch_pipeline.errors import InputError
+from batch_pipeline.settings import PUBLIC_API
 from batch_pipeline.store.store import Store
 
 INVOICES = 20

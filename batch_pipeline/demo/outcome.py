@@ -11,7 +11,7 @@ from batch_pipeline.demo.packages import accuracy_of, overall
 from batch_pipeline.demo.places import Places
 from batch_pipeline.demo.screen import Screen, dollars
 from batch_pipeline.emulator.process import EmulatorProcess
-from batch_pipeline.results.parquet_dataset import ParquetDataset
+from batch_pipeline.results.destinations import ParquetDataset
 from batch_pipeline.store.store import Store
 
 Execute = Callable[..., Any]

@@ -26,7 +26,7 @@ from batch_pipeline.records.identity import (
     variant_sql,
 )
 from batch_pipeline.records.partitions import PartitionFilter
-from batch_pipeline.records.sources import closest, single_select, source_columns
+from batch_pipeline.records.reading import closest, single_select, source_columns
 
 EXAMPLES = 5
 """How many offending keys a message shows."""

@@ -13,6 +13,7 @@ import fsspec
 import tenacity
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.settings import LOCK_WAIT_SECONDS
 
 MEMORY_LIMIT = "512MB"
 """What DuckDB may hold in memory per connection; the rest spills to the system's temp folder."""
@@ -29,9 +30,6 @@ MANY_ROWS = 1_000_000
 
 MORE_MEMORY = "1GB"
 """What it may hold after the first limit was too low; after that, whatever DuckDB's default is."""
-
-LOCK_WAIT_SECONDS = 60.0
-"""How long to wait for a database file that another process or connection is using."""
 
 
 Result = TypeVar("Result")

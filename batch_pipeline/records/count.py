@@ -5,8 +5,9 @@ from typing import Literal
 
 from batch_pipeline.records.fingerprint import opened
 from batch_pipeline.records.partitions import PartitionFilter
+from batch_pipeline.records.reading import source_columns
 from batch_pipeline.records.selection import Ask, IndexFile, select
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource, source_columns
+from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.records.submission import Question
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope, situation

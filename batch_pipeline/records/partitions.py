@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import quote_name, quote_text
-from batch_pipeline.records.sources import closest
+from batch_pipeline.records.reading import closest
 
 
 @dataclass(frozen=True)

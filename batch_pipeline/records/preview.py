@@ -9,9 +9,10 @@ from sqlalchemy import and_, or_, select
 from batch_pipeline.records.columns import check_names
 from batch_pipeline.records.connections import quote_files, quote_name, quote_text
 from batch_pipeline.records.partitions import PartitionFilter
+from batch_pipeline.records.reading import open_source, source_columns
 from batch_pipeline.records.selection import ASKED_VERDICTS, Ask, IndexFile, Selection
 from batch_pipeline.records.selection import select as select_records
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource, open_source, source_columns
+from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.records.submission import Question
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope

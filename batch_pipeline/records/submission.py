@@ -7,8 +7,9 @@ from typing import Literal, Protocol
 from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.records.columns import check_names
 from batch_pipeline.records.partitions import PartitionFilter
+from batch_pipeline.records.reading import open_source, source_columns
 from batch_pipeline.records.selection import Ask, IndexFile, Selection, select
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource, open_source, source_columns
+from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.store.layout import index_name, new_submission_id, records_name
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import (

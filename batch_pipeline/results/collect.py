@@ -12,8 +12,9 @@ from typing import Any
 import duckdb
 from sqlalchemy import RowMapping, or_, select, update
 
-from batch_pipeline.batches.api import ApiUnavailable, BatchesApi, NoSuchBatch
+from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.claim import postpone
+from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch
 from batch_pipeline.errors import HeldError, counted
 from batch_pipeline.results.download import Answers, Incomplete, answers_of
 from batch_pipeline.results.join import Joined, join_batch, join_rejected, join_reused

@@ -1,13 +1,162 @@
-"""Where results go: the two kinds of destination, used alike.
+"""Where results go: two kinds of destination, declared alike and used alike.
 
-Both have ``merge``, ``check``, ``exists``, ``columns``, ``row_count``, ``sample``, ``relation`` and
-``describe``.
+A code location declares them, and loads neither DuckDB nor Arrow for it: what reads and writes the
+rows stands in ``duckdb_table`` and ``parquet_dataset``, and is imported by whoever calls a method.
 """
 
-from batch_pipeline.results.duckdb_table import DuckDBTable
-from batch_pipeline.results.merging import Merged
-from batch_pipeline.results.parquet_dataset import ParquetDataset
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-Destination = DuckDBTable | ParquetDataset
+from batch_pipeline.settings import LOCK_WAIT_SECONDS, project_path, resolve
 
-__all__ = ["Destination", "DuckDBTable", "Merged", "ParquetDataset"]
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+    from batch_pipeline.results.duckdb_table import DuckDBRows
+    from batch_pipeline.results.merging import Merged
+    from batch_pipeline.results.parquet_dataset import ParquetRows
+
+
+class Destination(ABC):
+    """Results with one row per record, in a table or in files."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return which table of which file, or which folder, for messages and metadata."""
+
+    @abstractmethod
+    def _rows(self) -> "DuckDBRows | ParquetRows":
+        """Return what reads and writes the rows."""
+
+    def check(self) -> None:
+        """Check that results may be written here; to be called before any money is spent.
+
+        Raises:
+            InputError: something is there that was not made by this package.
+        """
+        self._rows().check()
+
+    def exists(self) -> bool:
+        """Return whether results were ever written."""
+        return bool(self.columns())
+
+    def columns(self) -> dict[str, str]:
+        """Return the columns, name to DuckDB type, in order; empty when nothing was written.
+
+        Raises:
+            InputError: something is there that was not made by this package.
+        """
+        return self._rows().columns()
+
+    def row_count(self) -> int:
+        """Return how many rows there are; 0 when nothing was written."""
+        return self._rows().row_count()
+
+    def sample(self, n: int) -> "pa.Table":
+        """Return any ``n`` rows."""
+        return self._rows().sample(n)
+
+    def relation(self, con: "duckdb.DuckDBPyConnection") -> str:
+        """Return SQL that reads all rows through ``con``, as in ``SELECT * FROM <it>``.
+
+        A DuckDB file stays attached to ``con``, and closed to writers, until ``con`` is closed.
+        """
+        return self._rows().relation(con)
+
+    def merge(
+        self, rows_path: str | None, key: Sequence[str], deleted_path: str | None
+    ) -> "Merged":
+        """Put rows in and take rows out, in one transaction (or one step, of a Parquet dataset).
+
+        Args:
+            rows_path: a local Parquet file of result rows, unique by key; each replaces the row of
+                its key. Columns that are not there yet are added, types are widened where needed.
+            key: the key columns.
+            deleted_path: a local Parquet file with the key columns of rows to remove.
+
+        Raises:
+            InputError: what is there was not made by this package, or under another key, or it
+                stayed in use.
+        """
+        return self._rows().merge(rows_path, key, deleted_path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuckDBTable(Destination):
+    """A table of results in a DuckDB database, one row per record.
+
+    The file is opened for writing only while a merge runs. It may also hold the source.
+
+    Attributes:
+        database: path of the database file; created when missing.
+        table: the table, optionally as ``schema.table``; created when missing.
+        lock_wait_seconds: how long to wait while another program holds the file.
+    """
+
+    database: str
+    table: str
+    lock_wait_seconds: float = LOCK_WAIT_SECONDS
+
+    def describe(self) -> str:
+        """Return which table of which file, for messages and metadata."""
+        return f"table {resolve(self.table)} in {self.path}"
+
+    @property
+    def path(self) -> str:
+        """The database file, as an absolute path."""
+        return project_path(self.database)
+
+    @property
+    def schema_and_table(self) -> tuple[str, str]:
+        """The table's schema (``main`` when none is named) and its name."""
+        schema, dot, table = resolve(self.table).rpartition(".")
+        return (schema, table) if dot else ("main", table)
+
+    def _rows(self) -> "DuckDBRows":
+        from batch_pipeline.results.duckdb_table import DuckDBRows
+
+        return DuckDBRows(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParquetDataset(Destination):
+    """A folder of Parquet files with one row per record.
+
+    ``_manifests/<number>.json`` with the highest number says which files under ``data/`` are the
+    dataset's rows. To read it without this package, ask for the files first::
+
+        files = ParquetDataset(path="out/invoices").files()
+        duckdb.execute("select * from read_parquet($files)", {"files": files}).df()
+        pandas.concat(map(pandas.read_parquet, files))
+
+    Attributes:
+        path: a folder, or an object-store URL (s3://..., gs://..., any fsspec protocol).
+        rows_per_bucket: how many rows a file should hold; more rows make more files.
+        grace_seconds: how long files that are no longer in use stay, for readers that have
+            already asked for the list. A merge must take less.
+    """
+
+    path: str
+    rows_per_bucket: int = 100_000
+    grace_seconds: float = 6 * 3600
+
+    def describe(self) -> str:
+        """Return which folder, for messages and metadata."""
+        return f"Parquet dataset {self.url}"
+
+    def files(self) -> list[str]:
+        """Return the paths (or URLs) of the Parquet files that are the dataset's rows now."""
+        return self._rows().files()
+
+    @property
+    def url(self) -> str:
+        """The folder, as an absolute path or a URL."""
+        return project_path(self.path).rstrip("/")
+
+    def _rows(self) -> "ParquetRows":
+        from batch_pipeline.results.parquet_dataset import ParquetRows
+
+        return ParquetRows(self)

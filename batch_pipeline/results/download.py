@@ -13,7 +13,8 @@ from datetime import timedelta
 
 from sqlalchemy import RowMapping, update
 
-from batch_pipeline.batches.api import BatchesApi, NoSuchBatch
+from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.outcome import NoSuchBatch
 from batch_pipeline.errors import BatchPipelineError, counted
 from batch_pipeline.results.file_records import custom_ids_of
 from batch_pipeline.results.judge import parsed

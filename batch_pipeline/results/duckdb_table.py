@@ -1,8 +1,7 @@
-"""Results in a table of a DuckDB database."""
+"""The rows of a table of results in a DuckDB database: reading and merging."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -12,7 +11,6 @@ import tenacity
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.columns import file_columns
 from batch_pipeline.records.connections import (
-    LOCK_WAIT_SECONDS,
     MANY_ROWS,
     MEMORY_LIMIT,
     OpenDatabase,
@@ -24,6 +22,7 @@ from batch_pipeline.records.connections import (
     quote_text,
     with_enough_memory,
 )
+from batch_pipeline.results.destinations import DuckDBTable
 from batch_pipeline.results.merging import (
     OUR_COLUMNS,
     Merged,
@@ -33,43 +32,22 @@ from batch_pipeline.results.merging import (
     grown_columns,
     same_key,
 )
-from batch_pipeline.settings import project_path, resolve
 
 MERGE_MEMORY = "100MB"
 """What a merge may hold at first. Rows that are not committed yet stay in memory as far as it goes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DuckDBTable:
-    """A table of results in a DuckDB database, one row per record.
+class DuckDBRows:
+    """The rows of a ``DuckDBTable``."""
 
-    The file is opened for writing only while a merge runs. It may also hold the source.
-
-    Attributes:
-        database: path of the database file; created when missing.
-        table: the table, optionally as ``schema.table``; created when missing.
-        lock_wait_seconds: how long to wait while another program holds the file.
-    """
-
-    database: str
-    table: str
-    lock_wait_seconds: float = LOCK_WAIT_SECONDS
-
-    def describe(self) -> str:
-        """Return which table of which file, for messages and metadata."""
-        return f"table {resolve(self.table)} in {self._path}"
+    def __init__(self, declared: DuckDBTable) -> None:
+        """Open nothing yet."""
+        self._declared = declared
+        self.describe = declared.describe
 
     def check(self) -> None:
-        """Check that results may be written here; to be called before any money is spent.
-
-        Raises:
-            InputError: the table exists and was not made by this package.
-        """
+        """Check that the table, if there is one, was made by this package."""
         self.columns()
-
-    def exists(self) -> bool:
-        """Return whether the table is there."""
-        return bool(self.columns())
 
     def columns(self) -> dict[str, str]:
         """Return the table's columns, name to DuckDB type, in order; empty when there is no table.
@@ -77,14 +55,14 @@ class DuckDBTable:
         Raises:
             InputError: the table exists and was not made by this package.
         """
-        if not Path(self._path).exists():
+        if not Path(self._declared.path).exists():
             return {}
         with self._open(read_only=True) as database:
             return self._columns(database)
 
     def row_count(self) -> int:
         """Return how many rows the table has; 0 when there is no table."""
-        if not self.exists():
+        if not self.columns():
             return 0
         with self._open(read_only=True) as database:
             return self._count(database)
@@ -100,7 +78,7 @@ class DuckDBTable:
 
         The file stays attached to ``con``, and closed to writers, until ``con`` is closed.
         """
-        catalog = attach_database(con, self._path, self.lock_wait_seconds)
+        catalog = attach_database(con, self._declared.path, self._declared.lock_wait_seconds)
         return self._full_name(catalog)
 
     def merge(self, rows_path: str | None, key: Sequence[str], deleted_path: str | None) -> Merged:
@@ -119,7 +97,7 @@ class DuckDBTable:
         retry = tenacity.Retrying(
             # Only another connection of this process can make transactions conflict.
             retry=tenacity.retry_if_exception_type(duckdb.TransactionException),
-            stop=tenacity.stop_after_delay(self.lock_wait_seconds),
+            stop=tenacity.stop_after_delay(self._declared.lock_wait_seconds),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
             reraise=True,
         )
@@ -179,7 +157,7 @@ class DuckDBTable:
         if not columns:
             con.execute(
                 f"CREATE SCHEMA IF NOT EXISTS {quote_name(database.catalog)}"
-                f".{quote_name(self._schema_and_table[0])}"
+                f".{quote_name(self._declared.schema_and_table[0])}"
             )
             declared = ", ".join(f"{quote_name(c)} {kind}" for c, kind in grown.items())
             con.execute(f"CREATE TABLE {name} ({declared})")
@@ -228,7 +206,7 @@ class DuckDBTable:
         return row[0] if row else 0
 
     def _columns(self, database: OpenDatabase) -> dict[str, str]:
-        schema, table = self._schema_and_table
+        schema, table = self._declared.schema_and_table
         names = [database.catalog, schema, table]
         rows = database.connection.execute(
             "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = ?"
@@ -253,20 +231,11 @@ class DuckDBTable:
 
     def _open(self, *, read_only: bool) -> AbstractContextManager[OpenDatabase]:
         return open_database(
-            self._path,
+            self._declared.path,
             read_only=read_only,
-            wait_seconds=self.lock_wait_seconds,
+            wait_seconds=self._declared.lock_wait_seconds,
             memory_limit=MERGE_MEMORY,
         )
 
-    @property
-    def _path(self) -> str:
-        return project_path(self.database)
-
-    @property
-    def _schema_and_table(self) -> tuple[str, str]:
-        schema, dot, table = resolve(self.table).rpartition(".")
-        return (schema, table) if dot else ("main", table)
-
     def _full_name(self, catalog: str) -> str:
-        return ".".join(quote_name(part) for part in (catalog, *self._schema_and_table))
+        return ".".join(quote_name(part) for part in (catalog, *self._declared.schema_and_table))

@@ -1,8 +1,7 @@
-"""Results as Parquet files: hash-bucketed files behind one manifest."""
+"""The rows of results as Parquet files: hash-bucketed files behind one manifest."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,9 +12,9 @@ import pyarrow as pa
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import SMALL_MEMORY, memory_connection
 from batch_pipeline.results.bucket_merge import DATA_FOLDER, merge_buckets, rows_sql
+from batch_pipeline.results.destinations import ParquetDataset
 from batch_pipeline.results.manifest import FOLDER, Manifest, ManifestFolder
 from batch_pipeline.results.merging import Merged, check_key_is_there
-from batch_pipeline.settings import project_path
 
 log = logging.getLogger(__name__)
 
@@ -23,31 +22,15 @@ MAX_LOST_RACES = 100
 """How often a merge starts again because another writer was faster."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ParquetDataset:
-    """A folder of Parquet files with one row per record.
+class ParquetRows:
+    """The rows of a ``ParquetDataset``."""
 
-    ``_manifests/<number>.json`` with the highest number says which files under ``data/`` are the
-    dataset's rows. To read it without this package, ask for the files first::
-
-        files = ParquetDataset(path="out/invoices").files()
-        duckdb.execute("select * from read_parquet($files)", {"files": files}).df()
-        pandas.concat(map(pandas.read_parquet, files))
-
-    Attributes:
-        path: a folder, or an object-store URL (s3://..., gs://..., any fsspec protocol).
-        rows_per_bucket: how many rows a file should hold; more rows make more files.
-        grace_seconds: how long files that are no longer in use stay, for readers that have
-            already asked for the list. A merge must take less.
-    """
-
-    path: str
-    rows_per_bucket: int = 100_000
-    grace_seconds: float = 6 * 3600
-
-    def describe(self) -> str:
-        """Return which folder, for messages and metadata."""
-        return f"Parquet dataset {self._url}"
+    def __init__(self, declared: ParquetDataset) -> None:
+        """Read nothing yet."""
+        self._url = declared.url
+        self._rows_per_bucket = declared.rows_per_bucket
+        self._grace_seconds = declared.grace_seconds
+        self.describe = declared.describe
 
     def check(self) -> None:
         """Check that results may be written here; to be called before any money is spent.
@@ -68,10 +51,6 @@ class ParquetDataset:
                 f" ({', '.join(others[:3])}). Nothing in it was changed. Name an empty or new"
                 f" folder."
             )
-
-    def exists(self) -> bool:
-        """Return whether anything was ever merged."""
-        return self._manifest() is not None
 
     def columns(self) -> dict[str, str]:
         """Return the columns, name to DuckDB type, in order; empty when nothing was merged."""
@@ -127,7 +106,7 @@ class ParquetDataset:
             if "://" not in self._url:
                 Path(self._url, DATA_FOLDER).mkdir(parents=True, exist_ok=True)
             after = merge_buckets(
-                self._url, before, rows_path, key, deleted_path, self.rows_per_bucket
+                self._url, before, rows_path, key, deleted_path, self._rows_per_bucket
             )
             if folder.publish(after.manifest):
                 self._sweep(folder)
@@ -142,7 +121,7 @@ class ParquetDataset:
     def _sweep(self, folder: ManifestFolder) -> None:
         """Delete manifests, and files that no manifest names, that are older than the grace."""
         filesystem = folder.filesystem
-        oldest = datetime.now(UTC) - timedelta(seconds=self.grace_seconds)
+        oldest = datetime.now(UTC) - timedelta(seconds=self._grace_seconds)
 
         def is_old(name: str) -> bool:
             return filesystem.modified(name) < oldest
@@ -174,10 +153,6 @@ class ParquetDataset:
     def _filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
         filesystem, root = fsspec.url_to_fs(self._url)
         return filesystem, root.rstrip("/")
-
-    @property
-    def _url(self) -> str:
-        return project_path(self.path).rstrip("/")
 
 
 def _last_part(path: object) -> str:

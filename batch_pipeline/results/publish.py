@@ -19,9 +19,8 @@ from batch_pipeline.records.connections import (
     with_enough_memory,
 )
 from batch_pipeline.results import sql
-from batch_pipeline.results.duckdb_table import DuckDBTable
+from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.join import MEMORY, results_files, write_parquet
-from batch_pipeline.results.parquet_dataset import ParquetDataset
 from batch_pipeline.store.ledger import Lease
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import index_files

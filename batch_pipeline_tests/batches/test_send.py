@@ -11,8 +11,9 @@ import anthropic
 import orjson
 import pytest
 
-from batch_pipeline.batches.api import ApiUnavailable, BatchesApi, NotAccepted
+from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.claim import claim, held
+from batch_pipeline.batches.outcome import ApiUnavailable, NotAccepted
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.send import body
@@ -356,7 +357,8 @@ def test_many_senders_at_once_send_each_file_once(desk: Desk) -> None:
 
 KILLED = """
 import os, signal, sys
-from batch_pipeline.batches.api import ApiUnavailable, BatchesApi, NotAccepted
+from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.outcome import ApiUnavailable, NotAccepted
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches import send as sending
 from batch_pipeline.store.store import open_store
@@ -405,7 +407,7 @@ def test_the_key_goes_to_no_other_host(desk: Desk) -> None:
 
 
 def test_batches_of_another_workspace_are_left_alone(desk: Desk) -> None:
-    from batch_pipeline.batches.api import PipelineRefused
+    from batch_pipeline.batches.outcome import PipelineRefused
 
     desk.emulator.configure(keys={"test-key": "default", "moved": "elsewhere"})
     desk.put(2)

@@ -4,10 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from batch_pipeline.batches.api import ApiUnavailable, BatchesApi
+from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.cancel import cancel
 from batch_pipeline.batches.claim import hold_pipeline
 from batch_pipeline.batches.held import drop
+from batch_pipeline.batches.outcome import ApiUnavailable
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.settle import Settlement, settle
 from batch_pipeline.store.cost_unknown import costs_unknown

@@ -19,9 +19,10 @@ import tenacity
 from sqlalchemy import select
 
 from batch_pipeline import Arrivals, DuckDBTable
+from batch_pipeline.batches import listing
 from batch_pipeline.batches import poll as poll_module
 from batch_pipeline.batches.api import BatchesApi
-from batch_pipeline.definitions import status_sensor as sensor
+from batch_pipeline.definitions.status import tick as status_tick
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.records import connections
 from batch_pipeline.store.tables import FileState, request_files, transitions
@@ -140,7 +141,8 @@ def test_a_slow_api_does_not_use_up_the_time_of_a_tick(
 
     for name in ("page", "retrieve", "identify"):
         slow(name)
-    monkeypatch.setattr(poll_module, "time", clock)
+    for module in (listing, poll_module):
+        monkeypatch.setattr(module, "time", clock)
 
     def check(tick: Callable[[], Any]) -> None:
         before = clock.monotonic()
@@ -245,13 +247,13 @@ def test_what_ends_a_tick_loses_and_doubles_nothing(
         if raising:
             raise RuntimeError("something that nobody thought of")
 
-    real = sensor._evaluations
+    real = status_tick.evaluations
 
     def evaluations(*given: Any) -> Any:
         fail_if_told()  # late in the tick: all that it found is there
         return real(*given)
 
-    monkeypatch.setattr(sensor, "_evaluations", evaluations)
+    monkeypatch.setattr(status_tick, "evaluations", evaluations)
 
     @contextmanager
     def in_trouble() -> Iterator[None]:

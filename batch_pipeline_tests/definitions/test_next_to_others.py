@@ -15,7 +15,7 @@ from batch_pipeline import (
     MessageTemplate,
     build_definitions,
 )
-from batch_pipeline.definitions.assets import destination_of
+from batch_pipeline.definitions.rows import destination_of
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.definitions.conftest import TEMPLATE
 from batch_pipeline_tests.definitions.test_load import NobodysManager

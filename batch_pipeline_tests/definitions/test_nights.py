@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from batch_pipeline import DuckDBTable, ParquetDataset, ParquetSource
-from batch_pipeline.definitions import assets
+from batch_pipeline.definitions.assets import requests as requests_step
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.requests.prompt import text_of
 from batch_pipeline.results import collect as collecting
@@ -373,7 +373,7 @@ def test_a_selection_whose_run_ended_before_its_requests_is_built_by_the_sensor(
     def fail(*_args, **_more):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(assets, "prepare", fail)
+    monkeypatch.setattr(requests_step, "prepare", fail)
     assert not run.run("submit", raises=False).success
     monkeypatch.undo()
     clock.advance(301)

@@ -23,7 +23,7 @@ from batch_pipeline import (
 from batch_pipeline.definitions.metadata import DAGSTERS_KEYS, of_requests, of_results
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.records.connections import quote_name
-from batch_pipeline.records.sources import open_source
+from batch_pipeline.records.reading import open_source
 from batch_pipeline.requests.compiled import RecordRejected, compile_question
 from batch_pipeline.requests.prepare import Prepared
 from batch_pipeline.results.publish import Published

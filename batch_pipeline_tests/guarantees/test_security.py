@@ -21,7 +21,8 @@ from click.testing import CliRunner
 
 import batch_pipeline
 from batch_pipeline import BatchPipeline, BatchStore, ClaudeBatches, DuckDBSource, MessageTemplate
-from batch_pipeline.batches.api import ApiUnavailable, BatchesApi
+from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.outcome import ApiUnavailable
 from batch_pipeline.cli.main import main
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.errors import BatchPipelineError

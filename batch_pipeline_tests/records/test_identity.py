@@ -12,7 +12,7 @@ from batch_pipeline.records.identity import (
     key_hash_sql,
     variant_sql,
 )
-from batch_pipeline.records.sources import source_columns
+from batch_pipeline.records.reading import source_columns
 
 ALL_TYPES = """
     SELECT 42 AS i, 9007199254740993::BIGINT AS b, 1.50::DECIMAL(10,2) AS d, 0.1::DOUBLE AS f,

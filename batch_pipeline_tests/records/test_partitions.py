@@ -9,7 +9,7 @@ import pytest
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import memory_connection
 from batch_pipeline.records.partitions import PartitionFilter, key_filter, time_window_filter
-from batch_pipeline.records.sources import source_columns
+from batch_pipeline.records.reading import source_columns
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DAY = (datetime(2024, 7, 2, tzinfo=BERLIN), datetime(2024, 7, 3, tzinfo=BERLIN))

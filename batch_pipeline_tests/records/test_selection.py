@@ -13,8 +13,8 @@ import pytest
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import memory_connection
 from batch_pipeline.records.partitions import key_filter
+from batch_pipeline.records.reading import source_columns
 from batch_pipeline.records.selection import Ask, IndexFile, Selection, check_keys, select
-from batch_pipeline.records.sources import source_columns
 
 LEDGER = "abcdef01"
 
@@ -614,7 +614,8 @@ def test_documents_too_wide_for_the_memory_limit_still_pass(tmp_path: Path) -> N
 MEASURED = """
 import sys
 from batch_pipeline.records.selection import select
-from batch_pipeline.records.sources import ParquetSource, open_source
+from batch_pipeline.records.reading import open_source
+from batch_pipeline.records.sources import ParquetSource
 with open_source(ParquetSource(path=sys.argv[1], key="id")) as con:
     found = select(con, keys=["id"], content_columns=["text"], version="v1", index=[],
                    out_dir=sys.argv[2], ledger_id="abcdef01")

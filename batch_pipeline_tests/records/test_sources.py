@@ -11,7 +11,8 @@ import fsspec
 import pytest
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource, open_source, source_columns
+from batch_pipeline.records.reading import open_source, source_columns
+from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 
 HOLD = """
 import duckdb, sys, time

@@ -8,8 +8,9 @@ import duckdb
 import pytest
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.records.sources import DuckDBSource, open_source
-from batch_pipeline.results.duckdb_table import DuckDBTable
+from batch_pipeline.records.reading import open_source
+from batch_pipeline.records.sources import DuckDBSource
+from batch_pipeline.results.destinations import DuckDBTable
 
 FOREIGN = "SELECT 1 AS id, 'precious' AS note"
 
@@ -80,12 +81,13 @@ def test_a_failed_merge_leaves_the_old_rows(database: str, tmp_path: Path) -> No
 KILLED = """
 import os, sys
 from batch_pipeline.results import duckdb_table
-insert = duckdb_table.DuckDBTable._insert
+from batch_pipeline.results.destinations import DuckDBTable
+insert = duckdb_table.DuckDBRows._insert
 def insert_and_die(*args):
     insert(*args)
     os._exit(9)
-duckdb_table.DuckDBTable._insert = insert_and_die
-duckdb_table.DuckDBTable(database=sys.argv[1], table="answers").merge(sys.argv[2], ["id"], None)
+duckdb_table.DuckDBRows._insert = insert_and_die
+DuckDBTable(database=sys.argv[1], table="answers").merge(sys.argv[2], ["id"], None)
 """
 
 

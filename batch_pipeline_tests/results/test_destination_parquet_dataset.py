@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.results.parquet_dataset import ParquetDataset
+from batch_pipeline.results.destinations import ParquetDataset
 
 PUBLIC = "'c' || id AS _custom_id, 'answered' AS _status"
 
@@ -96,7 +96,7 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
 KILLED = """
 import os, sys
 from batch_pipeline.results.manifest import ManifestFolder
-from batch_pipeline.results.parquet_dataset import ParquetDataset
+from batch_pipeline.results.destinations import ParquetDataset
 ManifestFolder.publish = lambda *_: os._exit(9)
 ParquetDataset(path=sys.argv[1]).merge(sys.argv[2], ["id"], None)
 """

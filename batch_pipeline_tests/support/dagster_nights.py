@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 
 from batch_pipeline import BatchPipeline, BatchStore, ClaudeBatches, build_definitions
-from batch_pipeline.definitions.assets import destination_of
 from batch_pipeline.definitions.needs import progress
+from batch_pipeline.definitions.rows import destination_of
 from batch_pipeline.records.connections import memory_connection
 
 

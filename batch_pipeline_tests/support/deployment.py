@@ -19,17 +19,17 @@ import duckdb
 from sqlalchemy import select
 
 from batch_pipeline import BatchPipeline, ClaudeBatches, DuckDBSource, DuckDBTable, MessageTemplate
-from batch_pipeline.batches import api
+from batch_pipeline.batches import api, listing
 from batch_pipeline.batches import poll as poll_module
 from batch_pipeline.batches.cancel import cancel
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.reconcile import reconcile
 from batch_pipeline.batches.send import send
 from batch_pipeline.batches.settle import settle
-from batch_pipeline.definitions import status_sensor as sensor
-from batch_pipeline.definitions.assets import destination_of
 from batch_pipeline.definitions.needs import Progress, progress
 from batch_pipeline.definitions.partition import filter_of
+from batch_pipeline.definitions.rows import destination_of
+from batch_pipeline.definitions.status import tick as status_tick
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.errors import HeldError, StoreError
 from batch_pipeline.records.connections import memory_connection, open_database, quote_list
@@ -108,7 +108,7 @@ def read_records(warehouse: str) -> dict[str, str]:
 def on_clock(clock: HandClock) -> Iterator[None]:
     """Let what waits and measures in this process go by a clock that is moved by hand."""
     with ExitStack() as stack:
-        for module in (api, poll_module, ledger):
+        for module in (api, listing, poll_module, ledger):
             stack.enter_context(mock.patch.object(module, "time", clock))
         yield
 
@@ -229,10 +229,10 @@ class Stages:
 
     def look(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Look as the sensor does; return the runs it asks for: job, partition, run config."""
-        wanted, _said = sensor._look(self.store, self.claude, self.pipeline)
+        wanted, _said = status_tick._look(self.store, self.claude, self.pipeline)
         return [
             (
-                sensor.JOBS[need.job],
+                status_tick.JOBS[need.job],
                 need.partition,
                 {"retries_only": True} if need.job == "retry" else {},
             )

@@ -27,8 +27,7 @@ from batch_pipeline.batches import send as send_module
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.errors import BatchPipelineError
-from batch_pipeline.results.duckdb_table import DuckDBTable
-from batch_pipeline.results.parquet_dataset import ParquetDataset
+from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.store.files import Files
 from batch_pipeline.store.ledger import Ledger
 from batch_pipeline.store.tables import FileState, candidates, transitions

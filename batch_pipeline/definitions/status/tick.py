@@ -1,45 +1,32 @@
-"""The status sensor: looks at the endpoint, and requests the jobs that the ledger says are needed.
+"""One tick of the status sensor: looks at the endpoint, and requests the jobs that the ledger needs.
 
 It is level-triggered. A wiped cursor, a failed run, a restart change nothing: what is needed is read
 from the ledger on every tick, and runs carry no run key, so none can be burnt.
 """
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import takewhile
-from typing import Any
 
 import dagster as dg
-from sqlalchemy import RowMapping, func, select
 
 from batch_pipeline.batches.poll import poll, share_poll
-from batch_pipeline.definitions.assets import retention_of
 from batch_pipeline.definitions.jobs import PIPELINE_TAG, ask_config
-from batch_pipeline.definitions.needs import (
-    Need,
-    Progress,
-    endpoints_at_work,
-    hold_of,
-    needs,
-    progress,
-)
+from batch_pipeline.definitions.needs import Need, endpoints_at_work, hold_of, needs, progress
 from batch_pipeline.definitions.resources import KEY_VARIABLE, BatchStore, ClaudeBatches
+from batch_pipeline.definitions.status.observations import evaluations, observations
 from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.pipeline import BatchPipeline
-from batch_pipeline.results.retention import Retention, retention
+from batch_pipeline.results.retention import retention
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
-from batch_pipeline.store.tables import transitions
 
 MOST_RUNS = 25  # a tick's run requests are submitted one by one within its 60 s
-MOST_CHANGES = 50
 POLL_BUDGET_SECONDS = 25.0  # one call may take 15 s more, and a tick has 60 s in all
 MOST_NAMED = 3
-CURSOR_VERSION = 1
 # A run that was killed hard stays "started" for ever unless run monitoring is on. All jobs may run
 # beside one of their own, so after this long another one is requested.
 STALE_RUN = timedelta(minutes=15)
@@ -51,49 +38,30 @@ _WHOSE: dict[tuple[str, str, str], tuple[Endpoint, datetime]] = {}
 """Ledger, address and digest of the key; whose the key was, and when that was seen."""
 
 
-def build_status_sensor(
-    pipeline: BatchPipeline, jobs: Sequence[Any], interval_seconds: int
-) -> dg.SensorDefinition:
-    """Return the sensor ``NAME_status``."""
-
-    def status(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        claude: ClaudeBatches = getattr(context.resources, pipeline.claude_key)
-        resource: BatchStore = getattr(context.resources, pipeline.store_key)
-        try:
-            store = resource.open()
-            wanted, trouble = _look(store, claude, pipeline)
-        except BatchPipelineError as error:
-            return dg.SensorResult(skip_reason=dg.SkipReason(str(error)), cursor=context.cursor)
-        requests, waiting = _choose(context.instance, pipeline, wanted, store.clock.now())
-        stands = progress(store, pipeline.name)
-        cursor, events = _observations(store, pipeline, context.cursor, stands)
-        said = [stands.line(store.clock.now()), *_requested(requests), *trouble, *waiting]
-        kept = retention(store, pipeline.name)
-        if kept.level != "fine":
-            said.append(kept.description)
-        cursor, evaluations = _evaluations(
-            pipeline, kept, store.clock.now(), context.cursor, cursor
-        )
-        message = ". ".join(part.rstrip(".") for part in said)
-        context.log.info(message)
-        return dg.SensorResult(
-            run_requests=requests or None,
-            skip_reason=None if requests else dg.SkipReason(message),
-            asset_events=[*events, *evaluations],
-            cursor=cursor,
-        )
-
-    return dg.SensorDefinition(
-        name=f"{pipeline.name}_status",
-        evaluation_fn=status,
-        jobs=list(jobs),
-        minimum_interval_seconds=interval_seconds,
-        default_status=pipeline.status_sensor,
-        required_resource_keys={pipeline.claude_key, pipeline.store_key},
-        description=(
-            f"Watches the open batches of {pipeline.name}; sends what waited for room, reconciles lost replies, "
-            "collects what has ended and asks failed records again."
-        ),
+def tick(context: dg.SensorEvaluationContext, pipeline: BatchPipeline) -> dg.SensorResult:
+    """Look at the endpoint; request the jobs that the ledger says are needed, and say how things stand."""
+    claude: ClaudeBatches = getattr(context.resources, pipeline.claude_key)
+    resource: BatchStore = getattr(context.resources, pipeline.store_key)
+    try:
+        store = resource.open()
+        wanted, trouble = _look(store, claude, pipeline)
+    except BatchPipelineError as error:
+        return dg.SensorResult(skip_reason=dg.SkipReason(str(error)), cursor=context.cursor)
+    requests, waiting = _choose(context.instance, pipeline, wanted, store.clock.now())
+    stands = progress(store, pipeline.name)
+    cursor, events = observations(store, pipeline, context.cursor, stands)
+    said = [stands.line(store.clock.now()), *_requested(requests), *trouble, *waiting]
+    kept = retention(store, pipeline.name)
+    if kept.level != "fine":
+        said.append(kept.description)
+    cursor, evaluated = evaluations(pipeline, kept, store.clock.now(), context.cursor, cursor)
+    message = ". ".join(part.rstrip(".") for part in said)
+    context.log.info(message)
+    return dg.SensorResult(
+        run_requests=requests or None,
+        skip_reason=None if requests else dg.SkipReason(message),
+        asset_events=[*events, *evaluated],
+        cursor=cursor,
     )
 
 
@@ -257,93 +225,3 @@ def _not_now(
 def _changed(record: dg.RunRecord) -> datetime:
     moment = record.update_timestamp
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _observations(
-    store: Store, pipeline: BatchPipeline, cursor: str | None, now: Progress
-) -> tuple[str, list[dg.AssetObservation]]:
-    """Return an observation per partition whose batches changed state, and where to go on next time.
-
-    The cursor is a hint: without it the history so far counts as seen.
-    """
-    with store.ledger.read() as tx:
-        newest = tx.execute(
-            select(func.max(transitions.c.id)).where(transitions.c.pipeline == pipeline.name)
-        ).scalar()
-    seen = _seen(cursor)
-    if seen is None or seen > (newest or 0):
-        seen = (
-            0 if cursor is None and newest is not None and newest <= MOST_CHANGES else (newest or 0)
-        )
-    rows = store.ledger.rows(
-        select(transitions)
-        .where(transitions.c.pipeline == pipeline.name, transitions.c.id > seen)
-        .order_by(transitions.c.id)
-    )
-    changes: dict[str, list[RowMapping]] = {}
-    for row in rows:
-        changes.setdefault(row["partition"], []).append(row)
-    events = [
-        dg.AssetObservation(
-            asset_key=pipeline.asset_key("batches"),
-            partition=partition or None,
-            description=now.line(store.clock.now()),
-            metadata={
-                "batches_open": now.open,
-                "batches_ended": now.ended,
-                "files_waiting": now.waiting,
-                "files_held": now.held,
-                "changes": dg.MetadataValue.table(
-                    [_change(row) for row in changed[-MOST_CHANGES:]]
-                ),
-            },
-        )
-        for partition, changed in changes.items()
-    ]
-    return json.dumps({"version": CURSOR_VERSION, "transition": newest or 0}), events
-
-
-def _evaluations(
-    pipeline: BatchPipeline, kept: Retention, now: datetime, before: str | None, cursor: str
-) -> tuple[str, list[dg.AssetCheckEvaluation]]:
-    """Return the check's evaluation, once a day while answers wait too long and when that is over.
-
-    The collect runs evaluate it, too; but when answers wait it may be because no such run succeeds.
-    """
-    said = _read(before).get("retention")
-    say = None if kept.level == "fine" else f"{kept.level} {kept.lost} {now:%Y-%m-%d}"
-    state = _read(cursor) | ({"retention": say} if say else {})
-    if say == said:
-        return json.dumps(state), []
-    evaluation = dg.AssetCheckEvaluation(
-        asset_key=pipeline.asset_key("results"), **retention_of(kept)
-    )
-    return json.dumps(state), [evaluation]
-
-
-def _change(row: RowMapping) -> dg.TableRecord:
-    return dg.TableRecord(
-        {
-            "at": row["at"].isoformat(timespec="seconds"),
-            "file": row["file_id"],
-            "from": row["from_state"] or "",
-            "to": row["to_state"],
-            "note": row["note"][:200],
-        }
-    )
-
-
-def _seen(cursor: str | None) -> int | None:
-    try:
-        return int(_read(cursor)["transition"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _read(cursor: str | None) -> dict[str, Any]:
-    """Return what a cursor says; nothing when it is none of ours."""
-    try:
-        value = json.loads(cursor or "")
-        return value if value["version"] == CURSOR_VERSION else {}
-    except (ValueError, KeyError, TypeError):
-        return {}

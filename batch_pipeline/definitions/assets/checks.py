@@ -1,0 +1,81 @@
+"""The two checks on ``NAME/results``: each record has its row, and no paid answer is about to be lost."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from batch_pipeline.errors import counted
+
+if TYPE_CHECKING:
+    from batch_pipeline.results.account import Account
+    from batch_pipeline.results.retention import Retention
+
+CHECK = "every_record_accounted_for"
+RETENTION_CHECK = "answers_fetched_in_time"
+
+
+def check_specs(results: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """Return the checks of an asset ``results``; the first one is blocking."""
+    return [
+        dg.AssetCheckSpec(
+            CHECK,
+            asset=results,
+            blocking=True,
+            description="Every record of every settled submission has exactly one row in the results.",
+        ),
+        dg.AssetCheckSpec(
+            RETENTION_CHECK,
+            asset=results,
+            description="No paid answers come near the 29 days after which the API drops them.",
+        ),
+    ]
+
+
+def in_time(kept: "Retention") -> dict[str, Any]:
+    """Return what a check result or evaluation says of answers that wait at the API."""
+    return {
+        "check_name": RETENTION_CHECK,
+        "passed": kept.level != "fail",
+        "severity": dg.AssetCheckSeverity.ERROR
+        if kept.level == "fail"
+        else dg.AssetCheckSeverity.WARN,
+        "description": kept.description,
+        "metadata": {
+            "batches_waiting": kept.waiting,
+            "batches_lost": kept.lost,
+            "oldest_days": kept.oldest_days,
+        },
+    }
+
+
+def accounted_for(accounts: Sequence["Account"]) -> dg.AssetCheckResult:
+    """Return the result of the check that compares records with results, over some partitions."""
+    failures = [line for one in accounts for line in one.failures]
+    pending = sum(one.pending for one in accounts)
+    numbers = {
+        "submissions_compared": sum(one.settled for one in accounts),
+        "records": sum(one.records for one in accounts),
+        "missing": sum(one.missing for one in accounts),
+        "unexpected": sum(one.unexpected for one in accounts),
+        "doubled": sum(one.doubled for one in accounts),
+        "pending": pending,
+    }
+    if failures:
+        description = "; ".join(failures)
+    elif pending:
+        description = f"{counted(pending, 'request is', 'requests are')} still on their way; all that came back is accounted for."
+    else:
+        description = "Every record has exactly one row."
+        if numbers["records"]:
+            of = counted(numbers["submissions_compared"], "submission")
+            description = f"{description[:-1]}: {counted(numbers['records'], 'record')} of {of}."
+    return dg.AssetCheckResult(
+        check_name=CHECK,
+        passed=not failures,
+        severity=dg.AssetCheckSeverity.ERROR
+        if failures or not pending
+        else dg.AssetCheckSeverity.WARN,
+        description=description,
+        metadata=numbers,
+    )

@@ -1,0 +1,109 @@
+"""The step of ``NAME/records``: what needs an answer."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+import duckdb
+
+from batch_pipeline.definitions import lineage, metadata
+from batch_pipeline.definitions.assets.step import count_rows, make_again, step
+from batch_pipeline.definitions.partition import filter_of
+from batch_pipeline.definitions.rows import destination_of
+from batch_pipeline.errors import HeldError, InputError, StoreError, counted
+from batch_pipeline.pipeline import BatchPipeline
+from batch_pipeline.records.selection import Ask
+from batch_pipeline.records.submission import SelectedSubmission, select_submission
+from batch_pipeline.requests.compiled import compile_question
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import Scope, asked_elsewhere
+
+
+def materialize(
+    context: dg.AssetExecutionContext, pipeline: BatchPipeline, ask: Ask
+) -> dg.MaterializeResult:
+    """Select what needs an answer, partition by partition, and commit each selection as a submission."""
+    with step(context, pipeline, offline=True) as (store, _claude, api, scopes):
+        if ask.limit is not None and ask.limit < 0:
+            raise InputError(f"The limit of this run is {ask.limit}; it must be 0 or more.")
+        _check_account(store, pipeline, scopes, ask)
+        # What cannot be written is not asked for.
+        destination_of(pipeline, store).check()
+        selections = []
+        for scope in scopes:
+
+            def selected_in(scope: Scope) -> SelectedSubmission:
+                return select_submission(
+                    store,
+                    scope,
+                    pipeline.source,
+                    lambda columns: compile_question(
+                        pipeline.request, columns, pipeline.output_prefix
+                    ),
+                    partition_filter=filter_of(pipeline, scope.partition),
+                    refresh=pipeline.refresh,
+                    max_attempts=pipeline.max_attempts,
+                    on_deleted=pipeline.on_deleted,
+                    ask=ask,
+                )
+
+            try:
+                selected = selected_in(scope)
+            except (duckdb.IOException, FileNotFoundError) as error:
+                # A file of an earlier night may be gone: its rows can be made again.
+                if not make_again(context, store, api, pipeline):
+                    raise StoreError(
+                        f"{pipeline.name}: a file cannot be read: {error}. Bring it back, from "
+                        "a backup if need be; nothing was sent or changed."
+                    ) from error
+                selected = selected_in(scope)
+            selections.append(selected.selection)
+            context.log.info(_selection_line(pipeline, scope, selected.number, selected.selection))
+    count_rows(context, pipeline, scopes, [one.asked + one.reused for one in selections])
+    columns = selections[-1].columns
+    return dg.MaterializeResult(
+        metadata=metadata.of_selection(selections, columns)
+        | lineage.of_records(pipeline, [name for name, _ in columns])
+    )
+
+
+def _check_account(
+    store: Store, pipeline: BatchPipeline, scopes: Sequence[Scope], ask: Ask
+) -> None:
+    """Refuse to ask everything again for another account at the same address, unless that is wanted."""
+    elsewhere = asked_elsewhere(store.ledger, scopes[0])
+    if elsewhere is None or ask.force:
+        return
+    raise HeldError(
+        f"{pipeline.name} was asked at {elsewhere}, and the API key now belongs to "
+        f"{scopes[0].endpoint}. What was answered there does not count here, so everything would be "
+        "asked and paid again; nothing was. Set ClaudeBatches(api_key=...) back to a key of that "
+        f"workspace; what is open there is collected then. To ask all of it here, on purpose, launch "
+        f"{pipeline.name}_submit once with force: true."
+    )
+
+
+def _selection_line(pipeline: BatchPipeline, scope: Scope, number: int, found) -> str:
+    where = f"{pipeline.name} {scope.partition}".strip()
+    if not found.source_rows:
+        return f"{where}: the source has no rows. Nothing to ask."
+    parts = {
+        "new": found.new,
+        "changed": found.changed,
+        "asked anew because the question changed": found.version_changed,
+        "to ask again": found.retried,
+        "forced": found.forced,
+    }
+    known = {
+        "answered earlier and published again at no cost": found.reused,
+        "deleted": found.deleted,
+        "on their way": found.in_flight,
+        "settled": found.settled,
+        "out of attempts": found.exhausted,
+        "left out of this run": found.left_out,
+    }
+    asked = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
+    rest = ", ".join(f"{count:,} {name}" for name, count in known.items() if count)
+    head = f"{found.asked:,} of {counted(found.source_rows, 'record')} need an answer ({asked})" if found.asked else (
+        f"nothing of {counted(found.source_rows, 'record')} needs an answer"
+    )  # fmt: skip
+    return f"{where}: {head}; {rest or 'no others'}." + (f" Submission {number}." if number else "")

@@ -1,0 +1,48 @@
+"""The step of ``NAME/requests``: what will be asked."""
+
+import dagster as dg
+
+from batch_pipeline.definitions import metadata
+from batch_pipeline.definitions.assets.step import count_rows, step
+from batch_pipeline.errors import counted
+from batch_pipeline.pipeline import BatchPipeline
+from batch_pipeline.requests.compiled import compile_question
+from batch_pipeline.requests.prepare import prepare
+from batch_pipeline.results.join import Question
+
+
+def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> dg.MaterializeResult:
+    """Build the request files of what was selected."""
+    with step(context, pipeline, offline=True) as (store, claude, _api, scopes):
+        reports = []
+        for scope in scopes:
+            report = prepare(
+                store,
+                scope,
+                lambda columns: compile_question(pipeline.request, columns, pipeline.output_prefix),
+                claude.limits,
+                lambda compiled: Question(compiled.output, pipeline.output_prefix).to_store(),
+                context.log.info,
+            )
+            reports.append(report)
+            if report.abandoned:
+                numbers = ", ".join(map(str, report.abandoned))
+                context.log.info(
+                    "Selected for an earlier version of the question, and dropped before "
+                    f"anything was sent: submission {numbers}. What needs an answer is "
+                    "selected afresh."
+                )
+            usd = "unknown" if report.usd_max is None else f"at most ${report.usd_max:.4f}"
+            context.log.info(
+                f"{counted(report.requests, 'request')} in {counted(report.files, 'file')}, "
+                f"{report.bytes:,} bytes; "
+                f"{counted(report.rejected, 'record')} rejected; estimated cost {usd}"
+            )
+            if report.version_changed:
+                context.log.warning(
+                    f"{report.version_changed:,} records whose content did not change are asked again because the "
+                    f"question changed (prompt, system, model, output or params); estimated cost {usd}. Set "
+                    'refresh="new", or MessageTemplate(version=...), to keep their answers.'
+                )
+    count_rows(context, pipeline, scopes, [report.requests for report in reports])
+    return dg.MaterializeResult(metadata=metadata.of_requests(reports))

@@ -1,0 +1,65 @@
+"""The step of ``NAME/results``: the answers, joined to their records."""
+
+import dagster as dg
+
+from batch_pipeline.batches.poll import poll
+from batch_pipeline.definitions import lineage, metadata
+from batch_pipeline.definitions.assets.checks import accounted_for, in_time
+from batch_pipeline.definitions.assets.step import count_rows, make_again, step
+from batch_pipeline.definitions.rows import destination_of, rows_in
+from batch_pipeline.errors import StoreError
+from batch_pipeline.pipeline import BatchPipeline
+from batch_pipeline.results.account import account
+from batch_pipeline.results.collect import collect
+from batch_pipeline.results.publish import publish
+from batch_pipeline.results.retention import retention
+
+SAMPLE_ROWS = 5
+
+
+def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> dg.MaterializeResult:
+    """Collect what has ended, and bring the table up to date."""
+    with step(context, pipeline) as (store, claude, api, scopes):
+        collected, accounts = [], []
+        make_again(context, store, api, pipeline)
+        poll(store, api, scopes[0].endpoint, claude.policy)
+        for scope in scopes:
+            report = collect(store, api, scope, pipeline.max_attempts, context.log.info)
+            collected.append(report)
+            for line in report.trouble:
+                context.log.warning(line)
+        destination = destination_of(pipeline, store)
+        published = publish(store, pipeline.name, destination, pipeline.source.keys)
+        if published.busy:
+            context.log.info(
+                "Another run is writing the table. What it does not take along, the next does."
+            )
+        if broken := [line for report in collected for line in report.broken]:
+            raise StoreError(
+                f"Of the files that have ended, {len(broken)} cannot be collected: "
+                f"{'; '.join(broken[:5])}. What could be collected is in the table. Bring the "
+                "store's files back, or free its disk; it is tried again."
+            )
+        accounts = [account(store, scope) for scope in scopes]
+        table = destination.columns()
+        shown = metadata.of_results(
+            collected,
+            published,
+            destination.describe(),
+            list(table.items()),
+            destination.row_count() if table else 0,
+            destination.sample(SAMPLE_ROWS) if table else None,
+            metadata.answers_said(pipeline.request, pipeline.output_prefix),
+        )
+        shown |= metadata.place_of(destination)
+        shown |= lineage.of_results(pipeline, lineage.last_asked(store, pipeline.name), table)
+        if table and pipeline.partitions is not None:
+            rows = [rows_in(pipeline, destination, scope.partition) for scope in scopes]
+            count_rows(context, pipeline, scopes, rows)
+        kept = retention(store, pipeline.name)
+        if kept.level != "fine":
+            context.log.warning(kept.description)
+    return dg.MaterializeResult(
+        metadata=shown,
+        check_results=[accounted_for(accounts), dg.AssetCheckResult(**in_time(kept))],
+    )

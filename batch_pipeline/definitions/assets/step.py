@@ -1,0 +1,89 @@
+"""What every step of a pipeline works with: the store, the endpoint, the partitions it is about."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+
+import dagster as dg
+
+from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.outcome import ApiUnavailable
+from batch_pipeline.definitions.failures import as_failures
+from batch_pipeline.definitions.partition import partitions_of
+from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
+from batch_pipeline.errors import StoreError, counted
+from batch_pipeline.pipeline import BatchPipeline
+from batch_pipeline.results.rebuild import rebuild_lost
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import Endpoint, Scope, know_endpoint, known_endpoints
+
+
+@contextmanager
+def step(
+    context: dg.AssetExecutionContext, pipeline: BatchPipeline, *, offline: bool = False
+) -> Iterator[tuple[Store, ClaudeBatches, BatchesApi, list[Scope]]]:
+    """Give a step its store, its endpoint and the scopes it works on.
+
+    Args:
+        context: the step's.
+        pipeline: whose step it is.
+        offline: the step can do its work while the API does not answer, so that one bad minute
+            does not cost the night; the sensor sees to the sending later.
+    """
+    claude: ClaudeBatches = getattr(context.resources, pipeline.claude_key)
+    resource: BatchStore = getattr(context.resources, pipeline.store_key)
+    with as_failures():
+        store = resource.open()
+        with closing(claude.api()) as api:
+            endpoint = _identify(store, api, offline=offline)
+            yield (
+                store,
+                claude,
+                api,
+                [Scope(pipeline.name, part, endpoint) for part in partitions_of(context)],
+            )
+
+
+def _identify(store: Store, api: BatchesApi, *, offline: bool) -> Endpoint:
+    """Ask the API who it is; while it does not answer, an offline step goes by who it always was."""
+    try:
+        endpoint = api.identify()
+    except ApiUnavailable:
+        known = known_endpoints(store.ledger, api.base_url)
+        if not offline or len(known) != 1:
+            raise
+        return known[0]
+    know_endpoint(store.ledger, endpoint)
+    return endpoint
+
+
+def count_rows(
+    context: dg.AssetExecutionContext,
+    pipeline: BatchPipeline,
+    scopes: Sequence[Scope],
+    rows: Sequence[int],
+) -> None:
+    """Say how many rows each partition of the step has, where there are partitions."""
+    if pipeline.partitions is None:
+        return
+    for scope, count in zip(scopes, rows, strict=True):
+        context.add_asset_metadata(
+            {"dagster/partition_row_count": count}, partition_key=scope.partition
+        )
+
+
+def make_again(
+    context: dg.AssetExecutionContext, store: Store, api: BatchesApi, pipeline: BatchPipeline
+) -> bool:
+    """Make rows and index files that are gone from the store again; whether there were any."""
+    done, failed = rebuild_lost(store, api, pipeline.name, pipeline.max_attempts)
+    if done:
+        context.log.warning(
+            f"Of {counted(len(done), 'file')} the rows or the index were gone from the store; "
+            f"they are made again from the kept answers: {', '.join(done[:5])}"
+        )
+    if failed:
+        raise StoreError(
+            f"{'; '.join(failed[:5])}. Bring the store's files back from a backup; nothing was "
+            "sent or changed."
+        )
+    return bool(done)

@@ -1,0 +1,151 @@
+"""The rows of a results table that somebody wants, as pandas, Arrow or a DuckDB relation.
+
+A DuckDB file is open only while its rows are read, and a writer's lock is waited for, as sources do.
+"""
+
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import duckdb
+import pyarrow as pa
+
+from batch_pipeline.definitions.partition import rows_of
+from batch_pipeline.errors import InputError
+from batch_pipeline.pipeline import BatchPipeline
+from batch_pipeline.records.connections import (
+    memory_connection,
+    open_database,
+    quote_name,
+    quote_text,
+    with_enough_memory,
+)
+from batch_pipeline.results.destinations import Destination, DuckDBTable, ParquetDataset
+from batch_pipeline.store.layout import table_name
+from batch_pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Loaded = TypeVar("Loaded")
+
+
+def destination_of(pipeline: BatchPipeline, store: Store) -> DuckDBTable | ParquetDataset:
+    """Return the results table: the pipeline's own, or Parquet under the store."""
+    return pipeline.destination or ParquetDataset(path=store.files.url(table_name(pipeline.name)))
+
+
+def rows_in(pipeline: BatchPipeline, destination: Destination, partition: str) -> int:
+    """Return how many rows of a results table, which must exist, belong to a partition."""
+    return Rows(destination, None, lambda columns: rows_of(pipeline, [partition], columns)).count()
+
+
+class Rows:
+    """The rows and columns of a results table that somebody wants."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        columns: object,
+        condition: Callable[[Mapping[str, str]], str | None],
+    ):
+        """Read no row yet.
+
+        Args:
+            destination: the table.
+            columns: the columns; None: all of them.
+            condition: from the table's columns to the SQL that its rows, as ``source``, must fulfil.
+
+        Raises:
+            InputError: there is no table yet, or it has no such column.
+        """
+        there = destination.columns()
+        if not there:
+            raise InputError(
+                f"There are no results yet: {destination.describe()} does not exist. It is made when "
+                "the first answers are collected; run this again after that."
+            )
+        self._destination = destination
+        self._shown = _chosen(columns, there)
+        only = condition(there)
+        self._where = f" WHERE {only}" if only else ""
+
+    def count(self) -> int:
+        """Return how many there are."""
+        with _reading(self._destination) as con:
+            sql = f"SELECT count(*) FROM ({self._statement(con)})"
+            (found,) = con.execute(sql).fetchall()
+            return found[0]
+
+    def pandas(self) -> "pd.DataFrame":
+        """Return them as a data frame."""
+        return self._read(lambda rows: rows.df())
+
+    def arrow(self) -> pa.Table:
+        """Return them as an Arrow table."""
+        return self._read(lambda rows: rows.to_arrow_table())
+
+    def relation(self, until: ExitStack) -> duckdb.DuckDBPyRelation:
+        """Return them as a relation on a connection of its own, which ``until`` closes.
+
+        Nothing is read of a Parquet dataset before the relation is: its files stay. The rows of a
+        DuckDB table are copied to the system's temp folder first, so that its file is closed, and
+        open to writers, when this returns.
+        """
+        folder = until.enter_context(
+            tempfile.TemporaryDirectory(prefix="batch-pipeline-", ignore_cleanup_errors=True)
+        )
+        con = duckdb.connect(config={"temp_directory": f"{folder}/spilled"})
+        until.callback(con.close)
+        con.execute("SET TimeZone = 'UTC'")
+        con.execute("SET enable_progress_bar = false")
+        if not isinstance(self._destination, DuckDBTable):
+            return con.sql(self._statement(con))
+        copy = f"{folder}/results.parquet"
+        with _reading(self._destination) as reader:
+            sql = f"COPY ({self._statement(reader)}) TO {quote_text(copy)} (FORMAT parquet)"
+            with_enough_memory(reader, lambda: reader.execute(sql))
+        return con.sql(f"SELECT * FROM read_parquet({quote_text(copy)})")
+
+    def _read(self, take: Callable[[duckdb.DuckDBPyRelation], Loaded]) -> Loaded:
+        with _reading(self._destination) as con:
+            sql = self._statement(con)
+            return with_enough_memory(con, lambda: take(con.sql(sql)))
+
+    def _statement(self, con: duckdb.DuckDBPyConnection) -> str:
+        table = self._destination.relation(con)
+        return f"SELECT {self._shown} FROM {table} AS source{self._where}"
+
+
+@contextmanager
+def _reading(destination: Destination) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection to read a destination through; a DuckDB file is open as long as it."""
+    if not isinstance(destination, DuckDBTable):
+        with memory_connection() as con:
+            yield con
+        return
+    with open_database(
+        destination.path,
+        read_only=True,
+        wait_seconds=destination.lock_wait_seconds,
+    ) as database:
+        yield database.connection
+
+
+def _chosen(wanted: object, columns: Collection[str]) -> str:
+    """Return a SELECT list of the columns that somebody wants, spelled as the table has them."""
+    if wanted is None:
+        return "*"
+    if isinstance(wanted, str) or not isinstance(wanted, Sequence) or not wanted:
+        raise InputError(
+            f"The input's metadata has columns={wanted!r}; it must be a list of names."
+        )
+    spelled = {name.lower(): name for name in columns}
+    missing = [str(name) for name in wanted if str(name).lower() not in spelled]
+    if missing:
+        raise InputError(
+            f"The input's metadata names columns that the results do not have: {', '.join(missing)}. "
+            f"Their columns are: {', '.join(columns)}."
+        )
+    return ", ".join(quote_name(spelled[str(name).lower()]) for name in wanted)

@@ -1,0 +1,1 @@
+"""The status sensor: what it is, what a tick does, and what a tick tells Dagster."""

@@ -1,0 +1,202 @@
+"""Reading a source: its records as a view of a DuckDB connection, its files, its columns."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+import fsspec
+
+from batch_pipeline.errors import InputError
+from batch_pipeline.records.connections import (
+    SMALL_MEMORY,
+    OpenDatabase,
+    let_read,
+    memory_connection,
+    open_database,
+    quote_files,
+    quote_name,
+)
+from batch_pipeline.records.sources import DuckDBSource, Source
+from batch_pipeline.settings import project_path, resolve
+
+
+@contextmanager
+def open_source(source: Source) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a DuckDB connection that has the records as the temporary view ``source``.
+
+    The session's time zone is UTC. Nothing can be written to the source.
+
+    Raises:
+        InputError: the file, table, query, glob or key column is not as declared.
+    """
+    if isinstance(source, DuckDBSource):
+        path = project_path(source.database)
+        with open_database(
+            path,
+            read_only=True,
+            wait_seconds=source.lock_wait_seconds,
+            memory_limit=SMALL_MEMORY,
+        ) as database:
+            if source.table is not None:
+                _view_table(database, resolve(source.table), path)
+            else:
+                _view_query(database.connection, resolve(source.query or ""), source.describe())
+            _check_key_columns(database.connection, source)
+            yield database.connection
+    else:
+        with memory_connection(SMALL_MEMORY) as connection:
+            _view_files(connection, project_path(source.path))
+            _check_key_columns(connection, source)
+            yield connection
+
+
+def source_columns(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Return the columns of the view ``source``: name to DuckDB type, in order."""
+    return {row[0]: row[1] for row in con.execute("DESCRIBE source").fetchall()}
+
+
+def closest(name: str, names: Sequence[str]) -> str:
+    """Return " Did you mean ...?" when a name of ``names`` is close to ``name``, else ""."""
+    by_lower = {known.lower(): known for known in names}
+    found = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
+    return f" Did you mean `{by_lower[found[0]]}`?" if found else ""
+
+
+def _view_table(database: OpenDatabase, table: str, path: str) -> None:
+    known = database.connection.execute(
+        "SELECT schema_name, table_name FROM duckdb_tables()"
+        " WHERE database_name = $catalog AND NOT internal"
+        " UNION SELECT schema_name, view_name FROM duckdb_views()"
+        " WHERE database_name = $catalog AND NOT internal ORDER BY ALL",
+        {"catalog": database.catalog},
+    ).fetchall()
+    by_name: dict[str, tuple[str, str]] = {}
+    for schema, name in known:
+        for spelled in (f"{database.catalog}.{schema}.{name}", f"{schema}.{name}"):
+            by_name[spelled.lower()] = (schema, name)
+    by_name |= {name.lower(): (schema, name) for schema, name in known if schema == "main"}
+    found = by_name.get(table.lower())
+    if found is None:
+        shown = [name if schema == "main" else f"{schema}.{name}" for schema, name in known]
+        there = ", ".join(shown[:30]) if shown else "no tables at all"
+        raise InputError(
+            f"There is no table `{table}` in {path}.{closest(table, shown)} It holds: {there}."
+            f" Correct `table`."
+        )
+    full_name = ".".join(quote_name(part) for part in (database.catalog, *found))
+    database.connection.execute(f"CREATE TEMP VIEW source AS SELECT * FROM {full_name}")
+
+
+def _view_query(connection: duckdb.DuckDBPyConnection, query: str, where: str) -> None:
+    text = single_select(connection, query, f"The `query` of the source ({where})")
+    try:
+        columns = [row[0] for row in connection.execute(f"DESCRIBE {text}").fetchall()]
+        _check_distinct(columns, where)
+        connection.execute(f"CREATE TEMP VIEW source AS SELECT * FROM ({text}\n)")
+    except duckdb.Error as error:
+        raise InputError(
+            f"The `query` of the source ({where}) cannot be run. DuckDB says: {error}"
+        ) from error
+    try:
+        connection.execute("DESCRIBE source")
+    except duckdb.BinderException as error:
+        if "infinite recursion" not in str(error):
+            raise
+        # The query reads a table that is itself called `source`: read it before our view hides it.
+        connection.execute("DROP VIEW source")
+        connection.execute(f"CREATE TEMP TABLE _bp_source AS SELECT * FROM ({text}\n)")
+        connection.execute("CREATE TEMP VIEW source AS SELECT * FROM _bp_source")
+
+
+def single_select(connection: duckdb.DuckDBPyConnection, query: str, what: str) -> str:
+    """Return ``query`` as it can stand in parentheses, with a line break after it.
+
+    Raises:
+        InputError: it is not one SELECT statement; the message starts with ``what``.
+    """
+    try:
+        statements = connection.extract_statements(query)
+    except duckdb.Error as error:
+        raise InputError(f"{what} is not valid SQL. DuckDB says: {error}") from error
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise InputError(f"{what} must be a single SELECT statement, and nothing else.")
+    # As a subquery it may have no closing semicolon, and a comment may follow that.
+    text = statements[0].query
+    while True:
+        try:
+            connection.extract_statements(f"FROM ({text}\n)")
+            return text
+        except duckdb.Error as error:
+            text, semicolon, _ = text.rpartition(";")
+            if not semicolon:
+                raise InputError(f"{what} cannot be used as a subquery: {error}") from error
+
+
+def _check_distinct(columns: Sequence[str], where: str) -> None:
+    seen: set[str] = set()
+    for column in columns:
+        if column.lower() in seen:
+            raise InputError(
+                f"The `query` of the source ({where}) returns the column `{column}` more than"
+                f" once. Name each column, for example `select a.id, b.id as other_id ...`."
+            )
+        seen.add(column.lower())
+
+
+def _view_files(connection: duckdb.DuckDBPyConnection, path: str) -> None:
+    let_read(connection, [path])
+    files = _matching_files(path)
+    try:
+        connection.execute(
+            "CREATE TEMP VIEW source AS"
+            f" SELECT * FROM read_parquet({quote_files(files)}, union_by_name = true)"
+        )
+    except duckdb.Error as error:
+        raise InputError(
+            f"The Parquet files at {path} cannot be read together. DuckDB says: {error}"
+        ) from error
+
+
+def list_files(path: str) -> dict[str, dict[str, Any]]:
+    """Return the files that a Parquet source's path names, by URL or local path, with what the file
+    system tells of each; none when there are none."""
+    filesystem, inner = fsspec.url_to_fs(path)
+    filesystem.invalidate_cache()  # this process may have listed the folder before
+    local = "://" not in path
+    if filesystem.isdir(inner):
+        found = filesystem.glob(inner.rstrip("/") + "/**/*.parquet", detail=True)
+    elif filesystem.isfile(inner):
+        found = {inner: filesystem.info(inner)}
+    else:
+        found = {
+            name: info
+            for name, info in filesystem.glob(inner, detail=True).items()
+            if info.get("type") == "file"
+        }
+    return {
+        str(name) if local else filesystem.unstrip_protocol(name): dict(info)
+        for name, info in sorted(found.items())
+    }
+
+
+def _matching_files(path: str) -> list[str]:
+    found = list(list_files(path))
+    if not found:
+        raise InputError(
+            f"No Parquet file matches {path}. Correct `path`"
+            f" (relative paths start at the project root), or write the files first."
+        )
+    return found
+
+
+def _check_key_columns(connection: duckdb.DuckDBPyConnection, source: Source) -> None:
+    columns = list(source_columns(connection))
+    known = {column.lower() for column in columns}
+    for key in source.keys:
+        if key.lower() not in known:
+            raise InputError(
+                f"The key column `{key}` is not in the source ({source.describe()})."
+                f"{closest(key, columns)} Its columns are: {', '.join(columns)}."
+            )
