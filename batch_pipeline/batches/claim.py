@@ -5,18 +5,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from batch_pipeline.batches.cancel import withdraw
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.store.ledger import Ledger
+from batch_pipeline.store.queue import (
+    candidate_sizes,
+    doubtful_sizes,
+    hold_of,
+    queued_requests,
+)
 from batch_pipeline.store.submissions import Endpoint, Scope
 from batch_pipeline.store.tables import (
-    IN_QUEUE,
     FileKind,
     FileState,
-    candidates,
     endpoints,
     holds,
     request_files,
@@ -54,8 +58,9 @@ def claim(ledger: Ledger, scope: Scope, owner: str, policy: SendPolicy) -> RowMa
             if row["cancel_requested_at"] is None or not withdraw(ledger, tx, row["id"], now)
         ]
         due = [row for row in ready if row["not_before"] is None or row["not_before"] <= now]
-        queued, doubtful = _queue(tx, scope.endpoint)
-        found = _open_candidates(tx, scope.endpoint)
+        queued = queued_requests(tx, scope.endpoint)
+        doubtful = doubtful_sizes(tx, scope.endpoint)
+        found = candidate_sizes(tx, scope.endpoint)
         for row in due:
             if row["requests"] in doubtful or (row["resent_at"] and row["requests"] in found):
                 continue
@@ -112,21 +117,9 @@ def hold_pipeline(ledger: Ledger, scope: Scope, reason: str) -> None:
 
 def release_pipeline(ledger: Ledger, scope: Scope) -> None:
     """The API accepts again."""
-    if held(ledger, scope):
+    if hold_of(ledger, scope.pipeline, scope.endpoint):
         with ledger.write() as tx:
             tx.execute(delete(holds).where(*_held(scope)))
-
-
-def held(ledger: Ledger, scope: Scope) -> str | None:
-    """Return why the pipeline is held, or None."""
-    rows = ledger.rows(select(holds.c.reason).where(*_held(scope)))
-    return rows[0]["reason"] if rows else None
-
-
-def queue(ledger: Ledger, endpoint: Endpoint) -> tuple[int, set[int]]:
-    """Return the requests that wait at an endpoint, and the sizes of files of unknown outcome."""
-    with ledger.read() as tx:
-        return _queue(tx, endpoint)
 
 
 def _held(scope: Scope):
@@ -146,37 +139,6 @@ def _ready(tx: Connection, scope: Scope) -> Sequence[RowMapping]:
         .order_by(request_files.c.number, request_files.c.seq)
     )
     return tx.execute(query).mappings().all()
-
-
-def _queue(tx: Connection, endpoint: Endpoint) -> tuple[int, set[int]]:
-    """The requests that wait at an endpoint, and the sizes of the files nobody knows the outcome of."""
-    here = request_files.c.endpoint_id == endpoint.id
-    queued = tx.execute(
-        select(func.coalesce(func.sum(request_files.c.requests), 0)).where(
-            here, request_files.c.state.in_(IN_QUEUE)
-        )
-    ).scalar_one()
-    doubtful = tx.execute(
-        select(request_files.c.requests).where(
-            here,
-            or_(
-                request_files.c.state == FileState.SENDING,
-                request_files.c.state == FileState.UNKNOWN,
-            ),
-        )
-    ).scalars()
-    return int(queued), set(doubtful)
-
-
-def _open_candidates(tx: Connection, endpoint: Endpoint) -> set[int]:
-    """The sizes of batches in the list that may be a file which is about to be sent again."""
-    return set(
-        tx.execute(
-            select(candidates.c.requests).where(
-                candidates.c.endpoint_id == endpoint.id, candidates.c.verdict == "open"
-            )
-        ).scalars()
-    )
 
 
 def _expire_leases(ledger: Ledger, tx: Connection, endpoint: Endpoint) -> None:

@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
 
 from sqlalchemy import RowMapping, and_, func, or_, select
 
+from batch_pipeline.errors import counted
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import (
     OPEN,
@@ -55,6 +56,7 @@ class Standing:
         cost_unknown: requests, of the same submissions, that may have been paid and whose cost is
             not known.
         looked_at: when the API was last asked about the batches that are open.
+        watched: files of which a second batch may turn up in the API's list.
     """
 
     pipeline: str
@@ -78,6 +80,7 @@ class Standing:
     cost_this_month: Decimal = Decimal(0)
     cost_unknown: int = 0
     looked_at: datetime | None = None
+    watched: int = 0
 
     @property
     def open(self) -> int:
@@ -94,6 +97,44 @@ class Standing:
         """Whether nothing goes on by itself any more."""
         moving = self.open, self.unknown, self.ended, self.ready, self.unbuilt, self.retryable
         return not any(moving) or (bool(self.holds) and not any(moving[:3]))
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is on its way but what a person must decide."""
+        return not (self.open or self.ended or self.ready or self.unknown)
+
+    def line(self, now: datetime) -> str:
+        """Say in a sentence what is on its way, for a tick."""
+        if self.is_quiet and not (self.held or self.watched):
+            return "no batch is open"
+        parts = []
+        if self.batches:
+            batches = counted(self.batches, "batch", "batches")
+            parts.append(f"{self.batches_ended:,} of {batches} ended")
+        if self.open:
+            age = f", oldest {_age(now - self.oldest)}" if self.oldest else ""
+            parts.append(f"{self.open} open{age}")
+        if self.ready:
+            parts.append(
+                f"{counted(self.ready, 'file')} to be sent (room in the queue, or a next try)"
+            )
+        if self.unknown:
+            parts.append(f"{counted(self.unknown, 'file')} without a reply, to be reconciled")
+        if self.held:
+            parts.append(
+                f"{counted(self.held, 'file')} held: that needs you (`batch-pipeline held`)"
+            )
+        if self.watched:
+            parts.append(
+                f"{counted(self.watched, 'file')} sent again or turned away within 24 h: the API's list is watched for an "
+                "earlier batch of it"
+            )
+        return "; ".join(parts)
+
+
+def standing(store: Store, pipeline: str) -> Standing:
+    """Return how a whole pipeline stands."""
+    return standings(store, pipeline)[0]
 
 
 def standings(store: Store, pipeline: str, *, by_partition: bool = False) -> list[Standing]:
@@ -114,6 +155,7 @@ def standings(store: Store, pipeline: str, *, by_partition: bool = False) -> lis
     )
     if not current:
         return [Standing(pipeline, holds=held)]
+    watched = _watched(store, pipeline)
     looked = _looked_at(store, pipeline)
     found = []
     for partition, rows in sorted(current.items()):
@@ -128,6 +170,7 @@ def standings(store: Store, pipeline: str, *, by_partition: bool = False) -> lis
                 holds=held,
                 cost_this_month=Decimal(cost),
                 looked_at=looked if one.open or one.unknown else None,
+                watched=watched.total() if not by_partition else watched[partition],
             )
         )
     return found
@@ -298,3 +341,19 @@ def _looked_at(store: Store, pipeline: str) -> datetime | None:
 
 def _usd(nanousd: int | Decimal) -> Decimal:
     return Decimal(nanousd) / NANO
+
+
+def _watched(store: Store, pipeline: str) -> Counter[str]:
+    """Return how many files are watched for a second batch, by partition."""
+    rows = store.ledger.rows(
+        select(request_files.c.partition).where(
+            request_files.c.pipeline == pipeline,
+            request_files.c.watch_until > store.clock.now(),
+        )
+    )
+    return Counter(row["partition"] for row in rows)
+
+
+def _age(age: timedelta) -> str:
+    minutes = max(0, int(age.total_seconds() // 60))
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from batch_pipeline.batches.api import BatchesApi
-from batch_pipeline.batches.claim import claim, held
+from batch_pipeline.batches.claim import claim
 from batch_pipeline.batches.outcome import ApiUnavailable, NotAccepted
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll
@@ -361,6 +361,7 @@ from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.outcome import ApiUnavailable, NotAccepted
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches import send as sending
+from batch_pipeline.store.queue import hold_of
 from batch_pipeline.store.store import open_store
 from batch_pipeline.store.submissions import Scope
 root, url, where = sys.argv[1:]

@@ -15,11 +15,11 @@ from sqlalchemy import Engine, event
 
 from batch_pipeline import BatchPipeline, BatchStore, ClaudeBatches, DuckDBSource, MessageTemplate
 from batch_pipeline.batches.held import Held, list_held
-from batch_pipeline.definitions.needs import progress
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store import ledger as ledger_module
 from batch_pipeline.store.clock import going_by
 from batch_pipeline.store.cost_unknown import CostUnknown
+from batch_pipeline.store.standing import standing
 from batch_pipeline.store.store import Store
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
@@ -71,8 +71,7 @@ class Night(Nights):
     @property
     def is_quiet(self) -> bool:
         """Whether nothing is on its way but what a person must decide."""
-        now = progress(self.opened, self.pipeline.name)
-        return not (now.open or now.ended or now.waiting or now.unknown)
+        return standing(self.opened, self.pipeline.name).is_quiet
 
     def batch(self, size: int) -> str:
         """The id of the one batch of a size that the API has."""

@@ -6,9 +6,9 @@ from typing import Any
 import dagster as dg
 
 from batch_pipeline import BatchPipeline, BatchStore, ClaudeBatches, build_definitions
-from batch_pipeline.definitions.needs import progress
 from batch_pipeline.definitions.rows import destination_of
 from batch_pipeline.records.connections import memory_connection
+from batch_pipeline.store.standing import standing
 
 
 @dataclass
@@ -82,8 +82,7 @@ class Nights:
         """Tick until the sensor asks for nothing and nothing is open; return the number of ticks."""
         for number in range(1, most + 1):
             if self.tick_and_run() == 0:
-                now = progress(self.store.open(), self.pipeline.name)
-                if not (now.open or now.ended or now.waiting or now.unknown):
+                if standing(self.store.open(), self.pipeline.name).is_quiet:
                     return number
         raise AssertionError(f"not quiet after {most} ticks: {self.ticks[-1].skip_message}")
 

@@ -26,7 +26,6 @@ from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.reconcile import reconcile
 from batch_pipeline.batches.send import send
 from batch_pipeline.batches.settle import settle
-from batch_pipeline.definitions.needs import Progress, progress
 from batch_pipeline.definitions.partition import filter_of
 from batch_pipeline.definitions.rows import destination_of
 from batch_pipeline.definitions.status import tick as status_tick
@@ -45,6 +44,7 @@ from batch_pipeline.results.rebuild import rebuild_lost
 from batch_pipeline.store import ledger
 from batch_pipeline.store.clock import Clock
 from batch_pipeline.store.cost_unknown import costs_unknown
+from batch_pipeline.store.standing import Standing, standing
 from batch_pipeline.store.store import open_store
 from batch_pipeline.store.submissions import Scope, know_endpoint
 from batch_pipeline.store.tables import request_files
@@ -255,15 +255,15 @@ class Stages:
         """Run a job by its name."""
         getattr(self, job)(partition, **ask)
 
-    def progress(self) -> Progress:
-        """How the open work stands."""
-        return progress(self.store, self.name)
+    def standing(self) -> Standing:
+        """How the pipeline stands."""
+        return standing(self.store, self.name)
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing is on its way."""
-        now = self.progress()
-        return not (now.open or now.ended or now.waiting or now.unknown or now.held)
+        now = self.standing()
+        return now.is_quiet and not now.held
 
     def until_quiet(
         self,
@@ -285,7 +285,7 @@ class Stages:
                 return
             advance(TICK_SECONDS if busy else IDLE_SECONDS)
         raise AssertionError(
-            f"not quiet after {MOST_TICKS} ticks: {self.progress().line(self.store.clock.now())}"
+            f"not quiet after {MOST_TICKS} ticks: {self.standing().line(self.store.clock.now())}"
         )
 
     # What came of it

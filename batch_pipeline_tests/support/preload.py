@@ -10,9 +10,10 @@ from contextlib import closing, suppress
 from batch_pipeline import ClaudeBatches
 from batch_pipeline.batches.claim import claim
 from batch_pipeline.batches.reconcile import due
-from batch_pipeline.definitions.needs import needs, progress
 from batch_pipeline.results.publish import unpublished
 from batch_pipeline.store.clock import SystemClock
+from batch_pipeline.store.needs import needs
+from batch_pipeline.store.standing import standing
 from batch_pipeline.store.store import open_store
 from batch_pipeline.store.submissions import Endpoint, Scope, know_endpoint, situation
 from batch_pipeline_tests.support.pooling import pooled
@@ -41,8 +42,14 @@ def warm() -> None:
             with store.ledger.lease("warm"):
                 claim(store.ledger, scope, "nobody", claude.policy)
                 due(store, scope, claude.policy)
-                needs(store, scope.pipeline, scope.endpoint, claude.policy)
-                progress(store, scope.pipeline)
+                needs(
+                    store,
+                    scope.pipeline,
+                    scope.endpoint,
+                    max_queued_requests=1,
+                    reconcile_after_seconds=1,
+                )
+                standing(store, scope.pipeline)
                 unpublished(store, scope.pipeline)
         store.ledger.engine.dispose()
 

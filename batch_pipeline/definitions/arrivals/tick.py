@@ -17,7 +17,6 @@ from batch_pipeline.definitions.arrivals.changes import Arrived, named, short
 from batch_pipeline.definitions.arrivals.cursor import Waiting, remembered
 from batch_pipeline.definitions.arrivals.runs import Submits, submits
 from batch_pipeline.definitions.jobs import PIPELINE_TAG
-from batch_pipeline.definitions.needs import hold_of
 from batch_pipeline.definitions.partition import filter_of
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
 from batch_pipeline.errors import BatchPipelineError, InputError, plain, sentence
@@ -26,6 +25,7 @@ from batch_pipeline.records.count import count_needed
 from batch_pipeline.records.fingerprint import BusyError, TooLongError, count_changes
 from batch_pipeline.records.sources import DuckDBSource
 from batch_pipeline.requests.compiled import compile_question
+from batch_pipeline.store.queue import hold_of
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope
 from batch_pipeline.store.tables import endpoints, submissions
@@ -216,7 +216,7 @@ class _Tick:
 
     def _hold(self) -> str | None:
         endpoint = self._endpoint()
-        return hold_of(self.store, self.pipeline.name, endpoint) if endpoint else None
+        return hold_of(self.store.ledger, self.pipeline.name, endpoint) if endpoint else None
 
 
 def _partition_keys(

@@ -11,9 +11,9 @@ import dagster as dg
 from sqlalchemy import RowMapping, func, select
 
 from batch_pipeline.definitions.assets.checks import in_time
-from batch_pipeline.definitions.needs import Progress
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.retention import Retention
+from batch_pipeline.store.standing import Standing
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import transitions
 
@@ -22,7 +22,7 @@ CURSOR_VERSION = 1
 
 
 def observations(
-    store: Store, pipeline: BatchPipeline, cursor: str | None, now: Progress
+    store: Store, pipeline: BatchPipeline, cursor: str | None, now: Standing
 ) -> tuple[str, list[dg.AssetObservation]]:
     """Return an observation per partition whose batches changed state, and where to go on next time.
 
@@ -53,7 +53,7 @@ def observations(
             metadata={
                 "batches_open": now.open,
                 "batches_ended": now.ended,
-                "files_waiting": now.waiting,
+                "files_waiting": now.ready,
                 "files_held": now.held,
                 "changes": dg.MetadataValue.table(
                     [_change(row) for row in changed[-MOST_CHANGES:]]

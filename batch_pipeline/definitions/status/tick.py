@@ -13,14 +13,17 @@ from itertools import takewhile
 
 import dagster as dg
 
+from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll, share_poll
 from batch_pipeline.definitions.jobs import PIPELINE_TAG, ask_config
-from batch_pipeline.definitions.needs import Need, endpoints_at_work, hold_of, needs, progress
 from batch_pipeline.definitions.resources import KEY_VARIABLE, BatchStore, ClaudeBatches
 from batch_pipeline.definitions.status.observations import evaluations, observations
 from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.retention import retention
+from batch_pipeline.store.needs import Need, endpoints_at_work, needs
+from batch_pipeline.store.queue import hold_of
+from batch_pipeline.store.standing import standing
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
 
@@ -48,7 +51,7 @@ def tick(context: dg.SensorEvaluationContext, pipeline: BatchPipeline) -> dg.Sen
     except BatchPipelineError as error:
         return dg.SensorResult(skip_reason=dg.SkipReason(str(error)), cursor=context.cursor)
     requests, waiting = _choose(context.instance, pipeline, wanted, store.clock.now())
-    stands = progress(store, pipeline.name)
+    stands = standing(store, pipeline.name)
     cursor, events = observations(store, pipeline, context.cursor, stands)
     said = [stands.line(store.clock.now()), *_requested(requests), *trouble, *waiting]
     kept = retention(store, pipeline.name)
@@ -80,7 +83,7 @@ def _look(
         if endpoint not in here
     ]
     if not here:
-        return needs(store, pipeline.name, None, claude.policy), said
+        return _needs(store, pipeline, None, claude.policy), said
     endpoint, now = here[0], store.clock.now()
     try:
         with closing(claude.api(patient=False)) as api:
@@ -94,7 +97,7 @@ def _look(
                 said += found.notes
                 if found.list_calls:  # it reads no other account's list
                     whose = _remember(store, claude, endpoint, now)
-            wanted = needs(store, pipeline.name, endpoint, claude.policy)
+            wanted = _needs(store, pipeline, endpoint, claude.policy)
             # A run works for the account that the key belongs to: for another one it would find
             # nothing to do, at every tick again.
             if wanted and whose is None:
@@ -103,12 +106,24 @@ def _look(
                 said.append(
                     f"What was sent to {endpoint} is left alone while the key belongs to {whose}"
                 )
-                wanted = needs(store, pipeline.name, None, claude.policy)
+                wanted = _needs(store, pipeline, None, claude.policy)
     except BatchPipelineError as error:
         return [], [*said, str(error)]
-    if reason := hold_of(store, pipeline.name, endpoint):
+    if reason := hold_of(store.ledger, pipeline.name, endpoint):
         said.append(f"Nothing is sent: {reason}")
     return wanted, said
+
+
+def _needs(
+    store: Store, pipeline: BatchPipeline, endpoint: Endpoint | None, policy: SendPolicy
+) -> list[Need]:
+    return needs(
+        store,
+        pipeline.name,
+        endpoint,
+        max_queued_requests=policy.max_queued_requests,
+        reconcile_after_seconds=policy.reconcile_after_seconds,
+    )
 
 
 def _whose_key(store: Store, claude: ClaudeBatches, now: datetime) -> Endpoint | None:

@@ -6,20 +6,16 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import RowMapping, func, or_, select
 
-from batch_pipeline.batches.claim import queue
-from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.errors import counted
+from batch_pipeline.store.queue import (
+    candidate_sizes,
+    doubtful_sizes,
+    hold_of,
+    queued_requests,
+)
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
-from batch_pipeline.store.tables import (
-    OPEN,
-    FileState,
-    candidates,
-    endpoints,
-    holds,
-    request_files,
-    submissions,
-)
+from batch_pipeline.store.tables import OPEN, FileState, endpoints, request_files, submissions
 
 UNBUILT_SECONDS = 300.0  # a run takes seconds from its selection to its request files
 
@@ -31,59 +27,6 @@ class Need:
     job: str  # send | collect | retry
     partition: str
     why: str
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How a pipeline's open work stands.
-
-    Attributes:
-        open: batches that are still in progress.
-        ended: files whose rows can be collected; rejected and reused records are such files too.
-        batches_ended: batches that ended, collected or not, of submissions that are still open.
-        waiting: files to be sent.
-        unknown: files that may have been sent: there was no reply, or it is on its way.
-        held: files that wait for a person.
-        watched: files of which a second batch may turn up in the API's list.
-        oldest: when the oldest batch in progress was created.
-    """
-
-    open: int
-    ended: int
-    batches_ended: int
-    waiting: int
-    unknown: int
-    held: int
-    watched: int
-    oldest: datetime | None
-
-    def line(self, now: datetime) -> str:
-        """Say it in a sentence."""
-        batches = self.batches_ended + self.open
-        parts = (
-            [f"{self.batches_ended:,} of {counted(batches, 'batch', 'batches')} ended"]
-            if batches
-            else []
-        )
-        if self.open:
-            age = f", oldest {_age(now - self.oldest)}" if self.oldest else ""
-            parts.append(f"{self.open} open{age}")
-        if self.waiting:
-            parts.append(
-                f"{counted(self.waiting, 'file')} to be sent (room in the queue, or a next try)"
-            )
-        if self.unknown:
-            parts.append(f"{counted(self.unknown, 'file')} without a reply, to be reconciled")
-        if self.held:
-            parts.append(
-                f"{counted(self.held, 'file')} held: that needs you (`batch-pipeline held`)"
-            )
-        if self.watched:
-            parts.append(
-                f"{counted(self.watched, 'file')} sent again or turned away within 24 h: the API's list is watched for an "
-                "earlier batch of it"
-            )
-        return "; ".join(parts) or "no batch is open"
 
 
 def endpoints_at_work(store: Store, pipeline: str) -> list[Endpoint]:
@@ -116,41 +59,22 @@ def endpoints_at_work(store: Store, pipeline: str) -> list[Endpoint]:
     return [Endpoint(**row) for row in rows]
 
 
-def hold_of(store: Store, pipeline: str, endpoint: Endpoint) -> str | None:
-    """Return why nothing of a pipeline is sent until a person has acted; None when it is not held."""
-    rows = store.ledger.rows(
-        select(holds.c.reason).where(
-            holds.c.pipeline == pipeline, holds.c.endpoint_id == endpoint.id
-        )
-    )
-    return rows[0]["reason"] if rows else None
-
-
-def progress(store: Store, pipeline: str) -> Progress:
-    """Return how a pipeline's open work stands."""
-    rows = _open_files(store, pipeline)
-    count = {state: sum(1 for row in rows if row["state"] == state) for state in OPEN}
-    created = [row["batch_created_at"] for row in rows if row["state"] == FileState.IN_PROGRESS]
-    return Progress(
-        open=count[FileState.IN_PROGRESS],
-        ended=count[FileState.ENDED],
-        batches_ended=_batches_ended(store, pipeline),
-        waiting=count[FileState.READY],
-        unknown=count[FileState.UNKNOWN] + count[FileState.SENDING],
-        held=count[FileState.HELD],
-        watched=_watched(store, pipeline),
-        oldest=min((moment for moment in created if moment), default=None),
-    )
-
-
-def needs(store: Store, pipeline: str, endpoint: Endpoint | None, policy: SendPolicy) -> list[Need]:
+def needs(
+    store: Store,
+    pipeline: str,
+    endpoint: Endpoint | None,
+    *,
+    max_queued_requests: int,
+    reconcile_after_seconds: float,
+) -> list[Need]:
     """Return the jobs that a pipeline needs now, one per partition and kind, the most urgent first.
 
     Args:
         store: where the ledger is.
         pipeline: its name.
         endpoint: the one in force; what was sent elsewhere is left alone. None: it is not known.
-        policy: limits and waits.
+        max_queued_requests: requests that may wait at the endpoint at once.
+        reconcile_after_seconds: how long after an attempt ended its lost reply can be reconciled.
     """
     now = store.clock.now()
     found: dict[tuple[str, str], Need] = {}
@@ -161,9 +85,11 @@ def needs(store: Store, pipeline: str, endpoint: Endpoint | None, policy: SendPo
     for row in _unpublished(store, pipeline):
         need("collect", row["partition"], "collected rows are not in the table yet")
     if endpoint is not None:
-        held = hold_of(store, pipeline, endpoint) is not None
-        queued, doubtful = queue(store.ledger, endpoint)
-        candidates_of = _open_candidates(store, endpoint)
+        held = hold_of(store.ledger, pipeline, endpoint) is not None
+        with store.ledger.read() as tx:
+            queued = queued_requests(tx, endpoint)
+            doubtful = doubtful_sizes(tx, endpoint)
+            found_sizes = candidate_sizes(tx, endpoint)
         for row in _open_files(store, pipeline, endpoint):
             due = row["not_before"] is None or row["not_before"] <= now
             if not due:
@@ -174,14 +100,14 @@ def needs(store: Store, pipeline: str, endpoint: Endpoint | None, policy: SendPo
                 case FileState.READY if (
                     not held
                     and row["requests"] not in doubtful
-                    and not (row["resent_at"] and row["requests"] in candidates_of)
-                    and (not queued or queued + row["requests"] <= policy.max_queued_requests)
+                    and not (row["resent_at"] and row["requests"] in found_sizes)
+                    and (not queued or queued + row["requests"] <= max_queued_requests)
                 ):
                     need("send", row["partition"], "files are ready and the queue has room")
                 # While a batch that may be the file is open, polling is all that helps.
-                case FileState.UNKNOWN if row["requests"] not in candidates_of and row[
+                case FileState.UNKNOWN if row["requests"] not in found_sizes and row[
                     "attempt_ended_at"
-                ] <= now - timedelta(seconds=policy.reconcile_after_seconds):
+                ] <= now - timedelta(seconds=reconcile_after_seconds):
                     need("send", row["partition"], "a lost reply can be reconciled")
         for row in _unbuilt(store, pipeline, endpoint, now):
             need("retry", row["partition"], "selected records wait for their request files")
@@ -195,10 +121,7 @@ def needs(store: Store, pipeline: str, endpoint: Endpoint | None, policy: SendPo
     return sorted(found.values(), key=lambda one: (order.index(one.job), one.partition))
 
 
-def _open_files(
-    store: Store, pipeline: str, endpoint: Endpoint | None = None
-) -> Sequence[RowMapping]:
-    here = [request_files.c.endpoint_id == endpoint.id] if endpoint else []
+def _open_files(store: Store, pipeline: str, endpoint: Endpoint) -> Sequence[RowMapping]:
     return store.ledger.rows(
         select(
             request_files.c.state,
@@ -207,9 +130,12 @@ def _open_files(
             request_files.c.not_before,
             request_files.c.resent_at,
             request_files.c.attempt_ended_at,
-            request_files.c.batch_created_at,
         )
-        .where(request_files.c.pipeline == pipeline, request_files.c.state.in_(OPEN), *here)
+        .where(
+            request_files.c.pipeline == pipeline,
+            request_files.c.endpoint_id == endpoint.id,
+            request_files.c.state.in_(OPEN),
+        )
         .order_by(request_files.c.number, request_files.c.seq)
     )
 
@@ -224,35 +150,6 @@ def _unpublished(store: Store, pipeline: str) -> Sequence[RowMapping]:
         )
         .distinct()
     )
-
-
-def _batches_ended(store: Store, pipeline: str) -> int:
-    still_open = select(request_files.c.submission_id).where(
-        request_files.c.pipeline == pipeline, request_files.c.state.in_(OPEN)
-    )
-    with store.ledger.read() as tx:
-        return int(
-            tx.execute(
-                select(func.count()).where(
-                    request_files.c.pipeline == pipeline,
-                    request_files.c.batch_id.is_not(None),
-                    request_files.c.state.in_([FileState.ENDED, FileState.COLLECTED]),
-                    request_files.c.submission_id.in_(still_open),
-                )
-            ).scalar_one()
-        )
-
-
-def _watched(store: Store, pipeline: str) -> int:
-    with store.ledger.read() as tx:
-        return int(
-            tx.execute(
-                select(func.count()).where(
-                    request_files.c.pipeline == pipeline,
-                    request_files.c.watch_until > store.clock.now(),
-                )
-            ).scalar_one()
-        )
 
 
 def _to_retry(store: Store, pipeline: str, endpoint: Endpoint) -> Sequence[RowMapping]:
@@ -299,18 +196,3 @@ def _unbuilt(
         )
         .distinct()
     )
-
-
-def _open_candidates(store: Store, endpoint: Endpoint) -> set[int]:
-    """The sizes of batches that may be ours, as long as they have not ended."""
-    rows = store.ledger.rows(
-        select(candidates.c.requests).where(
-            candidates.c.endpoint_id == endpoint.id, candidates.c.verdict == "open"
-        )
-    )
-    return {row["requests"] for row in rows}
-
-
-def _age(age: timedelta) -> str:
-    minutes = max(0, int(age.total_seconds() // 60))
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
