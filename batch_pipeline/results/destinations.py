@@ -118,7 +118,7 @@ class DuckDBTable(Destination):
     def _rows(self) -> "DuckDBRows":
         from batch_pipeline.results.duckdb_table import DuckDBRows
 
-        return DuckDBRows(self)
+        return DuckDBRows(self.path, *self.schema_and_table, self.lock_wait_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,4 +159,4 @@ class ParquetDataset(Destination):
     def _rows(self) -> "ParquetRows":
         from batch_pipeline.results.parquet_dataset import ParquetRows
 
-        return ParquetRows(self)
+        return ParquetRows(self.url, self.rows_per_bucket, self.grace_seconds)

@@ -22,7 +22,6 @@ from batch_pipeline.records.connections import (
     quote_text,
     with_enough_memory,
 )
-from batch_pipeline.results.destinations import DuckDBTable
 from batch_pipeline.results.merging import (
     OUR_COLUMNS,
     Merged,
@@ -38,12 +37,17 @@ MERGE_MEMORY = "100MB"
 
 
 class DuckDBRows:
-    """The rows of a ``DuckDBTable``."""
+    """The rows of a ``DuckDBTable``, whose fields these are, read at run time."""
 
-    def __init__(self, declared: DuckDBTable) -> None:
+    def __init__(self, path: str, schema: str, table: str, lock_wait_seconds: float) -> None:
         """Open nothing yet."""
-        self._declared = declared
-        self.describe = declared.describe
+        self._path, self._schema, self._table = path, schema, table
+        self._lock_wait_seconds = lock_wait_seconds
+
+    def describe(self) -> str:
+        """Return which table of which file."""
+        table = self._table if self._schema == "main" else f"{self._schema}.{self._table}"
+        return f"table {table} in {self._path}"
 
     def check(self) -> None:
         """Check that the table, if there is one, was made by this package."""
@@ -55,7 +59,7 @@ class DuckDBRows:
         Raises:
             InputError: the table exists and was not made by this package.
         """
-        if not Path(self._declared.path).exists():
+        if not Path(self._path).exists():
             return {}
         with self._open(read_only=True) as database:
             return self._columns(database)
@@ -78,7 +82,7 @@ class DuckDBRows:
 
         The file stays attached to ``con``, and closed to writers, until ``con`` is closed.
         """
-        catalog = attach_database(con, self._declared.path, self._declared.lock_wait_seconds)
+        catalog = attach_database(con, self._path, self._lock_wait_seconds)
         return self._full_name(catalog)
 
     def merge(self, rows_path: str | None, key: Sequence[str], deleted_path: str | None) -> Merged:
@@ -97,7 +101,7 @@ class DuckDBRows:
         retry = tenacity.Retrying(
             # Only another connection of this process can make transactions conflict.
             retry=tenacity.retry_if_exception_type(duckdb.TransactionException),
-            stop=tenacity.stop_after_delay(self._declared.lock_wait_seconds),
+            stop=tenacity.stop_after_delay(self._lock_wait_seconds),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
             reraise=True,
         )
@@ -157,7 +161,7 @@ class DuckDBRows:
         if not columns:
             con.execute(
                 f"CREATE SCHEMA IF NOT EXISTS {quote_name(database.catalog)}"
-                f".{quote_name(self._declared.schema_and_table[0])}"
+                f".{quote_name(self._schema)}"
             )
             declared = ", ".join(f"{quote_name(c)} {kind}" for c, kind in grown.items())
             con.execute(f"CREATE TABLE {name} ({declared})")
@@ -206,8 +210,7 @@ class DuckDBRows:
         return row[0] if row else 0
 
     def _columns(self, database: OpenDatabase) -> dict[str, str]:
-        schema, table = self._declared.schema_and_table
-        names = [database.catalog, schema, table]
+        names = [database.catalog, self._schema, self._table]
         rows = database.connection.execute(
             "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = ?"
             " AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?)"
@@ -231,11 +234,11 @@ class DuckDBRows:
 
     def _open(self, *, read_only: bool) -> AbstractContextManager[OpenDatabase]:
         return open_database(
-            self._declared.path,
+            self._path,
             read_only=read_only,
-            wait_seconds=self._declared.lock_wait_seconds,
+            wait_seconds=self._lock_wait_seconds,
             memory_limit=MERGE_MEMORY,
         )
 
     def _full_name(self, catalog: str) -> str:
-        return ".".join(quote_name(part) for part in (catalog, *self._declared.schema_and_table))
+        return ".".join(quote_name(part) for part in (catalog, self._schema, self._table))

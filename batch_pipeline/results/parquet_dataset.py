@@ -12,7 +12,6 @@ import pyarrow as pa
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import SMALL_MEMORY, memory_connection
 from batch_pipeline.results.bucket_merge import DATA_FOLDER, merge_buckets, rows_sql
-from batch_pipeline.results.destinations import ParquetDataset
 from batch_pipeline.results.manifest import FOLDER, Manifest, ManifestFolder
 from batch_pipeline.results.merging import Merged, check_key_is_there
 
@@ -23,14 +22,12 @@ MAX_LOST_RACES = 100
 
 
 class ParquetRows:
-    """The rows of a ``ParquetDataset``."""
+    """The rows of a ``ParquetDataset``, whose fields these are, read at run time."""
 
-    def __init__(self, declared: ParquetDataset) -> None:
+    def __init__(self, url: str, rows_per_bucket: int, grace_seconds: float) -> None:
         """Read nothing yet."""
-        self._url = declared.url
-        self._rows_per_bucket = declared.rows_per_bucket
-        self._grace_seconds = declared.grace_seconds
-        self.describe = declared.describe
+        self._url, self._rows_per_bucket = url, rows_per_bucket
+        self._grace_seconds = grace_seconds
 
     def check(self) -> None:
         """Check that results may be written here; to be called before any money is spent.
@@ -102,7 +99,7 @@ class ParquetRows:
             if before is None and rows_path is None:
                 return Merged(0, 0, 0, 0)
             if before is not None:
-                check_key_is_there(key, before.columns, self.describe())
+                check_key_is_there(key, before.columns, f"Parquet dataset {self._url}")
             if "://" not in self._url:
                 Path(self._url, DATA_FOLDER).mkdir(parents=True, exist_ok=True)
             after = merge_buckets(

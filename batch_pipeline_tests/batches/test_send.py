@@ -17,6 +17,7 @@ from batch_pipeline.batches.outcome import ApiUnavailable, NotAccepted
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.send import body
+from batch_pipeline.store.queue import hold_of
 from batch_pipeline.store.tables import FileState
 from batch_pipeline_tests.batches.conftest import Desk
 
@@ -196,10 +197,10 @@ def test_a_refused_account_holds_the_pipeline_until_something_is_accepted(
     assert report.refused and str(status) in report.refused
     assert (
         desk.states() == ["ready", "ready"]
-        and held(desk.store.ledger, desk.scope) == report.refused
+        and hold_of(desk.store.ledger, desk.scope.pipeline, desk.scope.endpoint) == report.refused
     )
     assert len(desk.send().batches) == 2
-    assert held(desk.store.ledger, desk.scope) is None
+    assert hold_of(desk.store.ledger, desk.scope.pipeline, desk.scope.endpoint) is None
 
 
 def test_a_spend_limit_is_not_tried_again_and_again(desk: Desk) -> None:
@@ -361,7 +362,6 @@ from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.outcome import ApiUnavailable, NotAccepted
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches import send as sending
-from batch_pipeline.store.queue import hold_of
 from batch_pipeline.store.store import open_store
 from batch_pipeline.store.submissions import Scope
 root, url, where = sys.argv[1:]
