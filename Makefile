@@ -13,7 +13,7 @@ help:
 	@echo "make test   run the tests"
 	@echo "make e2e    play nights in a running Dagster, hurt it, and look at its pages in Chromium"
 	@echo "make soak   walk through 10,000 nights that go wrong, and let eight processes work at once"
-	@echo "make lint   check style and types"
+	@echo "make lint   check style, types and who imports whom"
 	@echo "make clean  remove .venv and caches (make demo's data in .demo stays)"
 
 demo: .venv/installed
@@ -37,6 +37,7 @@ lint: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -10,7 +10,8 @@ import duckdb
 import pytest
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.results.destinations import Destination, DuckDBTable, Merged, ParquetDataset
+from batch_pipeline.results.destinations import Destination, DuckDBTable, ParquetDataset
+from batch_pipeline.results.merging import Merged
 
 Rows = Callable[[str], str]
 
