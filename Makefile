@@ -12,7 +12,7 @@ help:
 	@echo "make dev    look at it in Dagster's UI on port $(PORT), with an emulated API beside it"
 	@echo "make test   run the tests"
 	@echo "make e2e    play nights in a running Dagster, hurt it, and look at its pages in Chromium"
-	@echo "make soak   walk through 10,000 nights that go wrong, and let eight processes work at once"
+	@echo "make soak   run the tests whole, walk through 10,000 nights that go wrong, let eight processes work at once"
 	@echo "make lint   check style, types and who imports whom"
 	@echo "make clean  remove .venv and caches (make demo's data in .demo stays)"
 
@@ -27,6 +27,7 @@ e2e: .venv/installed
 	$(BIN)/python -m batch_pipeline_tests.e2e
 
 soak: .venv/installed
+	BATCH_PIPELINE_TESTS=whole $(BIN)/pytest -n auto
 	$(BIN)/python -m batch_pipeline_tests.soak --episodes 10000 --eight-seconds 60
 
 # exec: a Ctrl-C or a kill reaches the command itself, which stops all that it started.

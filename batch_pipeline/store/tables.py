@@ -38,30 +38,27 @@ class FileState(StrEnum):
 IN_QUEUE = (FileState.SENDING, FileState.UNKNOWN, FileState.IN_PROGRESS)
 OPEN = (FileState.READY, *IN_QUEUE, FileState.ENDED, FileState.HELD)
 
-# The only steps there are; anything else is a programming error and raises.
 STEPS = {
-    (FileState.READY, FileState.SENDING),
-    (FileState.READY, FileState.IN_PROGRESS),  # about to be sent again when its batch was found
-    (FileState.READY, FileState.ENDED),  # withdrawn by a person before it was sent
-    (FileState.SENDING, FileState.READY),
-    (FileState.SENDING, FileState.UNKNOWN),
-    (FileState.SENDING, FileState.IN_PROGRESS),
-    (FileState.SENDING, FileState.HELD),
-    (FileState.SENDING, FileState.SPLIT),
-    (
-        FileState.UNKNOWN,
-        FileState.IN_PROGRESS,
-    ),  # its owner woke up, or reconciliation found the batch
-    (FileState.UNKNOWN, FileState.READY),  # proven not accepted: send again
-    (FileState.UNKNOWN, FileState.ENDED),  # proven not accepted, and withdrawn meanwhile
-    (FileState.UNKNOWN, FileState.HELD),
-    (FileState.HELD, FileState.READY),
-    (FileState.HELD, FileState.IN_PROGRESS),  # its owner woke up after all
-    (FileState.HELD, FileState.UNKNOWN),
-    (FileState.HELD, FileState.ENDED),  # given up by a person: it ends without answers
-    (FileState.IN_PROGRESS, FileState.ENDED),
-    (FileState.ENDED, FileState.COLLECTED),
+    (FileState.READY, FileState.SENDING): "a sender takes it, if the queue has room",
+    (FileState.READY, FileState.IN_PROGRESS): "about to be sent again, its batch turned up",
+    (FileState.READY, FileState.ENDED): "withdrawn by a person",
+    (FileState.SENDING, FileState.READY): "the API turned it away for now (429, not reached)",
+    (FileState.SENDING, FileState.UNKNOWN): "no reply, a 5xx, or the sender is gone",
+    (FileState.SENDING, FileState.IN_PROGRESS): "accepted: the batch id is stored",
+    (FileState.SENDING, FileState.HELD): "the API refuses this file (4xx)",
+    (FileState.SENDING, FileState.SPLIT): "too large (413): its halves stand in for it",
+    (FileState.UNKNOWN, FileState.IN_PROGRESS): "its batch was found, or its sender woke up",
+    (FileState.UNKNOWN, FileState.READY): "the list has no such batch: send again",
+    (FileState.UNKNOWN, FileState.ENDED): "never accepted, and withdrawn meanwhile",
+    (FileState.UNKNOWN, FileState.HELD): "on_unknown is hold, or a candidate is unreadable",
+    (FileState.HELD, FileState.READY): "a person says: send it again",
+    (FileState.HELD, FileState.IN_PROGRESS): "its batch was found after all",
+    (FileState.HELD, FileState.UNKNOWN): "the candidate was another program's: reconcile again",
+    (FileState.HELD, FileState.ENDED): "a person gives it up: it ends without answers",
+    (FileState.IN_PROGRESS, FileState.ENDED): "the API is done with the batch, or it is gone",
+    (FileState.ENDED, FileState.COLLECTED): "answers kept, rows and index written",
 }
+"""The only steps there are, and why each is taken; anything else is a programming error and raises."""
 
 
 class FileKind(StrEnum):

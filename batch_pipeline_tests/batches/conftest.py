@@ -17,6 +17,7 @@ from batch_pipeline.store.store import Store, open_store
 from batch_pipeline.store.submissions import NewFile, Scope, add_file, know_endpoint
 from batch_pipeline.store.tables import FileState, request_files, submissions
 from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.pooling import pooled
 
 
 @dataclass
@@ -102,3 +103,10 @@ def desk(claude_emulator: EmulatorProcess, tmp_path) -> Iterator[Desk]:
     know_endpoint(store.ledger, scope.endpoint)
     yield Desk(store, api, claude_emulator, clock, scope, SendPolicy(timeout_seconds=10.0))
     api.close()
+
+
+@pytest.fixture(autouse=True)
+def _pooled() -> Iterator[None]:
+    """What each process does once is done once: these tests are about nights, not about connections."""
+    with pooled():
+        yield

@@ -12,6 +12,7 @@ from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.clock import going_by
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.pooling import pooled
 
 RECORDS = Path(__file__).parents[2] / "batch_pipeline" / "demo" / "debian_packages.parquet"
 TEMPLATE: dict[str, Any] = dict(
@@ -68,3 +69,10 @@ def nights(
         return Nights(pipeline, resource, BatchStore(root=str(tmp_path / "store")))
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _pooled() -> Iterator[None]:
+    """What each process does once is done once: these tests are about nights, not about connections."""
+    with pooled():
+        yield

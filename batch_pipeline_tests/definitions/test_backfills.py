@@ -1,4 +1,4 @@
-"""Backfills: thirty partitions as thirty runs, many at once, and as one run over their range."""
+"""Backfills: many partitions as so many runs, several at once, and as one run over their range."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +25,9 @@ from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.tables import submissions
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import extent
 
-DAYS = [str(date(2026, 3, 1) + timedelta(days=day)) for day in range(30)]
+DAYS = [str(date(2026, 3, 1) + timedelta(days=day)) for day in range(extent(8, 30))]
 STAGES = ("records", "requests", "batches", "results")
 SOME = DAYS[:6]  # enough for what is not about the number
 OF_EACH_DAY = 3
@@ -37,13 +38,13 @@ AT_ONCE = 4
 def backfill(
     claude_emulator: EmulatorProcess, tmp_path: Path, clock: HandClock
 ) -> Iterator[Callable[..., Nights]]:
-    """Make a pipeline over thirty days of events, whose answers go to a table beside them."""
+    """Make a pipeline over days of events, whose answers go to a table beside them."""
     warehouse = str(tmp_path / "events.duckdb")
     with duckdb.connect(warehouse) as connection:
         connection.execute(
             "create table events as select d * $n + n as id, date '2026-03-01' + d::int as day, "
-            "'event ' || d || ' ' || n as summary from range(30) days(d), range($n) numbers(n)",
-            {"n": OF_EACH_DAY},
+            "'event ' || d || ' ' || n as summary from range($days) days(d), range($n) numbers(n)",
+            {"days": len(DAYS), "n": OF_EACH_DAY},
         )
     with dg.instance_for_test() as instance:
         yield lambda policy=None: events(
@@ -127,14 +128,14 @@ def check_all_answered(
         assert done == set(days), stage
 
 
-def test_thirty_runs_several_at_once(
+def test_a_run_for_each_day_several_at_once(
     backfill: Callable[..., Nights], claude_emulator: EmulatorProcess
 ) -> None:
     run = backfill()
     submit_days(run, DAYS)
     # A run that finds another one sending a file of the same size leaves its own to the sensor.
     run.until_quiet()
-    assert len(claude_emulator.batches()) == 30
+    assert len(claude_emulator.batches()) == len(DAYS)
     check_all_answered(run, claude_emulator)
     assert submitted(run) == dict.fromkeys(DAYS, 1)
 
@@ -147,7 +148,7 @@ def test_one_run_over_the_range(
         asset = run.definitions.resolve_assets_def(run.pipeline.asset_key(stage))
         assert asset.backfill_policy == dg.BackfillPolicy.single_run()
     assert run_range(run, "submit", DAYS[0], DAYS[-1]).success
-    assert len(run.instance.get_run_records()) == 1 and len(claude_emulator.batches()) == 30
+    assert len(run.instance.get_run_records()) == 1 and len(claude_emulator.batches()) == len(DAYS)
     # Its answers can come back in one run, too: nobody has to wait for the sensor.
     assert run_range(run, "collect", DAYS[0], DAYS[-1]).success
     assert len(run.instance.get_run_records()) == 2

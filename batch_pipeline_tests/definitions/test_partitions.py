@@ -13,12 +13,15 @@ from sqlalchemy import select
 
 from batch_pipeline import BatchPipeline, BatchStore, ClaudeBatches, DuckDBSource, MessageTemplate
 from batch_pipeline.definitions.jobs import ask_config
+from batch_pipeline.definitions.status import tick as status_tick
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.tables import submissions
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import extent
 
-DAYS = [str(date(2026, 3, 1) + timedelta(days=day)) for day in range(30)]
+DAYS = [str(date(2026, 3, 1) + timedelta(days=day)) for day in range(extent(7, 30))]
+MOST_RUNS = extent(5, status_tick.MOST_RUNS)  # of a tick
 BERLIN = "Europe/Berlin"
 
 
@@ -94,22 +97,26 @@ def submit_range(run: Nights, first: str, last: str) -> dg.ExecuteInProcessResul
     )
 
 
-def test_each_of_thirty_days_is_a_run_of_its_own_and_asked_once(
-    partitioned, claude_emulator: EmulatorProcess, events: Path
+def test_each_day_is_a_run_of_its_own_and_asked_once(
+    partitioned, claude_emulator: EmulatorProcess, events: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(status_tick, "MOST_RUNS", MOST_RUNS)
     fill(
         events,
         "create table events as select d * 3 + n as id, date '2026-03-01' + d::int as day,"
-        " 'event ' || d || ' ' || n as summary from range(30) days(d), range(3) numbers(n)",
+        " 'event ' || d || ' ' || n as summary"
+        f" from range({len(DAYS)}) days(d), range(3) numbers(n)",
         "insert into events values (999, null, 'an event of no day')",
     )
     claude_emulator.configure(manual=True)
     run = partitioned(dg.DailyPartitionsDefinition(start_date="2026-03-01"), "day")
     for day in DAYS:
         run.submit(day)
-    assert len(claude_emulator.batches()) == 30
+    assert len(claude_emulator.batches()) == len(DAYS)
     assert run.tick_and_run() == 0
-    assert run.ticks[-1].skip_message.startswith("0 of 30 batches ended; 30 open, oldest")
+    assert run.ticks[-1].skip_message.startswith(
+        f"0 of {len(DAYS)} batches ended; {len(DAYS)} open, oldest"
+    )
 
     claude_emulator.end()
     before = claude_emulator.stats()["calls"]["GET /v1/messages/batches"]
@@ -117,19 +124,19 @@ def test_each_of_thirty_days_is_a_run_of_its_own_and_asked_once(
     assert (
         claude_emulator.stats()["calls"]["GET /v1/messages/batches"] - before == 1
     )  # one look serves all partitions
-    assert [request.partition_key for request in first.run_requests] == DAYS[:25]
+    assert [request.partition_key for request in first.run_requests] == DAYS[:MOST_RUNS]
     assert {request.job_name for request in first.run_requests} == {"events_collect"}
     for request in first.run_requests:
         run.collect(request.partition_key)
-    assert [request.partition_key for request in run.tick().run_requests] == DAYS[25:]
-    for day in DAYS[25:]:
+    assert [request.partition_key for request in run.tick().run_requests] == DAYS[MOST_RUNS:]
+    for day in DAYS[MOST_RUNS:]:
         run.collect(day)
     assert run.tick_and_run() == 0 and run.ticks[-1].skip_message == "no batch is open"
 
     rows = run.rows()
-    assert sorted(rows) == list(range(90))
+    assert sorted(rows) == list(range(3 * len(DAYS)))
     assert all(row["_status"] == "answered" for row in rows.values())
-    assert claude_emulator.bill()["requests"] == 90
+    assert claude_emulator.bill()["requests"] == 3 * len(DAYS)
     assert {day: len(keys) for day, keys in asked(run).items()} == dict.fromkeys(DAYS, 3)
 
     fill(events, "insert into events values (1000, date '2026-03-04', 'a late event')")
@@ -137,7 +144,7 @@ def test_each_of_thirty_days_is_a_run_of_its_own_and_asked_once(
     run.submit(DAYS[4])
     claude_emulator.end()
     run.until_quiet()
-    assert claude_emulator.bill()["requests"] == 91
+    assert claude_emulator.bill()["requests"] == 3 * len(DAYS) + 1
     assert set(run.rows()) == set(rows) | {1000}
     assert asked(run)[DAYS[3]] == {9, 10, 11, 1000}
 

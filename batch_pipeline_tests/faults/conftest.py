@@ -255,3 +255,10 @@ def sizes(emulator: EmulatorProcess) -> list[int]:
 def night(nights: Callable[..., Night]) -> Night:
     """A pipeline that nobody has changed anything about."""
     return nights()
+
+
+@pytest.fixture(autouse=True)
+def _pooled() -> Iterator[None]:
+    """What each process does once is done once: these tests are about nights, not about connections."""
+    with pooled():
+        yield

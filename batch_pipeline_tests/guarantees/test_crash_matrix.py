@@ -1,7 +1,7 @@
 """Every step of submit, send and collect, times how a process ends there, times how it is begun again.
 
-Real processes; time passes by moving clocks. The ledger is on SQLite and on PostgreSQL in turn, so
-that each step sees both.
+Real processes; time passes by moving clocks. The ledger is on SQLite and on PostgreSQL in turn. The
+sample has each step once, and each way to end with each way to go on as often as any other.
 """
 
 import random
@@ -27,6 +27,7 @@ from batch_pipeline_tests.support.crash_steps import (
     terminated_after,
 )
 from batch_pipeline_tests.support.deployment import Deployment, Stages, make_records, on_clock
+from batch_pipeline_tests.support.extent import extent
 from batch_pipeline_tests.support.pooling import pooled
 from batch_pipeline_tests.support.postgres import Schemas
 
@@ -34,12 +35,15 @@ Restart = Literal["at once", "after the batch ended", "by two processes"]
 RECORDS = {f"k{number}": f"text {number}" for number in range(6)}
 LIMITS = {"max_batch_requests": 3}  # three files, of 3, 2 and 1 requests
 LEASES_RUN_OUT_SECONDS = 800.0  # longer than a lease, and than the list may lag after it
+WAYS = [(kind, how) for kind in get_args(Kind) for how in get_args(Restart)]
 CELLS = [
-    (step.name, kind, how) for step in STEPS for kind in get_args(Kind) for how in get_args(Restart)
+    (step.name, *way)
+    for number, step in enumerate(STEPS)
+    for way in extent([WAYS[number % len(WAYS)]], WAYS)
 ]
 # The SDK catches what goes wrong in a call: it is a lost reply then, and the run goes on.
 ENDS = {"killed": [-signal.SIGKILL], "exception": [0, 1], "terminated": [1]}
-MOMENTS = 8  # of each job, at which it is terminated wherever it is
+MOMENTS = extent(2, 8)  # of each job, at which it is terminated wherever it is
 
 
 class World:

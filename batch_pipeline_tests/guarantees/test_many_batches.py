@@ -11,8 +11,9 @@ from batch_pipeline.store.clock import going_by
 from batch_pipeline_tests.benchmarks.ticks import LIST, RUN_SECONDS, lose, pipelines
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import extent
 
-PIPELINES, BATCHES = 50, 2
+PIPELINES, BATCHES = extent(12, 50), 2
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def clock() -> Iterator[HandClock]:
         yield clock
 
 
-def test_fifty_sensors_read_the_list_once_an_interval(
+def test_many_sensors_read_the_list_once_an_interval(
     claude_emulator: EmulatorProcess, tmp_path: Path, clock: HandClock
 ) -> None:
     with pipelines(claude_emulator, tmp_path, PIPELINES, BATCHES) as runs:

@@ -1,4 +1,4 @@
-"""Eight processes at once, on each of the databases; see ``eight``."""
+"""Eight processes at once, on each of the databases; see ``support.many_processes``."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from batch_pipeline_tests.support.postgres import Schemas
 def test_eight_processes_at_once_ask_each_record_once(
     claude_emulator: EmulatorProcess, tmp_path: Path
 ) -> None:
-    print(eight_processes(tmp_path, claude_emulator, None, table=True, seconds=60.0))
+    print(eight_processes(tmp_path, claude_emulator, None, table=True))
 
 
 def test_eight_processes_at_once_ask_each_record_once_with_postgresql(
     claude_emulator: EmulatorProcess, tmp_path: Path, schemas: Schemas
 ) -> None:
     with schemas.some(1) as [ledger]:
-        print(eight_processes(tmp_path, claude_emulator, ledger, table=False, seconds=10.0))
+        print(eight_processes(tmp_path, claude_emulator, ledger, table=False))

@@ -1,6 +1,6 @@
 """A random walk through nights that go wrong: whatever happens, each request is paid once and each record has its row.
 
-See ``walk`` for what may happen, and ``soak`` for many more episodes than these.
+See ``support.random_walk`` for what may happen, and ``soak`` for many more episodes than these.
 """
 
 from pathlib import Path
@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline_tests.support.extent import extent
 from batch_pipeline_tests.support.postgres import Schemas
 from batch_pipeline_tests.support.random_walk import DEPLOYMENTS, episode
 
-EPISODES = 300
+EPISODES = extent(24, 300)
 
 
 @pytest.mark.parametrize("seed", range(EPISODES))

@@ -46,6 +46,11 @@ class Child:
         return code
 
     @property
+    def is_alive(self) -> bool:
+        """Whether it still works."""
+        return self.process.is_alive()
+
+    @property
     def error(self) -> str:
         """The traceback of the exception that ended it; "" when there is none."""
         return self.report.read_text() if self.report.exists() else ""

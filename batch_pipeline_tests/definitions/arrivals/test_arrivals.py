@@ -22,10 +22,12 @@ from dagster._core.remote_origin import (
 )
 
 from batch_pipeline import Arrivals, DuckDBSource, ParquetSource
+from batch_pipeline.definitions.arrivals import tick as arrivals_tick
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.definitions.conftest import RECORDS
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import extent
 
 ORIGIN = RemoteJobOrigin(
     RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "__repository__"),
@@ -550,21 +552,27 @@ def test_records_of_a_partition_that_there_is_not_are_named_and_asked_when_there
 
 
 def test_no_partition_is_missed_however_many_arrive_at_once(
-    nights, warehouse: Path, instance: dg.DagsterInstance, clock: HandClock
+    nights,
+    warehouse: Path,
+    instance: dg.DagsterInstance,
+    clock: HandClock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    most = extent(5, arrivals_tick.MOST_RUNS)  # runs of a tick
+    monkeypatch.setattr(arrivals_tick, "MOST_RUNS", most)
     clock.stopped_at = datetime.fromisoformat("2026-04-15T12:00+00:00")
     daily = dg.DailyPartitionsDefinition(start_date="2026-03-01")
     run = nights(arrivals=Arrivals(cooldown_minutes=0), upstream=["raw"], **in_groups(daily, "day"))
     run.instance = instance
     one = Arriving(run).quiet()
-    days = daily.get_partition_keys(current_time=clock.now())[:30]
+    days = daily.get_partition_keys(current_time=clock.now())[: most + 3]
     for day in days:
         instance.report_runless_asset_event(dg.AssetMaterialization("raw", partition=day))
     tick = one.tick()
-    assert [request.partition_key for request in tick.run_requests] == days[:25]
-    for day in days[:25]:
+    assert [request.partition_key for request in tick.run_requests] == days[:most]
+    for day in days[:most]:
         run.run("submit", partition=day)
-    assert one.asked() == days[25:]
+    assert one.asked() == days[most:]
     # A whole asset, or a day that there is not, tells nothing about a partition.
     for partition in (None, "2030-01-01"):
         instance.report_runless_asset_event(dg.AssetMaterialization("raw", partition=partition))
