@@ -5,8 +5,6 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-import duckdb
-
 INVOICES = 300
 SEED = 20
 FIRST_DAY = date(2026, 1, 5)
@@ -142,6 +140,8 @@ def write_invoices(database: str, count: int = INVOICES) -> int:
     Returns:
         How many rows the table has.
     """
+    import duckdb
+
     Path(database).parent.mkdir(parents=True, exist_ok=True)
     with duckdb.connect(database) as warehouse:
         warehouse.execute(

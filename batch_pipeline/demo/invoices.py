@@ -4,8 +4,6 @@ from enum import StrEnum
 from typing import Literal
 
 import dagster as dg
-import duckdb
-import tenacity
 from pydantic import BaseModel, Field
 
 from batch_pipeline import BatchPipeline, DuckDBSource, DuckDBTable, MessageTemplate, Schedule
@@ -58,7 +56,6 @@ House rules:
 
 MANAGER_LIMITS = {"INR": 200_000.0, "USD": 2_400.0, "EUR": 2_100.0}
 SHOWN_APPROVALS = 10
-LOCK_WAIT_SECONDS = 60
 
 
 class Department(StrEnum):
@@ -134,6 +131,8 @@ def approvals_asset(places: Places) -> dg.AssetsDefinition:
         description="Every invoice that has an answer, and whether a manager must approve it.",
     )
     def approvals(config: Limits) -> dg.MaterializeResult:
+        from batch_pipeline.demo.warehouse import connect
+
         with connect(places["warehouse"]) as warehouse:
             warehouse.execute(
                 """
@@ -171,15 +170,3 @@ def approvals_asset(places: Places) -> dg.AssetsDefinition:
         )
 
     return approvals
-
-
-@tenacity.retry(
-    # One process at a time may write to a DuckDB file: wait for whoever has it open.
-    retry=tenacity.retry_if_exception_type(duckdb.IOException),
-    stop=tenacity.stop_after_delay(LOCK_WAIT_SECONDS),
-    wait=tenacity.wait_random(0.1, 0.5),
-    reraise=True,
-)
-def connect(path: str) -> duckdb.DuckDBPyConnection:
-    """Open the warehouse."""
-    return duckdb.connect(path)

@@ -6,10 +6,10 @@ from typing import Any
 import duckdb
 
 from batch_pipeline.demo.bill import bill, emulators_bill, total
-from batch_pipeline.demo.invoices import connect
 from batch_pipeline.demo.packages import accuracy_of, overall
 from batch_pipeline.demo.places import Places
 from batch_pipeline.demo.screen import Screen, dollars
+from batch_pipeline.demo.warehouse import connect
 from batch_pipeline.emulator.process import EmulatorProcess
 from batch_pipeline.results.destinations import ParquetDataset
 from batch_pipeline.store.store import Store

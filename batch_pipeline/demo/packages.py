@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import dagster as dg
-import duckdb
 
 from batch_pipeline import (
     Arrivals,
@@ -89,6 +88,8 @@ def write_packages(folder: str) -> int:
         unfinished = file.with_suffix(".unfinished")
         shutil.copyfile(PACKAGES, unfinished)
         unfinished.rename(file)
+    import duckdb
+
     with duckdb.connect() as connection:
         (rows,) = connection.execute("select count(*) from read_parquet(?)", [str(file)]).fetchall()
     return rows[0]
@@ -116,6 +117,8 @@ def accuracy_of(places: Places) -> list[SectionAccuracy]:
     files = ParquetDataset(path=places.sections).files()
     if not files:
         return []
+    import duckdb
+
     with duckdb.connect() as connection:
         rows = connection.execute(
             "select section, count(*), count(*) filter (predicted_section = section) "

@@ -10,8 +10,8 @@ import duckdb
 
 from batch_pipeline.demo.bill import bill
 from batch_pipeline.demo.incoming import write_invoices
-from batch_pipeline.demo.invoices import connect
 from batch_pipeline.demo.packages import PACKAGES
+from batch_pipeline.demo.warehouse import connect
 from batch_pipeline.emulator.process import EmulatorProcess
 from batch_pipeline.results.destinations import ParquetDataset
 from batch_pipeline.store.store import open_store
