@@ -1,0 +1,38 @@
+"""Every block of code on every page does what it says."""
+
+from pathlib import Path
+
+import pytest
+
+from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline_tests.docs.pages import PAGES, ROOT, TEXT, blocks
+from batch_pipeline_tests.docs.project import Project
+from batch_pipeline_tests.docs.python_blocks import PythonBlocks
+from batch_pipeline_tests.docs.shell_blocks import ShellBlocks
+from batch_pipeline_tests.docs.yaml_blocks import YamlBlocks
+
+
+def run_blocks(page: Path, project: Project, emulator: EmulatorProcess) -> None:
+    """Run the blocks of a page, in their order."""
+    shell = ShellBlocks(project)
+    runners = {
+        "python": PythonBlocks(project), "yaml": YamlBlocks(project), "shell": shell, "bash": shell,
+        TEXT: lambda example: None,
+    }  # fmt: skip
+    document = blocks(page, runners)
+    document.namespace.update({"__name__": page.stem, "claude_emulator": emulator})
+    for example in document.examples():
+        try:
+            example.evaluate()
+        except BaseException as error:
+            error.add_note(f"The block is in {page}, line {example.line}.")
+            raise
+        emulator.clear_faults()
+        emulator.configure(manual=False)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_blocks_of_a_page_work(
+    page: Path, project: Project, claude_emulator: EmulatorProcess
+) -> None:
+    run_blocks(page, project, claude_emulator)
