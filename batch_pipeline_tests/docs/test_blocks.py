@@ -3,13 +3,20 @@
 from pathlib import Path
 
 import pytest
+from sybil import Example
 
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.docs.pages import PAGES, ROOT, TEXT, blocks
 from batch_pipeline_tests.docs.project import Project
 from batch_pipeline_tests.docs.python_blocks import PythonBlocks
 from batch_pipeline_tests.docs.shell_blocks import ShellBlocks
+from batch_pipeline_tests.docs.state_diagram import diagram
 from batch_pipeline_tests.docs.yaml_blocks import YamlBlocks
+
+
+def mermaid(example: Example) -> None:
+    """Check that a picture was made by the script that makes it, and not by hand."""
+    assert example.parsed == diagram().removeprefix("```mermaid\n").removesuffix("```\n")
 
 
 def run_blocks(page: Path, project: Project, emulator: EmulatorProcess) -> None:
@@ -17,7 +24,7 @@ def run_blocks(page: Path, project: Project, emulator: EmulatorProcess) -> None:
     shell = ShellBlocks(project)
     runners = {
         "python": PythonBlocks(project), "yaml": YamlBlocks(project), "shell": shell, "bash": shell,
-        TEXT: lambda example: None,
+        "mermaid": mermaid, TEXT: lambda example: None,
     }  # fmt: skip
     document = blocks(page, runners)
     document.namespace.update({"__name__": page.stem, "claude_emulator": emulator})

@@ -84,8 +84,12 @@ def _create_engine(url: Any, **how: Any) -> Engine:
     engine = create_engine(url, **how)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "checkout", _hurry)
-    # The key of a compiled statement holds the dialect.
-    engine.dialect = _dialects.setdefault(engine.dialect.name, engine.dialect)
+    # The key of a compiled statement holds the dialect. One that was never connected knows nothing
+    # of its database yet.
+    own = engine.dialect
+    engine.dialect = _dialects.get(own.name, own)
+    if engine.dialect is own:
+        event.listen(engine, "connect", lambda *_: _dialects.setdefault(own.name, own))
     return engine.execution_options(compiled_cache=_compiled)
 
 
