@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batch_pipeline.cli.deployments import Deployments, on_deployments
 from batch_pipeline.cli.output import (
     DECISION_EXIT_CODES,
     RefusedError,
@@ -15,7 +16,6 @@ from batch_pipeline.cli.output import (
     listing,
     say,
 )
-from batch_pipeline.cli.stores import Places, placed
 from batch_pipeline.errors import BatchPipelineError
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 @click.option("--partition", metavar="KEY", help="Only this partition.")
 @click.option("--yes", is_flag=True, help="Cancel without asking.")
 @errors_shown
-@placed(api=True)
-def cancel(places: Places, pipeline: str, partition: str | None, yes: bool) -> None:
+@on_deployments(api=True)
+def cancel(deployments: Deployments, pipeline: str, partition: str | None, yes: bool) -> None:
     """Cancel what NAME has on its way, on purpose; cancelling a run in Dagster never does that.
 
     What the API has answered by then is paid for, and is still collected.
@@ -39,7 +39,7 @@ def cancel(places: Places, pipeline: str, partition: str | None, yes: bool) -> N
     from batch_pipeline.batches.cancel import cancellable
     from batch_pipeline.batches.held import list_held
 
-    stores = places.stores(pipeline)
+    stores = deployments.stores(pipeline)
     files = [file for store in stores for file in cancellable(store, pipeline, partition)]
     where = f"{pipeline}, partition {partition}" if partition else pipeline
     if not any(map(_can_be_cancelled, files)):
@@ -48,13 +48,16 @@ def cancel(places: Places, pipeline: str, partition: str | None, yes: bool) -> N
         return
     with ExitStack() as connections:
         # A key that is not there is said before anybody is asked.
-        apis = [(place, connections.enter_context(place.api())) for place in places.of(pipeline)]
+        apis = [
+            (deployment, connections.enter_context(deployment.api()))
+            for deployment in deployments.of(pipeline)
+        ]
         _show_cancellable(where, files)
         confirm("Cancel it?", yes, "Nothing was cancelled.")
         done, errors = [], []
-        for place, (api, _policy) in apis:
+        for deployment, (api, _policy) in apis:
             try:
-                done.append(cancel_files(place.store, api, pipeline, partition))
+                done.append(cancel_files(deployment.store, api, pipeline, partition))
             except BatchPipelineError as error:
                 errors.append(str(error))
     _show_canceled(pipeline, done)

@@ -110,7 +110,7 @@ def _key(about: str, claude: "ClaudeBatches") -> Check:
 
 def check_store(declared: "BatchStore") -> "tuple[Store | None, list[Check]]":
     """Return the open store, if there is one that can be used, and what is to be said about it."""
-    from batch_pipeline.cli.stores import used_store
+    from batch_pipeline.cli.deployments import used_store
     from batch_pipeline.settings import project_path
 
     root = project_path(declared.root)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batch_pipeline.cli.deployments import PROJECT_OPTION
 from batch_pipeline.cli.output import Row, errors_shown, listing, print_json, say
-from batch_pipeline.cli.stores import PROJECT_OPTION
 from batch_pipeline.errors import BatchPipelineError, counted
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batch_pipeline.cli.deployments import Deployments, on_deployments
 from batch_pipeline.cli.output import (
     DECISION_EXIT_CODES,
     WAITS_FOR_A_PERSON,
@@ -17,7 +18,6 @@ from batch_pipeline.cli.output import (
     print_json,
     say,
 )
-from batch_pipeline.cli.stores import Places, placed
 
 if TYPE_CHECKING:
     from batch_pipeline.batches.held import Held
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 @click.option("--release", "released", is_flag=True, help="Let the held pipeline NAME send again.")
 @json_option("Print the list as JSON.")
 @errors_shown
-@placed(api=False)
+@on_deployments(api=False)
 def held(
-    places: Places,
+    deployments: Deployments,
     pipeline: str | None,
     resent: tuple[str, ...],
     dropped: tuple[str, ...],
@@ -56,7 +56,7 @@ def held(
         raise click.UsageError("--json lists; it does not go with a decision.")
     if released and pipeline is None:
         raise click.UsageError("--release needs the name of the pipeline.")
-    stores = places.stores(pipeline)
+    stores = deployments.stores(pipeline)
     found = [(store, list_held(store, pipeline)) for store in stores]
     if not decides:
         _show_held(found, as_json)

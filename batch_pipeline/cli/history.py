@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batch_pipeline.cli.deployments import Deployments, on_deployments
 from batch_pipeline.cli.output import (
     RefusedError,
     Row,
@@ -18,7 +19,6 @@ from batch_pipeline.cli.output import (
     print_json,
     say,
 )
-from batch_pipeline.cli.stores import Places, placed
 from batch_pipeline.errors import counted
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ STATES = {
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @errors_shown
-@placed(api=False)
+@on_deployments(api=False)
 def history(
-    places: Places, pipeline: str, key: str, columns: tuple[str, ...], as_json: bool
+    deployments: Deployments, pipeline: str, key: str, columns: tuple[str, ...], as_json: bool
 ) -> None:
     """Show each time that NAME asked about the record KEY: why, in which batch, what came back, what it cost.
 
@@ -67,8 +67,8 @@ def history(
     from batch_pipeline.results.history import history as history_of
     from batch_pipeline.results.history import key_examples
 
-    stores = places.stores(pipeline)
-    keys = columns or places.keys.get(pipeline, ())
+    stores = deployments.stores(pipeline)
+    keys = columns or deployments.keys.get(pipeline, ())
     if not keys:
         raise click.UsageError(
             f"Which columns are the key of {pipeline} stands in its code, which is not here. Name them: --key-column COLUMN."

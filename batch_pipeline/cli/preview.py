@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batch_pipeline.cli.deployments import in_project, used_store
 from batch_pipeline.cli.output import (
     WAITS_FOR_A_PERSON,
     RefusedError,
@@ -25,7 +26,6 @@ from batch_pipeline.cli.preview_output import (
     show_preview,
 )
 from batch_pipeline.cli.preview_requests import Answered, Preview, Shown, Wanted, build_preview
-from batch_pipeline.cli.stores import in_project, used_store
 from batch_pipeline.errors import BatchPipelineError, InputError, counted
 
 if TYPE_CHECKING:

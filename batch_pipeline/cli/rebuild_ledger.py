@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from batch_pipeline.cli.deployments import Deployments, is_empty, on_deployments
 from batch_pipeline.cli.output import (
     DECISION_EXIT_CODES,
     WAITS_FOR_A_PERSON,
@@ -14,7 +15,6 @@ from batch_pipeline.cli.output import (
     say,
 )
 from batch_pipeline.cli.reconcile import settle_stores, show_settled
-from batch_pipeline.cli.stores import Places, is_empty, placed
 
 if TYPE_CHECKING:
     from batch_pipeline.results.rebuild import Rebuilt
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 @click.command("rebuild-ledger", epilog=DECISION_EXIT_CODES)
 @click.option("--yes", is_flag=True, help="Rebuild without asking.")
 @errors_shown
-@placed(api=True, lost=True)
-def rebuild_ledger(places: Places, yes: bool) -> None:
+@on_deployments(api=True, lost=True)
+def rebuild_ledger(deployments: Deployments, yes: bool) -> None:
     """Make a lost ledger anew, from the store's files and the API's batch list.
 
     Nothing is bought again: a file without kept answers is looked for in the API's list first.
     """
     from batch_pipeline.results.rebuild import rebuild
 
-    stores = places.stores()
+    stores = deployments.stores()
     if len(stores) > 1:
         stores = [store for store in stores if is_empty(store)] or stores
     skipped: list[str] = []
@@ -42,7 +42,7 @@ def rebuild_ledger(places: Places, yes: bool) -> None:
         rebuilt = rebuild(store)
         _show_rebuilt(store, rebuilt)
         skipped += rebuilt.skipped
-    settled, errors = settle_stores(places, stores, None)
+    settled, errors = settle_stores(deployments, stores, None)
     show_settled(settled)
     for error in errors:
         say(f"{error} Put that right, then: batch-pipeline reconcile")

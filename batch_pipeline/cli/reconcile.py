@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batch_pipeline.cli.deployments import Deployments, on_deployments
 from batch_pipeline.cli.output import (
     DECISION_EXIT_CODES,
     WAITS_FOR_A_PERSON,
@@ -17,7 +18,6 @@ from batch_pipeline.cli.output import (
     print_json,
     say,
 )
-from batch_pipeline.cli.stores import Places, placed
 from batch_pipeline.errors import BatchPipelineError
 
 if TYPE_CHECKING:
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 @click.argument("pipeline", metavar="[NAME]", required=False)
 @json_option("Print the list as JSON.")
 @errors_shown
-@placed(api=True)
-def reconcile(places: Places, pipeline: str | None, as_json: bool) -> None:
+@on_deployments(api=True)
+def reconcile(deployments: Deployments, pipeline: str | None, as_json: bool) -> None:
     """Look at the API, and settle what is open or held, of all pipelines or of NAME.
 
     A file whose reply was lost is looked for in the API's batch list. Nothing is sent: what is found to be due, the
     status sensor has sent and collected.
     """
-    settled, errors = settle_stores(places, places.stores(pipeline), pipeline)
+    settled, errors = settle_stores(deployments, deployments.stores(pipeline), pipeline)
     if as_json:
         _print_settled_json(settled, errors)
     elif settled or not errors:
@@ -48,7 +48,7 @@ def reconcile(places: Places, pipeline: str | None, as_json: bool) -> None:
 
 
 def settle_stores(
-    places: Places, stores: "list[Store]", pipeline: str | None
+    deployments: Deployments, stores: "list[Store]", pipeline: str | None
 ) -> "tuple[list[tuple[Store, Settlement]], list[str]]":
     """Settle some stores; return what came out, and the errors of what could not be settled."""
     from batch_pipeline.batches.settle import Settlement, settle
@@ -56,9 +56,9 @@ def settle_stores(
     settled, errors = [], []
     for store in stores:
         parts: list[Settlement] = []
-        for place, names in places.work(store, pipeline):
+        for deployment, names in deployments.work(store, pipeline):
             try:
-                with place.api() as (api, policy):
+                with deployment.api() as (api, policy):
                     parts.extend(settle(store, api, policy, name) for name in names)
             except BatchPipelineError as error:
                 errors.append(f"Not settled in the store {store.files.root}: {error}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batch_pipeline.cli.deployments import Deployments, on_deployments
 from batch_pipeline.cli.output import (
     MOST_WIDTH,
     WAITS_FOR_A_PERSON,
@@ -23,7 +24,6 @@ from batch_pipeline.cli.output import (
     print_json_line,
     say,
 )
-from batch_pipeline.cli.stores import Places, placed
 from batch_pipeline.errors import counted
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ Found = list[tuple["Store", list["Standing"]]]
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON; with --watch, one line per change.")  # fmt: skip
 @errors_shown
-@placed(api=False, unused=True)
+@on_deployments(api=False, unused=True)
 def status(
-    places: Places,
+    deployments: Deployments,
     pipeline: str | None,
     watch: bool,
     until_done: bool,
@@ -68,10 +68,10 @@ def status(
     """
     if until_done and not watch:
         raise click.UsageError("--until-done goes with --watch.")
-    stores = places.stores(pipeline)
+    stores = deployments.stores(pipeline)
 
     def look() -> Found:
-        return [(store, _of_store(places, store, pipeline)) for store in stores]
+        return [(store, _of_store(deployments, store, pipeline)) for store in stores]
 
     if watch and stores:
         found = _watch(look, stores[0].clock, interval, until_done, as_json)
@@ -85,12 +85,14 @@ def status(
         raise SystemExit(WAITS_FOR_A_PERSON)
 
 
-def _of_store(places: Places, store: "Store", pipeline: str | None) -> "list[Standing]":
+def _of_store(deployments: Deployments, store: "Store", pipeline: str | None) -> "list[Standing]":
     from batch_pipeline.store.standing import standings
 
     if pipeline is not None:
         return standings(store, pipeline, by_partition=True)
-    names = dict.fromkeys(name for place, _ in places.work(store, None) for name in place.pipelines)
+    names = dict.fromkeys(
+        name for deployment, _ in deployments.work(store, None) for name in deployment.pipelines
+    )
     return [one for name in names for one in standings(store, name)]
 
 

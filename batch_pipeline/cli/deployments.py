@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Place:
+class Deployment:
     """A store, the API that its pipelines ask, and the pipelines' names.
 
     Attributes:
@@ -51,7 +51,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Places:
+class Deployments:
     """All that a command works on.
 
     Attributes:
@@ -61,25 +61,27 @@ class Places:
         keys: the key columns of the code's pipelines.
     """
 
-    all: list[Place]
+    all: list[Deployment]
     notes: list[str] = field(default_factory=list)
     unused: tuple[str, ...] = ()
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def of(self, pipeline: str | None) -> list[Place]:
-        """Return the places of a pipeline; all of them for None.
+    def of(self, pipeline: str | None) -> list[Deployment]:
+        """Return the deployments of a pipeline; all of them for None.
 
         Raises:
             InputError: there is no pipeline of that name.
         """
         if pipeline is None:
             return self.all
-        if found := [place for place in self.all if pipeline in place.pipelines]:
+        if found := [deployment for deployment in self.all if pipeline in deployment.pipelines]:
             return found
         if pipeline in self.unused:
             return []
         there = ", ".join(
-            sorted({name for place in self.all for name in place.pipelines} | {*self.unused})
+            sorted(
+                {name for deployment in self.all for name in deployment.pipelines} | {*self.unused}
+            )
         )
         raise InputError(
             f"There is no pipeline {pipeline}. There {'are: ' + there if there else 'is none yet'}."
@@ -87,26 +89,34 @@ class Places:
 
     def stores(self, pipeline: str | None = None) -> list["Store"]:
         """Return each store once; only those of a pipeline, when one is named."""
-        return list({_identity(place.store): place.store for place in self.of(pipeline)}.values())
+        return list(
+            {
+                _identity(deployment.store): deployment.store for deployment in self.of(pipeline)
+            }.values()
+        )
 
     def work(
         self, store: "Store", pipeline: str | None
-    ) -> list[tuple[Place, Sequence[str | None]]]:
-        """Return the places of a store, each with the names to work on, one by one.
+    ) -> list[tuple[Deployment, Sequence[str | None]]]:
+        """Return the deployments of a store, each with the names to work on, one by one.
 
-        None stands for all that the store has. When several APIs share a store, each place's work
+        None stands for all that the store has. When several APIs share a store, each deployment's work
         is about its own pipelines: what is another API's is not to be judged with this one's key.
         """
-        own = [place for place in self.of(pipeline) if _identity(place.store) == _identity(store)]
+        own = [
+            deployment
+            for deployment in self.of(pipeline)
+            if _identity(deployment.store) == _identity(store)
+        ]
         if pipeline is not None or len(own) == 1:
-            return [(place, (pipeline,)) for place in own]
-        return [(place, place.pipelines) for place in own]
+            return [(deployment, (pipeline,)) for deployment in own]
+        return [(deployment, deployment.pipelines) for deployment in own]
 
 
-def placed(
+def on_deployments(
     *, api: bool, lost: bool = False, unused: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a command that gets ``Places`` as its first argument, and takes the options that say where.
+    """Make a command that gets ``Deployments`` as its first argument, and takes the options that say where.
 
     Args:
         api: the command talks to the API, so ``--base-url`` is one of them.
@@ -124,10 +134,10 @@ def placed(
             base_url: str | None = None,
             **more: Any,
         ) -> None:
-            with _reach(project, root, ledger, base_url, lost, unused) as places:
-                for note in places.notes:
+            with _reach(project, root, ledger, base_url, lost, unused) as deployments:
+                for note in deployments.notes:
                     warn(f"Note: {note}")
-                command(places, *args, **more)
+                command(deployments, *args, **more)
 
         for option in reversed([*_OPTIONS, *([_BASE_URL] if api else [])]):
             run = option(run)
@@ -183,7 +193,7 @@ def _reach(
     base_url: str | None,
     lost: bool,
     unused: bool,
-) -> Iterator[Places]:
+) -> Iterator[Deployments]:
     if root is None and (ledger is not None or base_url is not None):
         name = "--ledger" if ledger is not None else "--base-url"
         raise click.UsageError(f"{name} goes with --store: a project says so itself.")
@@ -204,8 +214,8 @@ def _reach(
         yield _declared(load_project(folder), lost, unused)
 
 
-def _bare(root: str, ledger: str | None, base_url: str | None, lost: bool) -> Places:
-    """Return the place of a store that is named, with the pipelines that its ledger knows."""
+def _bare(root: str, ledger: str | None, base_url: str | None, lost: bool) -> Deployments:
+    """Return the deployment of a store that is named, with the pipelines that its ledger knows."""
     from batch_pipeline.store.store import open_store
 
     def claude() -> "ClaudeBatches":
@@ -225,11 +235,11 @@ def _bare(root: str, ledger: str | None, base_url: str | None, lost: bool) -> Pl
         from batch_pipeline.definitions.resources import BatchStore
 
         store = BatchStore(root=where, ledger=ledger).open(lost=lost)
-    return Places([Place(store, _known(store), claude)])
+    return Deployments([Deployment(store, _known(store), claude)])
 
 
-def _declared(project: "Project", lost: bool, may_be_unused: bool) -> Places:
-    """Return the places of a project's pipelines; a store that was never used is not made."""
+def _declared(project: "Project", lost: bool, may_be_unused: bool) -> Deployments:
+    """Return the deployments of a project's pipelines; a store that was never used is not made."""
     found: list[tuple[Store, ClaudeBatches, list[str]]] = []
     unused: dict[str, list[str]] = {}
     for one in project.declared:
@@ -256,9 +266,9 @@ def _declared(project: "Project", lost: bool, may_be_unused: bool) -> Places:
             " ".join(notes) + " If there was one, BatchStore(root=...) names another place now."
         )
     declared = {one.pipeline.name for one in project.declared}
-    return Places(
+    return Deployments(
         [
-            Place(
+            Deployment(
                 store,
                 (*names, *(name for name in _known(store) if name not in declared)),
                 lambda claude=claude: claude,
