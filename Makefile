@@ -4,6 +4,8 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; d
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 PORT ?= 3000
 BIN := .venv/bin
+# One more than there are cores: tests wait, too.
+PYTEST := $(BIN)/pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --dist worksteal
 
 .PHONY: help demo test e2e soak dev lint clean
 
@@ -20,14 +22,14 @@ demo: .venv/installed
 	$(BIN)/batch-pipeline demo
 
 test: .venv/installed
-	$(BIN)/pytest -n auto
+	$(PYTEST)
 
 # Installs Debian's chromium and chromium-driver where they are missing, if it may.
 e2e: .venv/installed
 	$(BIN)/python -m batch_pipeline_tests.e2e
 
 soak: .venv/installed
-	BATCH_PIPELINE_TESTS=whole $(BIN)/pytest -n auto
+	BATCH_PIPELINE_TESTS=whole $(PYTEST)
 	$(BIN)/python -m batch_pipeline_tests.soak --episodes 10000 --eight-seconds 60
 
 # exec: a Ctrl-C or a kill reaches the command itself, which stops all that it started.

@@ -1,10 +1,7 @@
 """Backfills: many partitions as so many runs, several at once, and as one run over their range."""
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from datetime import date, timedelta
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from batch_pipeline import (
 )
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.tables import submissions
+from batch_pipeline_tests.support import processes
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
 from batch_pipeline_tests.support.extent import extent
@@ -73,20 +71,20 @@ def events(
     return Nights(pipeline, claude, BatchStore(root=store), instance)
 
 
-def submit_day(where: tuple[str, str, str], instance: Any, day: str) -> bool:
-    """Run the submit job for a day, in this process."""
+def submit_some(where: tuple[str, str, str], instance: Any, days: Sequence[str]) -> None:
+    """Run the submit job for some days, in this process."""
     with dg.DagsterInstance.from_ref(instance) as opened:
-        return events(*where, opened).submit(day).success
+        assert all(events(*where, opened).submit(day).success for day in days)
 
 
-def submit_days(run: Nights, days: list[str]) -> None:
+def submit_days(run: Nights, days: Sequence[str], reports: Path) -> None:
     """Run the submit job for each day in other processes, as a backfill's runs are: some at once."""
     source = run.pipeline.source
     assert isinstance(source, DuckDBSource)
     where = (source.database, run.store.root, run.claude.url)
-    each = functools.partial(submit_day, where, run.instance.get_ref())
-    with ProcessPoolExecutor(AT_ONCE, mp_context=get_context("spawn")) as processes:
-        assert all(processes.map(each, days))
+    instance = run.instance.get_ref()
+    each = [(where, instance, days[number::AT_ONCE]) for number in range(AT_ONCE)]
+    processes.together(reports, submit_some, *each)
 
 
 def run_range(
@@ -129,10 +127,10 @@ def check_all_answered(
 
 
 def test_a_run_for_each_day_several_at_once(
-    backfill: Callable[..., Nights], claude_emulator: EmulatorProcess
+    backfill: Callable[..., Nights], claude_emulator: EmulatorProcess, tmp_path: Path
 ) -> None:
     run = backfill()
-    submit_days(run, DAYS)
+    submit_days(run, DAYS, tmp_path)
     # A run that finds another one sending a file of the same size leaves its own to the sensor.
     run.until_quiet()
     assert len(claude_emulator.batches()) == len(DAYS)

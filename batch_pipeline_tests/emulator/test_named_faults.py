@@ -544,7 +544,7 @@ def test_every_fault_is_described_with_its_calls_and_settings(
     assert kinds["clock_skew"]["settings"]["seconds"] == "(required)"
 
 
-def test_every_fault_can_be_laid_by_its_name_and_is_in_the_readme(
+def test_every_fault_can_be_laid_by_its_name_and_is_in_the_docs(
     claude_emulator: EmulatorProcess, request: pytest.FixtureRequest
 ) -> None:
     needed: dict[str, Any] = {"fields": {}, "seconds": 1, "text": "x"}
@@ -552,8 +552,8 @@ def test_every_fault_can_be_laid_by_its_name_and_is_in_the_readme(
         missing = {name: needed[name] for name, one in kind.settings.items() if one.required}
         claude_emulator.fault(kind.name, **missing)
     assert [fault["kind"] for fault in claude_emulator.faults()] == list(KINDS)
-    readme = (request.config.rootpath / "README.md").read_text()
-    assert {name for name in KINDS if f"`{name}`" not in readme} == set()
+    page = (request.config.rootpath / "docs" / "emulator.md").read_text()
+    assert {name for name in KINDS if f"`{name}`" not in page} == set()
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.store.clock import going_by
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.pooling import pooled
 from batch_pipeline_tests.support.secret_traces import Written
 
 KEY = "sk-ant-api03-Zk7-uQ_w9xR2vB4nM1pL8sT0yH5cD3fG6jA_e-KqWiAA"
@@ -44,6 +45,12 @@ CALLS: dict[str, Callable[[BatchesApi], Any]] = {
     "results": lambda api: list(api.results("msgbatch_1")),
 }
 PACKAGE = Path(batch_pipeline.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def _pooled() -> Iterator[None]:
+    with pooled():
+        yield
 
 
 @pytest.fixture
