@@ -205,7 +205,7 @@ def _standing(store: Store, row: RowMapping, policy: SendPolicy) -> tuple[str, s
             age = now - row["batch_created_at"] if row["batch_created_at"] else timedelta(0)
             hours = age.total_seconds() / 3600
             asked = ", and a person has cancelled it" if row["cancel_requested_at"] else ""
-            return f"the API works on it since {hours:.1f} h (24 at most){asked}", None
+            return f"the API has been working on it for {hours:.1f} h (24 at most){asked}", None
         case FileState.ENDED:
             when = f" after {later:%H:%M} UTC" if later else ""
             trouble = f"; {row['error']}" if row["error"] else ""

@@ -1,6 +1,6 @@
 """The SQL of selection. Each statement says what it leaves behind.
 
-``question`` and ``selection`` fill in what stands in braces. Temporary tables start with ``_bp_``
+``comparison`` and ``selection`` fill in what stands in braces. Temporary tables start with ``_bp_``
 so that they never hide a user's table.
 
 A *group* is what may be asked once: (key, content, version), or the key alone when only new keys

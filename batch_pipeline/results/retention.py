@@ -49,7 +49,7 @@ def retention(store: Store, pipeline: str) -> Retention:
         passed = sum(now - _created(row) >= KEPT for row in waiting)
         first = min(_created(row) for row in waiting) + KEPT
         parts.append(
-            f"The answers of {counted(len(waiting), 'batch', 'batches')} are paid and not fetched since 20 days or "
+            f"The answers of {counted(len(waiting), 'batch', 'batches')} were paid for, and not fetched for 20 days or "
             f"more ({_named(waiting)}). The API drops them 29 days after creation: "
             + (
                 f"{counted(passed, 'batch has', 'batches have')} passed that"

@@ -1,9 +1,10 @@
 """Where a submission's files lie under the store's root: a folder that tells its own story.
 
 <pipeline>/<submission>/records.parquet         the selected records as they were
-<pipeline>/<submission>/requests/00000.jsonl    a request a line, one file per batch
-<pipeline>/<submission>/answers/<file>.jsonl    what the API returned, byte for byte
-<pipeline>/<submission>/results/<file>.parquet  joined, typed, judged rows
+<pipeline>/<submission>/requests/00000-*.jsonl  a request a line, one file per batch
+<pipeline>/<submission>/requests/*.parquet      the records that could not be asked
+<pipeline>/<submission>/answers/00000-*.jsonl   what the API returned, byte for byte
+<pipeline>/<submission>/results/00000-*.parquet joined, typed, judged rows
 <pipeline>/<submission>/index/*.parquet         all that selection reads
 <pipeline>/<submission>/manifest-00025.json     what the ledger says of it, when it had that many files
 ledger.json                                     which ledger all this belongs to

@@ -33,7 +33,7 @@ def test_what_is_open_is_shown_with_what_it_waits_for(desk: Desk) -> None:
         FileState.UNKNOWN,
         FileState.READY,
     ]
-    assert "works on it" in lines[first].why and lines[first].batch_id
+    assert "working on it" in lines[first].why and lines[first].batch_id
     assert "reply was lost" in lines[second].why
     assert "p_send" in lines[third].why
     assert not any(line.did or line.todo for line in lines.values())

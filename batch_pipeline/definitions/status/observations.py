@@ -52,7 +52,7 @@ def observations(
             description=now.line(store.clock.now()),
             metadata={
                 "batches_open": now.open,
-                "batches_ended": now.ended,
+                "batches_ended": now.batches_ended,
                 "files_waiting": now.ready,
                 "files_held": now.held,
                 "changes": dg.MetadataValue.table(
