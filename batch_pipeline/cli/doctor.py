@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batch_pipeline.cli.deployments import PROJECT_OPTION
-from batch_pipeline.cli.output import Row, errors_shown, listing, print_json, say
+from batch_pipeline.cli.output import Row, errors_shown, json_option, listing, print_json, say
 from batch_pipeline.errors import BatchPipelineError, counted
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Exit code: 0 nothing failed, warnings or not; 1 something failed; 2 wrong usage.")  # fmt: skip
 @PROJECT_OPTION
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@json_option("Print it as JSON.")
 @errors_shown
 def doctor(project: str | None, as_json: bool) -> None:
     """Check all that a night needs: code, key, API, ledger, store, sources, destinations, Dagster's daemon.

@@ -15,6 +15,7 @@ from batch_pipeline.cli.output import (
     Row,
     errors_shown,
     in_usd,
+    json_option,
     listing,
     print_json,
     say,
@@ -54,7 +55,7 @@ STATES = {
     "--key-column", "columns", multiple=True, metavar="COLUMN",
     help="With --store: the key's column; repeat it for several, in the order of the source's key.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@json_option("Print it as JSON.")
 @errors_shown
 @on_deployments(api=False)
 def history(

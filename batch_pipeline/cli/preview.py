@@ -15,6 +15,7 @@ from batch_pipeline.cli.output import (
     confirm,
     errors_shown,
     in_usd,
+    json_option,
     print_json,
     say,
     warn,
@@ -49,7 +50,7 @@ MOST = 100
 @click.option("--force", is_flag=True, help="As a run with force: answered records, too.")
 @click.option("--send", is_flag=True, help="Ask these requests now, through the Messages API, at full price.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="With --send: spend the money without asking.")
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@json_option("Print it as JSON.")
 @errors_shown
 @in_project
 def preview(
