@@ -287,8 +287,12 @@ def quote_files(paths: Iterable[str]) -> str:
     As it stands ``a[1].parquet`` is a pattern to DuckDB, and reads ``a1.parquet``; and below a
     folder called ``env=prod`` it makes a column ``env``, or puts ``prod`` into the file's own.
     """
-    files = quote_list(re.sub(r"[*?\[]", r"[\g<0>]", path) for path in paths)
-    return f"{files}, hive_partitioning = false"
+    return f"{quote_paths(paths)}, hive_partitioning = false"
+
+
+def quote_paths(paths: Iterable[str]) -> str:
+    """Return paths as a SQL list of patterns, each of which names one file."""
+    return quote_list(re.sub(r"[*?\[]", r"[\g<0>]", path) for path in paths)
 
 
 def first_line(error: Exception) -> str:

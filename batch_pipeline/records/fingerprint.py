@@ -16,8 +16,9 @@ import duckdb
 
 from batch_pipeline.errors import BatchPipelineError, InputError
 from batch_pipeline.records.connections import DatabaseInUseError, quote_name, quote_text
+from batch_pipeline.records.parquet_files import list_files
 from batch_pipeline.records.partitions import HAS_OFFSET, PartitionFilter
-from batch_pipeline.records.reading import closest, list_files, open_source, source_columns
+from batch_pipeline.records.reading import closest, open_source, source_columns
 from batch_pipeline.records.sources import DuckDBSource, Source
 from batch_pipeline.settings import project_path
 
