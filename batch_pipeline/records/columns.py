@@ -50,7 +50,7 @@ AS_TEXT = (
 """The types, by DuckDB's ids, that Parquet or its readers cannot give back as they were."""
 
 _OFTEN_LOSSY = re.compile(
-    r"HUGEINT|TIMESTAMP_M?S|INTERVAL|TIME WITH TIME ZONE|UNION|VARIANT|BIGNUM|BIT|GEOMETRY"
+    r"HUGEINT|TIMESTAMP_M?S|INTERVAL|TIME WITH TIME ZONE|UNION|VARIANT|BIGNUM|BIT|GEOMETRY|\[\d+\]"
 )
 
 _RESERVED = {name.lower() for name in (*RESULT_COLUMNS, *HELPER_COLUMNS)}
@@ -144,10 +144,9 @@ def _stored(kind: duckdb_typing.DuckDBPyType, wide_as_text: bool) -> str:
             return "TIMESTAMP"
         case name if name in AS_TEXT:
             return "VARCHAR"
-        case "list":
+        case "list" | "array":
+            # A reader gets a list of either; of an array that is NULL Arrow cannot read any.
             return f"{inner(kind.children[0][1])}[]"
-        case "array":
-            return f"{inner(kind.children[0][1])}[{kind.children[1][1]}]"
         case "map":
             return f"MAP({', '.join(inner(child) for _, child in kind.children)})"
         case "struct":
