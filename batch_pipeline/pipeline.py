@@ -69,7 +69,9 @@ class BatchPipeline:
         arrivals: whether it also runs when records arrive; None: it does not.
         partitions: any partitions definition; each partition is selected, asked and collected by
             itself.
-        partition_column: the source's column that tells a record's partition.
+        partition_column: the source's column that tells a record's partition; with a
+            ``dg.MultiPartitionsDefinition`` a column for each of its dimensions, such as
+            ``{"date": "day", "region": "region"}``.
         upstream: assets that the source comes from, for lineage and arrivals.
         refresh: ``changed`` asks again when a record's content or the question changes, ``new``
             asks
@@ -97,7 +99,7 @@ class BatchPipeline:
     schedule: str | Schedule | None = None
     arrivals: Arrivals | None = None
     partitions: dg.PartitionsDefinition | None = None
-    partition_column: str | None = None
+    partition_column: str | Mapping[str, str] | None = None
     upstream: Sequence[dg.AssetKey | str | Sequence[str]] = ()
     refresh: Literal["changed", "new"] = "changed"
     on_deleted: Literal["keep", "drop"] = "keep"
@@ -126,6 +128,7 @@ class BatchPipeline:
                 f"Pipeline {self.name}: partitions and partition_column go together; "
                 f"{'partitions' if self.partitions is None else 'partition_column'} is missing."
             )
+        self._check_partition_column()
         for what, allowed in (("refresh", ("changed", "new")), ("on_deleted", ("keep", "drop"))):
             if getattr(self, what) not in allowed:
                 raise InputError(
@@ -139,6 +142,36 @@ class BatchPipeline:
         if self.max_attempts < 1:
             raise InputError(
                 f"Pipeline {self.name}: max_attempts is {self.max_attempts}; it must be 1 or more."
+            )
+
+    def _check_partition_column(self) -> None:
+        """Refuse partitions that no column could be matched with: their runs would ask nothing."""
+        definition, column = self.partitions, self.partition_column
+        if definition is not None and not isinstance(definition, dg.PartitionsDefinition):
+            raise InputError(
+                f"Pipeline {self.name}: partitions is {definition!r}; it must be one of Dagster's"
+                " partitions definitions."
+            )
+        named = column.values() if isinstance(column, Mapping) else [column]
+        if column is not None and not all(isinstance(one, str) and one for one in named):
+            raise InputError(
+                f"Pipeline {self.name}: partition_column is {column!r}; it must be a column's name, or"
+                " one for each dimension."
+            )
+        if not isinstance(definition, dg.MultiPartitionsDefinition):
+            if isinstance(column, Mapping):
+                raise InputError(
+                    f"Pipeline {self.name}: partition_column names a column for each of several"
+                    " dimensions, and partitions has one. Give it as text: the one column's name."
+                )
+            return
+        dimensions = definition.partition_dimension_names
+        if not isinstance(column, Mapping) or set(column) != set(dimensions):
+            example = ", ".join(f'"{one}": "COLUMN"' for one in dimensions)
+            raise InputError(
+                f"Pipeline {self.name}: partitions has the dimensions {' and '.join(dimensions)}, each"
+                f" of which needs a column of the source: partition_column={{{example}}}; it is"
+                f" {column!r}."
             )
 
     @property

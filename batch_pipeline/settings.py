@@ -47,8 +47,13 @@ def project_root() -> Path:
 
 
 def project_path(value: str) -> str:
-    """Return ``value`` resolved; a relative local path is taken from the project root, a URL is kept."""
+    """Return ``value`` resolved; a relative local path is taken from the project root, a URL is kept.
+
+    ``~`` is the home folder, unless the project has a folder of that name.
+    """
     text = resolve(value)
+    if text.startswith("~") and not (project_root() / text).exists():
+        text = os.path.expanduser(text)
     if "://" in text or Path(text).is_absolute():
         return text
     return str(project_root() / text)

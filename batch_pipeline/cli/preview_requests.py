@@ -209,16 +209,14 @@ def _partition(one: "Declared", given: str | None, now: datetime) -> str:
     """Return the partition to look at; the one that a night would ask about when none is given."""
     import dagster as dg
 
+    from batch_pipeline.definitions.partition import is_dynamic, last_ended
+
     definition, name = one.pipeline.partitions, one.pipeline.name
     if definition is None:
         if given is not None:
             raise click.UsageError(f"{name} has no partitions.")
         return ""
-    keys = (
-        None
-        if isinstance(definition, dg.DynamicPartitionsDefinition)
-        else definition.get_partition_keys(current_time=now)
-    )
+    keys = None if is_dynamic(one.pipeline) else definition.get_partition_keys(current_time=now)
     if given is not None:
         if keys is not None and given not in keys:
             raise InputError(
@@ -226,13 +224,8 @@ def _partition(one: "Declared", given: str | None, now: datetime) -> str:
             )
         return given
     if isinstance(definition, dg.TimeWindowPartitionsDefinition):
-        ended = (
-            key
-            for key in reversed(keys or ())
-            if definition.time_window_for_partition_key(key).end <= now
-        )
-        if found := next(ended, None):
-            return found
+        if ended := last_ended(one.pipeline, keys or (), now):
+            return ended[0]
         raise InputError(
             f"{name} has no partition that is complete yet. Name one: --partition KEY."
         )

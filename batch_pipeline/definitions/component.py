@@ -89,6 +89,12 @@ def _partitions(context: dg.ResolutionContext, raw: Any) -> dg.PartitionsDefinit
         return value
     fields = dict(_fields(value, "partitions"))
     kind = fields.pop("type", None)
+    if kind == "multi":
+        given = _fields(fields.get("dimensions"), "partitions: dimensions")
+        made = {name: _partitions(context, one) for name, one in given.items()}
+        return _made(
+            dg.MultiPartitionsDefinition, {"partitions_defs": made}, "partitions (type multi)"
+        )
     kinds = {
         "hourly": dg.HourlyPartitionsDefinition,
         "daily": dg.DailyPartitionsDefinition,
@@ -99,7 +105,9 @@ def _partitions(context: dg.ResolutionContext, raw: Any) -> dg.PartitionsDefinit
         "dynamic": dg.DynamicPartitionsDefinition,
     }
     if kind not in kinds:
-        raise InputError(f"partitions: type is {kind!r}; it must be one of {', '.join(kinds)}.")
+        raise InputError(
+            f"partitions: type is {kind!r}; it must be one of {', '.join([*kinds, 'multi'])}."
+        )
     return _made(kinds[kind], fields, f"partitions (type {kind})")
 
 
@@ -140,7 +148,7 @@ class BatchPipelineComponent(dg.Component, dg.Resolvable, dg.Model):
     schedule: Annotated[Any, dg.Resolver(_schedule, model_field_type=str | dict | None)] = None
     arrivals: Annotated[Any, dg.Resolver(_arrivals, model_field_type=dict | None)] = None
     partitions: Annotated[Any, dg.Resolver(_partitions, model_field_type=dict | str | None)] = None
-    partition_column: str | None = None
+    partition_column: str | dict[str, str] | None = None
     upstream: Sequence[str | list[str]] = ()
     refresh: Literal["changed", "new"] = "changed"
     on_deleted: Literal["keep", "drop"] = "keep"

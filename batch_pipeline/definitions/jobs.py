@@ -120,7 +120,7 @@ def build_schedule(pipeline: BatchPipeline, submit: Any) -> dg.ScheduleDefinitio
     def requests(
         context: dg.ScheduleEvaluationContext,
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        keys = _due(pipeline.partitions, context)
+        keys = _due(pipeline, context)
         if not keys:
             yield dg.SkipReason("there is no partition to ask about yet")
         for key in keys:
@@ -139,18 +139,16 @@ def build_schedule(pipeline: BatchPipeline, submit: Any) -> dg.ScheduleDefinitio
     )
 
 
-def _due(
-    partitions: dg.PartitionsDefinition | None, context: dg.ScheduleEvaluationContext
-) -> Sequence[str | None]:
+def _due(pipeline: BatchPipeline, context: dg.ScheduleEvaluationContext) -> Sequence[str | None]:
     """Return the partitions that a tick asks about: of time windows the last that has ended."""
-    if partitions is None:
+    if pipeline.partitions is None:
         return [None]
-    if not isinstance(partitions, dg.TimeWindowPartitionsDefinition):
-        store = None if isinstance(partitions, dg.StaticPartitionsDefinition) else context.instance
-        return partitions.get_partition_keys(dynamic_partitions_store=store)
+    from batch_pipeline.definitions.partition import is_dynamic, last_ended
+
     moment = context.scheduled_execution_time
-    for key in reversed(partitions.get_partition_keys(current_time=moment)):
-        # A definition with an end_offset has windows that are still open, too.
-        if partitions.time_window_for_partition_key(key).end <= moment:
-            return [key]
-    return []
+    store = context.instance if is_dynamic(pipeline) else None
+    keys = pipeline.partitions.get_partition_keys(
+        current_time=moment, dynamic_partitions_store=store
+    )
+    due = last_ended(pipeline, keys, moment)
+    return keys if due is None else due

@@ -1,5 +1,6 @@
 """What the UI shows of a stage: numbers under names that never change, and a few rows to look at."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import isfinite
@@ -10,6 +11,7 @@ import dagster as dg
 import pyarrow as pa
 
 from batch_pipeline.batches.send import Sent
+from batch_pipeline.records.connections import memory_connection, quote_name
 from batch_pipeline.records.selection import Selection
 from batch_pipeline.requests.prepare import Prepared
 from batch_pipeline.requests.schema import OutputSchema
@@ -17,6 +19,8 @@ from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.collect import Collected
 from batch_pipeline.results.destinations import Destination, DuckDBTable, ParquetDataset
 from batch_pipeline.results.publish import Published
+
+log = logging.getLogger(__name__)
 
 STATUSES = (
     "answered",
@@ -55,6 +59,7 @@ SELECTED = (
 # To Dagster's event log a dictionary with such a key is an object of Dagster's own: a column of that
 # name would make an event that cannot be read again, or one that is something else.
 DAGSTERS_KEYS = ("__class__", "__enum__", "__set__", "__frozenset__", "__mapping_items__")
+SAMPLE_ROWS = 5
 SHOWN_CHARACTERS = 60
 SHOWN_OF_A_REQUEST = 4_000
 
@@ -152,10 +157,38 @@ def of_results(
     }
     metadata["dagster/row_count"] = rows
     if sample is not None and sample.num_rows:
-        shown = [name for name in sample.column_names if name not in NOT_SAMPLED]
-        rows_shown = sample.select(shown).to_pylist()
+        rows_shown = sample.to_pylist()
         metadata["sample"] = dg.MetadataValue.table([_record(row) for row in rows_shown])
     return metadata | schema(columns, {**(said or {}), **RESERVED})
+
+
+def sample_of(destination: Destination) -> pa.Table | None:
+    """Return a few rows of a table as numbers and texts; None when they cannot be shown.
+
+    Whatever is in them, it must not fail the run that wrote them: they are a display.
+    """
+    try:
+        rows = destination.sample(SAMPLE_ROWS)
+        shown = ", ".join(
+            f"{_shown(quote_name(field.name), field.type)} AS {quote_name(field.name)}"
+            for field in rows.schema
+            if field.name not in NOT_SAMPLED
+        )
+        with memory_connection() as con:
+            con.register("_bp_rows", rows)
+            return con.sql(f"SELECT {shown} FROM _bp_rows").to_arrow_table()
+    except Exception:  # it came through three libraries, each with types of its own
+        log.warning("The sample of %s is not shown.", destination.describe(), exc_info=True)
+        return None
+
+
+def _shown(column: str, kind: pa.DataType) -> str:
+    """Return SQL that makes a column one that JSON holds; a value Python cannot hold is text."""
+    if pa.types.is_float32(kind):  # 3.3, and not 3.299999952316284
+        return f"CAST(CAST({column} AS VARCHAR) AS DOUBLE)"
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_float64(kind):
+        return column
+    return f"left(CAST({column} AS VARCHAR), {SHOWN_CHARACTERS + 1})"
 
 
 def place_of(destination: Destination) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.connections import (
     memory_connection,
     open_database,
+    quote_files,
     quote_name,
     quote_text,
     with_enough_memory,
@@ -106,7 +107,7 @@ class Rows:
         with _reading(self._destination) as reader:
             sql = f"COPY ({self._statement(reader)}) TO {quote_text(copy)} (FORMAT parquet)"
             with_enough_memory(reader, lambda: reader.execute(sql))
-        return con.sql(f"SELECT * FROM read_parquet({quote_text(copy)})")
+        return con.sql(f"SELECT * FROM read_parquet({quote_files([copy])})")
 
     def _read(self, take: Callable[[duckdb.DuckDBPyRelation], Loaded]) -> Loaded:
         with _reading(self._destination) as con:

@@ -1,12 +1,14 @@
 """Column names that may not occur twice, and the types in which source columns are stored."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import duckdb
+import duckdb.sqltypes as duckdb_typing
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.records.connections import quote_text
+from batch_pipeline.records.connections import quote_files, quote_name
 
 RESULT_COLUMNS: dict[str, str] = {
     "_status": "VARCHAR",
@@ -35,6 +37,21 @@ HELPER_COLUMNS: dict[str, str] = {
     "_attempt": "INTEGER",
 }
 """What records.parquet holds after the source columns, in order, and their DuckDB types."""
+
+AS_TEXT = (
+    "interval",
+    "time with time zone",
+    "union",
+    "variant",
+    "bignum",
+    "bit",
+    "geometry",
+)
+"""The types, by DuckDB's ids, that Parquet or its readers cannot give back as they were."""
+
+_OFTEN_LOSSY = re.compile(
+    r"HUGEINT|TIMESTAMP_M?S|INTERVAL|TIME WITH TIME ZONE|UNION|VARIANT|BIGNUM|BIT|GEOMETRY|\[\d+\]"
+)
 
 _RESERVED = {name.lower() for name in (*RESULT_COLUMNS, *HELPER_COLUMNS)}
 
@@ -79,18 +96,66 @@ def check_names(source_columns: Iterable[str], output_columns: Iterable[str]) ->
         seen[lower] = name
 
 
-def stored_columns(source_columns: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return (name, DuckDB type) in which the source columns go to Parquet."""
-    return [(name, stored_type(kind)) for name, kind in source_columns.items()]
+def stored_columns(
+    source_columns: Mapping[str, str], as_text: Collection[str] = ()
+) -> list[tuple[str, str]]:
+    """Return (name, DuckDB type) in which the source columns go to Parquet.
+
+    Args:
+        source_columns: the source's columns and their types.
+        as_text: those whose integers are too wide for a DECIMAL, and are stored as text.
+    """
+    return [(name, stored_type(kind, name in as_text)) for name, kind in source_columns.items()]
 
 
-def stored_type(duckdb_type: str) -> str:
-    """Return the type that holds a column's values in Parquet without loss."""
-    # Parquet has no 128-bit integers, and DuckDB would write them as DOUBLE.
-    return re.sub(r"\bU?HUGEINT\b", "DECIMAL(38,0)", duckdb_type)
+def stored_type(duckdb_type: str, wide_as_text: bool = False) -> str:
+    """Return the type that holds a column's values in Parquet without loss.
+
+    What Parquet has no type for, or one that loses something, is stored as the text that DuckDB
+    prints, at any depth: of an INTERVAL it would keep no microseconds, of a TIMETZ no offset.
+
+    Args:
+        duckdb_type: the column's type.
+        wide_as_text: integers of 128 bits become text, and not DECIMAL(38,0), which holds most.
+    """
+    if not _OFTEN_LOSSY.search(duckdb_type):
+        return duckdb_type
+    try:
+        stored = _stored(duckdb.sqltype(duckdb_type), wide_as_text)
+        return str(duckdb.sqltype(stored))  # spelled as DuckDB spells it
+    except duckdb.Error:  # a struct whose fields have no names; a type only the database knows
+        return "VARCHAR"
+
+
+def has_wide_integers(duckdb_type: str) -> bool:
+    """Return whether a type may hold integers of 128 bits."""
+    return "HUGEINT" in duckdb_type
+
+
+def _stored(kind: duckdb_typing.DuckDBPyType, wide_as_text: bool) -> str:
+    def inner(child: Any) -> str:
+        return _stored(child, wide_as_text)
+
+    match kind.id:
+        case "hugeint" | "uhugeint":
+            # Parquet has no 128-bit integers, and DuckDB would write them as DOUBLE.
+            return "VARCHAR" if wide_as_text else "DECIMAL(38,0)"
+        case "timestamp_s" | "timestamp_ms":
+            return "TIMESTAMP"
+        case name if name in AS_TEXT:
+            return "VARCHAR"
+        case "list" | "array":
+            # A reader gets a list of either; of an array that is NULL Arrow cannot read any.
+            return f"{inner(kind.children[0][1])}[]"
+        case "map":
+            return f"MAP({', '.join(inner(child) for _, child in kind.children)})"
+        case "struct":
+            fields = (f"{quote_name(name)} {inner(child)}" for name, child in kind.children)
+            return f"STRUCT({', '.join(fields)})"
+    return str(kind)
 
 
 def file_columns(con: duckdb.DuckDBPyConnection, path: str) -> dict[str, str]:
     """Return the columns of a Parquet file: name to DuckDB type, in order."""
-    rows = con.execute(f"DESCRIBE SELECT * FROM read_parquet({quote_text(path)})").fetchall()
+    rows = con.execute(f"DESCRIBE SELECT * FROM read_parquet({quote_files([path])})").fetchall()
     return {row[0]: row[1] for row in rows}

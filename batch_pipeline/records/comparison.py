@@ -8,13 +8,14 @@ import duckdb
 
 from batch_pipeline.errors import InputError, plain
 from batch_pipeline.records import statements
-from batch_pipeline.records.columns import stored_columns
+from batch_pipeline.records.columns import has_wide_integers, stored_columns, stored_type
 from batch_pipeline.records.connections import (
     MANY_ROWS,
     MEMORY_LIMIT,
     allow_memory,
     first_line,
     one_thread,
+    quote_files,
     quote_name,
     quote_text,
 )
@@ -110,12 +111,12 @@ class Comparison:
         nulls, repeats = one_row(self.con, statements.KEY_PROBLEMS.format(is_null=is_null))
         name = ", ".join(self.keys)
         if nulls:
+            texts = ", ".join(f"CAST(k{i} AS VARCHAR)" for i in range(len(self.keys)))
             rows = self.con.execute(
-                statements.KEYLESS_ROWS.format(
-                    keys=self.key_names, is_null=is_null, examples=EXAMPLES
-                )
+                statements.KEYLESS_ROWS.format(keys=texts, is_null=is_null, examples=EXAMPLES)
             ).fetchall()
-            shown = "" if len(self.keys) == 1 else f" For example: {'; '.join(map(str, rows))}."
+            examples = "; ".join(plain(str(row)) for row in rows)
+            shown = "" if len(self.keys) == 1 else f" For example: {examples}."
             raise InputError(
                 f"The key ({name}) is NULL in {nulls:,} source rows.{shown} Each record needs a"
                 f" key: fill it in, or leave these rows out in the source's query."
@@ -203,7 +204,7 @@ class Comparison:
             f"CAST(source.{quote_name(name)} AS {stored}) AS {quote_name(name)}"
             if stored != self.types[name]
             else f"source.{quote_name(name)}"
-            for name, stored in stored_columns(self.types)
+            for name, stored in stored_columns(self.types, self._too_wide(source))
         ]
         file = quote_text(str(path))
         sql = statements.RECORDS.format(
@@ -219,8 +220,26 @@ class Comparison:
         threads = one_thread(self.con) if planned <= MANY_ROWS else nullcontext()
         with threads, _read_errors_told("The selected records cannot be written as Parquet."):
             self.con.execute(sql)
-        written = one_row(self.con, statements.RECORDS_WRITTEN.format(path=file))
+        written = one_row(
+            self.con, statements.RECORDS_WRITTEN.format(path=quote_files([str(path)]))
+        )
         return written == (planned, planned)
+
+    def _too_wide(self, source: str) -> list[str]:
+        """Return the columns with an integer that no DECIMAL holds."""
+        columns = [name for name, kind in self.types.items() if has_wide_integers(kind)]
+        if not columns:
+            return []
+        fits = ", ".join(
+            f"bool_and(CAST(TRY_CAST({column} AS {stored_type(self.types[name])}) AS VARCHAR)"
+            f" IS NOT DISTINCT FROM CAST({column} AS VARCHAR))"
+            for name in columns
+            for column in [f"source.{quote_name(name)}"]
+        )
+        sql = f"SELECT {fits} FROM {source} AS source WHERE {self.partition_sql}"
+        with _read_errors_told("The selected records cannot be read."):
+            found = one_row(self.con, sql)
+        return [name for name, fits in zip(columns, found, strict=True) if fits == 0]
 
     def write_index(self, path: Path) -> None:
         """Write index/selected.parquet: the plan and the keys that are gone."""

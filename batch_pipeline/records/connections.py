@@ -282,10 +282,16 @@ def quote_list(texts: Iterable[str]) -> str:
 
 
 def quote_files(paths: Iterable[str]) -> str:
-    """Return paths as a SQL list for ``read_parquet``, each of which names one file.
+    """Return paths as the arguments of ``read_parquet`` that read the columns of these files.
 
-    As it stands ``a[1].parquet`` is a pattern to DuckDB, and reads ``a1.parquet``.
+    As it stands ``a[1].parquet`` is a pattern to DuckDB, and reads ``a1.parquet``; and below a
+    folder called ``env=prod`` it makes a column ``env``, or puts ``prod`` into the file's own.
     """
+    return f"{quote_paths(paths)}, hive_partitioning = false"
+
+
+def quote_paths(paths: Iterable[str]) -> str:
+    """Return paths as a SQL list of patterns, each of which names one file."""
     return quote_list(re.sub(r"[*?\[]", r"[\g<0>]", path) for path in paths)
 
 

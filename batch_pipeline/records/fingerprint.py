@@ -16,8 +16,9 @@ import duckdb
 
 from batch_pipeline.errors import BatchPipelineError, InputError
 from batch_pipeline.records.connections import DatabaseInUseError, quote_name, quote_text
+from batch_pipeline.records.parquet_files import list_files
 from batch_pipeline.records.partitions import HAS_OFFSET, PartitionFilter
-from batch_pipeline.records.reading import closest, list_files, open_source, source_columns
+from batch_pipeline.records.reading import closest, open_source, source_columns
 from batch_pipeline.records.sources import DuckDBSource, Source
 from batch_pipeline.settings import project_path
 
@@ -74,7 +75,8 @@ class Windowed:
     windows: Sequence[tuple[str, datetime, datetime]]
 
 
-Grouping = Keyed | Windowed | None
+Grouping = Sequence[Keyed | Windowed]
+"""How a row's partition is told; the keys of several are joined by ``|``, as Dagster joins them."""
 
 
 def look(source: Source) -> str | None:
@@ -121,14 +123,7 @@ def read(
         measures = f"count(*) AS rows, {f'max({change})' if change else 'NULL'} AS newest"
         for name, hashed in (("keys", source.keys), ("content", [*source.keys, *used])):
             measures += f", {'0' if change else _digest(columns, hashed)} AS {name}"
-        if isinstance(grouping, Windowed):
-            sql = _by_window(connection, columns, grouping, measures)
-        else:
-            key = f"CAST({_column(columns, grouping.column)} AS VARCHAR)" if grouping else "''"
-            sql = (
-                f"SELECT key, rows, CAST(newest AS VARCHAR), keys, content FROM (SELECT {key} AS key,"
-                f" {measures} FROM source GROUP BY 1) WHERE key IS NOT NULL"
-            )
+        sql = _by_partition(connection, columns, grouping, measures)
         found = connection.execute(sql).fetchall()
     if change:
         return {key: Group(rows, newest) for key, rows, newest, *_ in found}, used
@@ -245,15 +240,47 @@ def _digest(columns: dict[str, str], names: Sequence[str]) -> str:
     return f"bit_xor(hash({', '.join(map(quote_name, wanted))}))"
 
 
-def _by_window(
+def _by_partition(
     connection: duckdb.DuckDBPyConnection,
     columns: dict[str, str],
-    grouping: Windowed,
+    grouping: Grouping,
     measures: str,
 ) -> str:
+    """Return a query of the measures of each partition: its key, rows, newest, keys, content."""
+    groups, joins, keys, conditions = [], [], [], ["true"]
+    for place, one in enumerate(grouping):
+        if isinstance(one, Keyed):
+            groups.append(f"CAST({_column(columns, one.column)} AS VARCHAR) AS g{place}")
+            keys.append(f"moments.g{place}")
+            conditions.append(f"moments.g{place} IS NOT NULL")
+            continue
+        moment = _moments(connection, columns, one, f"_bp_windows{place}")
+        # Windows begin at whole minutes: few moments are joined, however many rows there are.
+        groups.append(f"date_trunc('minute', {moment}) AS g{place}")
+        joins.append(
+            f"ASOF JOIN _bp_windows{place} AS w{place} ON moments.g{place} >= w{place}.start"
+        )
+        keys.append(f"w{place}.key")
+        conditions.append(f"moments.g{place} < w{place}.stop")
+    names = ", ".join([f"g{place}" for place in range(len(groups))])
+    return (
+        f"SELECT {' || {} || '.format(quote_text('|')).join(keys) or quote_text('')} AS key,"
+        " CAST(sum(rows) AS BIGINT), CAST(max(newest) AS VARCHAR), bit_xor(keys), bit_xor(content)"
+        f" FROM (SELECT {', '.join([*groups, measures])} FROM source"
+        f"{f' GROUP BY {names}' if names else ''}) AS moments {' '.join(joins)}"
+        f" WHERE {' AND '.join(conditions)} AND rows > 0 GROUP BY 1"
+    )
+
+
+def _moments(
+    connection: duckdb.DuckDBPyConnection, columns: dict[str, str], grouping: Windowed, table: str
+) -> str:
+    """Make a table of the windows; return SQL for the moment that a row is at."""
     name = _column(columns, grouping.column)
     kind = _type(columns, name)
-    as_wall, as_instant = f"CAST({name} AS TIMESTAMP)", f"CAST({name} AS TIMESTAMPTZ)"
+    # A date may be too far off for a time stamp; text that is no time is an error.
+    cast = "CAST" if kind == "VARCHAR" else "TRY_CAST"
+    as_wall, as_instant = f"{cast}({name} AS TIMESTAMP)", f"{cast}({name} AS TIMESTAMPTZ)"
     is_wall = kind == "DATE" or (kind.startswith("TIMESTAMP") and "WITH TIME ZONE" not in kind)
     if is_wall:
         moment = as_wall
@@ -275,16 +302,9 @@ def _by_window(
             )
     at = "TIMESTAMP" if is_wall else "TIMESTAMPTZ"
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE _bp_windows AS SELECT key, CAST(start AS"
+        f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT key, CAST(start AS"
         f" {at}) AS start, CAST(stop AS {at}) AS stop FROM (SELECT unnest($keys::VARCHAR[]) AS key,"
         " unnest($starts::VARCHAR[]) AS start, unnest($stops::VARCHAR[]) AS stop)",
         {"keys": keys, "starts": starts, "stops": stops},
     )
-    # Windows begin at whole minutes: few moments are joined, however many rows there are.
-    return (
-        "SELECT windows.key, CAST(sum(rows) AS BIGINT), CAST(max(newest) AS VARCHAR),"
-        f" bit_xor(keys), bit_xor(content) FROM (SELECT date_trunc('minute', {moment}) AS moment, {measures}"
-        " FROM source GROUP BY 1) AS moments"
-        " ASOF JOIN _bp_windows AS windows ON moments.moment >= windows.start"
-        " WHERE moments.moment < windows.stop GROUP BY 1"
-    )
+    return moment

@@ -1,11 +1,13 @@
 """A partition of a pipeline, as a condition over the source's rows."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import duckdb
+
 from batch_pipeline.errors import InputError
-from batch_pipeline.records.connections import quote_name, quote_text
+from batch_pipeline.records.connections import memory_connection, quote_name, quote_text
 from batch_pipeline.records.reading import closest
 
 
@@ -49,8 +51,10 @@ def time_window_filter(
     name = f"source.{quote_name(column)}"
     instants = (_literal(start.astimezone(UTC)), _literal(end.astimezone(UTC)))
     walls = (_literal(start.replace(tzinfo=None)), _literal(end.replace(tzinfo=None)))
-    as_instant = _between(f"CAST({name} AS TIMESTAMPTZ)", "TIMESTAMPTZ", instants)
-    as_wall = _between(f"CAST({name} AS TIMESTAMP)", "TIMESTAMP", walls)
+    # A date may be too far off for a time stamp; text that is no time is an error.
+    cast = "CAST" if kind == "VARCHAR" else "TRY_CAST"
+    as_instant = _between(f"{cast}({name} AS TIMESTAMPTZ)", "TIMESTAMPTZ", instants)
+    as_wall = _between(f"{cast}({name} AS TIMESTAMP)", "TIMESTAMP", walls)
     if kind.startswith("TIMESTAMP") and kind.endswith("WITH TIME ZONE"):
         return PartitionFilter(as_instant, key)
     if kind == "DATE" or kind.startswith("TIMESTAMP"):
@@ -78,6 +82,46 @@ def key_filter(columns: Mapping[str, str], column: str, key: str) -> PartitionFi
     """
     _type_of(columns, column)
     return PartitionFilter(f"CAST(source.{quote_name(column)} AS VARCHAR) = {quote_text(key)}", key)
+
+
+def check_key(columns: Mapping[str, str], column: str, key: str) -> None:
+    """Check that a column can hold a value whose text is ``key``: else no record is ever asked.
+
+    Args:
+        columns: the source's columns and their DuckDB types (``source_columns``).
+        column: the pipeline's ``partition_column``.
+        key: the partition's key.
+
+    Raises:
+        InputError: the column is absent, or prints no value so.
+    """
+    kind = _type_of(columns, column)
+    if kind in ("VARCHAR", "JSON") or kind.startswith("ENUM"):
+        return
+    with memory_connection() as con:
+        try:
+            sql = f"SELECT CAST(TRY_CAST({quote_text(key)} AS {kind}) AS VARCHAR)"
+            (text,) = con.execute(sql).fetchall()[0]
+        except duckdb.Error:  # a type that only the user's database knows
+            return
+    if text != key:
+        printed = f", which prints it as `{text}`" if text is not None else ""
+        raise InputError(
+            f"The partition `{key}` can never have a record: the partition column `{column}` is of"
+            f" type {kind}{printed}. A partition's key is compared with the column's text. Correct the"
+            f" partitions' keys, cast the column in the source's query, or choose another"
+            f" `partition_column`."
+        )
+
+
+def all_of(conditions: Collection[str]) -> str:
+    """Return the condition that holds where all of some do."""
+    return " AND ".join(f"({one})" for one in conditions) if conditions else "true"
+
+
+def any_of(conditions: Collection[str]) -> str:
+    """Return the condition that holds where any of some does."""
+    return f"({' OR '.join(conditions)})" if conditions else "false"
 
 
 def _type_of(columns: Mapping[str, str], column: str) -> str:

@@ -3,10 +3,8 @@
 import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import duckdb
-import fsspec
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import (
@@ -15,9 +13,9 @@ from batch_pipeline.records.connections import (
     let_read,
     memory_connection,
     open_database,
-    quote_files,
     quote_name,
 )
+from batch_pipeline.records.parquet_files import files_sql, matching_files
 from batch_pipeline.records.sources import DuckDBSource, Source
 from batch_pipeline.settings import project_path, resolve
 
@@ -147,48 +145,13 @@ def _check_distinct(columns: Sequence[str], where: str) -> None:
 
 def _view_files(connection: duckdb.DuckDBPyConnection, path: str) -> None:
     let_read(connection, [path])
-    files = _matching_files(path)
+    files = matching_files(path)
     try:
-        connection.execute(
-            "CREATE TEMP VIEW source AS"
-            f" SELECT * FROM read_parquet({quote_files(files)}, union_by_name = true)"
-        )
+        connection.execute(f"CREATE TEMP VIEW source AS {files_sql(connection, files)}")
     except duckdb.Error as error:
         raise InputError(
             f"The Parquet files at {path} cannot be read together. DuckDB says: {error}"
         ) from error
-
-
-def list_files(path: str) -> dict[str, dict[str, Any]]:
-    """Return the files that a Parquet source's path names, by URL or local path, with what the file
-    system tells of each; none when there are none."""
-    filesystem, inner = fsspec.url_to_fs(path)
-    filesystem.invalidate_cache()  # this process may have listed the folder before
-    local = "://" not in path
-    if filesystem.isdir(inner):
-        found = filesystem.glob(inner.rstrip("/") + "/**/*.parquet", detail=True)
-    elif filesystem.isfile(inner):
-        found = {inner: filesystem.info(inner)}
-    else:
-        found = {
-            name: info
-            for name, info in filesystem.glob(inner, detail=True).items()
-            if info.get("type") == "file"
-        }
-    return {
-        str(name) if local else filesystem.unstrip_protocol(name): dict(info)
-        for name, info in sorted(found.items())
-    }
-
-
-def _matching_files(path: str) -> list[str]:
-    found = list(list_files(path))
-    if not found:
-        raise InputError(
-            f"No Parquet file matches {path}. Correct `path`"
-            f" (relative paths start at the project root), or write the files first."
-        )
-    return found
 
 
 def _check_key_columns(connection: duckdb.DuckDBPyConnection, source: Source) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from batch_pipeline.errors import InputError, StoreError
 from batch_pipeline.requests.compiled import EMPTY, CompiledTemplate, RecordRejected
-from batch_pipeline.requests.prompt import Unreadable
+from batch_pipeline.requests.values import python_values
 
 ENVELOPE = len('{"requests":[') + len("]}")
 """Bytes of a batch's body around its requests."""
@@ -162,7 +162,7 @@ def _asked(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, int, str,
             )
             rows = asked.column("_row").to_pylist()
             ids = asked.column("_custom_id").to_pylist()
-            lists = [_values(asked.column(name)) for name in columns]
+            lists = [python_values(asked.column(name)) for name in columns]
             for number, (row, custom_id) in enumerate(zip(rows, ids, strict=True)):
                 if row <= before:
                     raise StoreError(f"{path} is not in the order of _row: {row} after {before}.")
@@ -170,23 +170,6 @@ def _asked(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, int, str,
                 done += 1
                 record = {name: values[number] for name, values in zip(columns, lists, strict=True)}
                 yield done, row, custom_id, record
-
-
-def _values(column: pa.Array) -> list[Any]:
-    if column.type == pa.float32():
-        # By way of text, or 3.3 would read 3.299999952316284.
-        return [None if t is None else float(t) for t in column.cast(pa.string()).to_pylist()]
-    try:
-        return column.to_pylist(maps_as_pydicts="lossy")
-    except (OverflowError, ValueError):  # a date outside Python's years 1 to 9999
-        return [_value(scalar) for scalar in column]
-
-
-def _value(scalar: pa.Scalar) -> Any:
-    try:
-        return scalar.as_py(maps_as_pydicts="lossy")
-    except (OverflowError, ValueError):
-        return Unreadable("a date or time is infinite or outside the years 1 to 9999")
 
 
 class _Cutter:

@@ -47,24 +47,14 @@ class Null:
 NULL = Null()
 
 
-class Unreadable:
-    """A value of the source that Python cannot hold: printing it rejects the record."""
-
-    def __init__(self, why: str):
-        self.why = why
-
-    def __str__(self) -> str:
-        raise TemplateRuntimeError(self.why)
-
-
 def text_of(value: Any) -> str:
     """Return the text a template prints for a value.
 
     Text as it is; NULL as nothing; true and false; dates and times in ISO 8601; a decimal without
-    exponent; a list, struct or map as compact JSON.
+    exponent; a list, struct or map as compact JSON; binary data as DuckDB prints it.
 
     Raises:
-        TemplateRuntimeError: the value has no text (binary data, a function).
+        TemplateRuntimeError: the value has no text (a function).
     """
     match value:
         case str():
@@ -80,18 +70,44 @@ def text_of(value: Any) -> str:
         case datetime() | date() | time():
             return value.isoformat()
         case Mapping() | Sequence() if not isinstance(value, bytes | bytearray | memoryview):
-            return orjson.dumps(
-                value, default=_json_default, option=orjson.OPT_NON_STR_KEYS
-            ).decode()
+            return _json(value)
         case bytes() | bytearray() | memoryview():
-            raise TemplateRuntimeError(
-                "a binary value has no text; encode it in the source query, e.g. base64(column)"
-            )
+            return _blob_text(bytes(value))
     if callable(value):
         raise TemplateRuntimeError(
             f'a function ({value!r}) was printed; a column of that name is record["name"]'
         )
     return str(value)
+
+
+def _json(value: Any) -> str:
+    option = orjson.OPT_NON_STR_KEYS
+    try:
+        return orjson.dumps(value, default=_json_default, option=option).decode()
+    except TypeError:  # a key of a map that JSON has no text for, such as a decimal
+        texts = _with_text_keys(value)
+        return orjson.dumps(texts, default=_json_default, option=option).decode()
+
+
+def _with_text_keys(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return {
+                key if isinstance(key, str) else text_of(key): _with_text_keys(inner)
+                for key, inner in value.items()
+            }
+        case list() | tuple():
+            return [_with_text_keys(inner) for inner in value]
+    return value
+
+
+def _blob_text(value: bytes) -> str:
+    """Return binary data as DuckDB prints it: what is not plain ASCII as \\xNN."""
+    quoted = b"\"'\\"
+    return "".join(
+        chr(byte) if 32 <= byte <= 126 and byte not in quoted else f"\\x{byte:02X}"
+        for byte in value
+    )
 
 
 def _json_default(value: Any) -> Any:

@@ -193,7 +193,7 @@ class _Merge:
             have = file_columns(self.con, self.deleted_path)
             parts.append(
                 f"SELECT {cast_columns(have, kinds, 'gone')}, false"
-                f" FROM read_parquet({quote_text(self.deleted_path)}) AS gone"
+                f" FROM read_parquet({quote_files([self.deleted_path])}) AS gone"
             )
         self.con.execute(
             CHANGED_KEYS.format(
@@ -218,7 +218,7 @@ class _Merge:
 
     def _stage(self, path: str, name: str, columns: dict[str, str], buckets: int) -> None:
         casts = cast_columns(file_columns(self.con, path), columns, "rows")
-        self._stage_sql(f"read_parquet({quote_text(path)})", casts, name, columns, buckets)
+        self._stage_sql(f"read_parquet({quote_files([path])})", casts, name, columns, buckets)
 
     def _stage_sql(
         self, rows: str, casts: str, name: str, columns: dict[str, str], buckets: int
@@ -242,7 +242,8 @@ class _Merge:
         if file is None or self.before is None:
             return empty_sql(columns)
         casts = cast_columns(self.before.columns, columns, "rows")
-        return f"SELECT {casts} FROM read_parquet({quote_text(f'{self.url}/{file.path}')}) AS rows"
+        path = quote_files([f"{self.url}/{file.path}"])
+        return f"SELECT {casts} FROM read_parquet({path}) AS rows"
 
     def _write_bucket(
         self, columns: dict[str, str], bucket: int, old_sql: str, total: int
@@ -285,7 +286,7 @@ class _Merge:
         return {name: kinds[name.lower()] for name in self.key}
 
     def _staged(self, name: str) -> str:
-        return f"read_parquet({quote_text(str(self.work / f'{name}.parquet'))})"
+        return f"read_parquet({quote_files([str(self.work / f'{name}.parquet')])})"
 
     def _rows(self, sql: str) -> list[tuple[int, ...]]:
         return self.con.execute(sql).fetchall()

@@ -18,8 +18,8 @@ from batch_pipeline.records.connections import (
     attach_database,
     one_thread,
     open_database,
+    quote_files,
     quote_name,
-    quote_text,
     with_enough_memory,
 )
 from batch_pipeline.results.merging import (
@@ -197,7 +197,7 @@ class DuckDBRows:
         kinds = {name.lower(): kind for name, kind in columns.items()}
         want = {name: kinds[name.lower()] for name in key}
         casts = cast_columns(file_columns(con, path), want, "rows")
-        return f"SELECT {casts} FROM read_parquet({quote_text(path)}) AS rows"
+        return f"SELECT {casts} FROM read_parquet({quote_files([path])}) AS rows"
 
     def _insert(
         self, con: duckdb.DuckDBPyConnection, name: str, columns: dict[str, str], path: str
@@ -205,7 +205,7 @@ class DuckDBRows:
         casts = cast_columns(file_columns(con, path), columns, "rows")
         row = con.execute(
             f"INSERT INTO {name} BY NAME"
-            f" SELECT {casts} FROM read_parquet({quote_text(path)}) AS rows"
+            f" SELECT {casts} FROM read_parquet({quote_files([path])}) AS rows"
         ).fetchone()
         return row[0] if row else 0
 

@@ -161,9 +161,11 @@ def join_rejected(store: Store, file: RowMapping, submission: RowMapping, folder
             f"create temp view rejected as select * from read_parquet({quote_files([rejected])})"
         )
         query = sql.REJECTED.format(
-            source=_source_list(connection, records), output=question.null_list()
+            source=_source_list(connection, records),
+            output=question.null_list(),
+            records=quote_files([records]),
         )
-        parameters = {"records": records, "answered_at": submission["created_at"]}
+        parameters = {"answered_at": submission["created_at"]}
         return _write(connection, query, parameters, submission["version"], 0, folder)
 
 
@@ -191,9 +193,10 @@ def join_reused(store: Store, submission: RowMapping, folder: str) -> Joined | N
         query = sql.REUSED.format(
             source=_source_list(connection, records),
             output=output,
+            records=quote_files([records]),
             results=quote_files(results),
         )
-        return _write(connection, query, {"records": records}, submission["version"], 0, folder)
+        return _write(connection, query, {}, submission["version"], 0, folder)
 
 
 def results_files(store: Store, pipeline: str) -> list[str]:

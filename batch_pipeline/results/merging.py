@@ -7,7 +7,7 @@ import duckdb
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.columns import stored_type
-from batch_pipeline.records.connections import quote_name, quote_text
+from batch_pipeline.records.connections import quote_files, quote_name
 
 OUR_COLUMNS = ("_custom_id", "_status")
 """Every table of results has these; a table without them was not made by this package."""
@@ -32,7 +32,7 @@ class Merged:
 
 def file_rows(con: duckdb.DuckDBPyConnection, path: str) -> int:
     """Return how many rows a Parquet file has."""
-    row = con.execute(f"SELECT count(*) FROM read_parquet({quote_text(path)})").fetchone()
+    row = con.execute(f"SELECT count(*) FROM read_parquet({quote_files([path])})").fetchone()
     return row[0] if row else 0
 
 

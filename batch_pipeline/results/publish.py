@@ -171,11 +171,11 @@ def _rows(
 ) -> int:
     """Write the rows to publish that are the latest of their key; return how many are not."""
     urls = [store.files.url(path) for path in results.values()]
-    pairs = pa.table({"position": pa.array(range(len(results)), pa.int64()), "name": list(results)})
+    pairs = pa.table({"index": list(results), "name": list(results.values())})
     connection.register("pairs", pairs)
     connection.execute(
         "create temp table latest as "
-        "select w.custom_id, p.position from winners w join pairs p on p.name = w.name"
+        "select w.custom_id, p.name from winners w join pairs p on p.index = w.name"
     )
     write_parquet(connection, sql.LATEST.format(results=quote_files(urls)), rows_path)
     total = connection.execute(f"select count(*) from read_parquet({quote_files(urls)})").fetchone()

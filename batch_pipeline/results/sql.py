@@ -44,13 +44,13 @@ select {source}, {output},
        null::double as _cost_usd, records._custom_id as _custom_id, null::varchar as _batch_id,
        records._attempt as _attempt, cast($answered_at as timestamptz) as _answered_at,
        records._key_hash as _key_hash, records._content_hash as _content_hash
-from read_parquet($records) as records join rejected on rejected._row = records._row
+from read_parquet({records}) as records join rejected on rejected._row = records._row
 """
 
 # One row per record whose answer is known from an earlier submission: its columns as they are
 # now, and that answer with all that belongs to it.
 REUSED = """
-with wanted as (select * from read_parquet($records) where _kind = 'reuse'),
+with wanted as (select * from read_parquet({records}) where _kind = 'reuse'),
      earlier as (
        select * from read_parquet({results}, union_by_name = true)
        where _custom_id in (select _custom_id from wanted)
@@ -95,10 +95,11 @@ from ranked group by key_hash
 
 # The rows of the files to publish that are the latest of their key.
 LATEST = """
-select r.* exclude (_bp_position)
-from (select *, file_index as _bp_position
-      from read_parquet({results}, union_by_name = true)) r
-semi join latest l on l.custom_id = r._custom_id and l.position = r._bp_position
+-- A file is told by the end of its path, the name it has in the store: DuckDB may spell a URL in a way
+-- of its own, and a source's column may have the name of any virtual column (file_index, ...).
+select r.* exclude (_bp_file)
+from read_parquet({results}, union_by_name = true, filename = '_bp_file') r
+semi join latest l on l.custom_id = r._custom_id and ends_with(r._bp_file, l.name)
 """
 
 # The keys whose latest row says that they are deleted.

@@ -7,8 +7,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from batch_pipeline.definitions.assets.results import SAMPLE_ROWS
-from batch_pipeline.definitions.metadata import SHOWN_CHARACTERS
+from batch_pipeline.definitions.metadata import SAMPLE_ROWS, SHOWN_CHARACTERS
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.support.dagster_nights import Nights
 

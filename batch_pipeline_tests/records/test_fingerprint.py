@@ -47,7 +47,7 @@ def source(database: Path, **fields: str) -> DuckDBSource:
     )
 
 
-def groups(of: DuckDBSource | ParquetSource, *content: str, grouping=None) -> dict[str, Group]:
+def groups(of: DuckDBSource | ParquetSource, *content: str, grouping=()) -> dict[str, Group]:
     return read(of, lambda _columns: content, grouping, 10)[0]
 
 
@@ -131,10 +131,10 @@ def test_a_column_that_tells_of_changes_tells_how_many(database: Path) -> None:
 def test_rows_are_grouped_by_the_text_of_a_column(database: Path) -> None:
     change(database, "alter table t add column region int", "update t set region = id % 2")
     change(database, "insert into t values (50, 'no region', null)")
-    found = groups(source(database), "text", grouping=Keyed("Region"))
+    found = groups(source(database), "text", grouping=[Keyed("Region")])
     assert {key: one.rows for key, one in found.items()} == {"0": 5, "1": 5}
     change(database, "update t set text = 'another' where id = 3")
-    again = groups(source(database), "text", grouping=Keyed("Region"))
+    again = groups(source(database), "text", grouping=[Keyed("Region")])
     assert again["0"] == found["0"] and again["1"] != found["1"]
 
 
@@ -176,7 +176,7 @@ def test_rows_are_grouped_by_windows_of_their_zone(
         connection.execute(f"copy (select id, moment::{kind} as moment from t) to '{path}'")
     found = groups(
         ParquetSource(path=str(path), key="id"),
-        grouping=Windowed("moment", "Europe/Berlin", windows),
+        grouping=[Windowed("moment", "Europe/Berlin", windows)],
     )
     assert [found[key].rows if key in found else 0 for key, *_ in windows] == expected
 
@@ -188,4 +188,4 @@ def test_a_read_ends_when_its_time_is_up(database: Path) -> None:
         key="id",
     )
     with pytest.raises(TooLongError, match="could not be read within 0 seconds"):
-        read(slow, lambda _columns: (), None, 0.2)
+        read(slow, lambda _columns: (), (), 0.2)

@@ -228,14 +228,47 @@ def test_a_column_of_each_type_reads_as_documented(tmp_path: Path, value: str, t
     assert lines_of(built)[0][0]["params"]["messages"][0]["content"] == f"[{text}]"
 
 
-@pytest.mark.parametrize("value", ["'infinity'::timestamp", "'290000-01-01'::date"])
-def test_a_date_beyond_python_rejects_only_its_record(tmp_path: Path, value: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("'infinity'::timestamp", "infinity"),
+        ("'-infinity'::timestamptz", "-infinity"),
+        ("'infinity'::timestamp_ns", "infinity"),
+        ("'290000-01-01'::date", "290000-01-01"),
+        ("'0044-03-15 (BC)'::date", "0044-03-15 (BC)"),
+        ("'24:00:00'::time", "24:00:00"),
+        ("'23:59:59.999999999'::time_ns", "23:59:59.999999999"),
+        ("'2024-01-01 00:00:00.123456789'::timestamp_ns", "2024-01-01T00:00:00.123456789"),
+        ("['infinity'::date, '2024-01-01']", '["infinity","2024-01-01"]'),
+        ("[3.3::float, null, 'inf'::float]", '[3.3,null,"inf"]'),
+        ("{'a': {'b': [1.1::float]}, 'c': null}", '{"a":{"b":[1.1]},"c":null}'),
+        ("map {{'k': 1}: 0.1::float}", "{\"{'k': 1}\":0.1}"),
+        ("map {1.50::decimal(3,2): 'x'}", '{"1.50":"x"}'),
+        ("map {date '2024-01-01': 1, 'infinity': 2}", '{"2024-01-01":1,"infinity":2}'),
+        ("map([], [])", "{}"),
+        ("{'l': []::integer[], 'm': null::integer[]}", '{"l":[],"m":null}'),
+        ("'a\\x00\\xFF\\x5C\\x27'::blob", "a\\x00\\xFF\\x5C\\x27"),
+    ],
+)
+def test_a_value_that_python_cannot_hold_reads_as_duckdb_prints_it(
+    tmp_path: Path, value: str, text: str
+) -> None:
     path = records(
-        tmp_path, f"select i, if(i = 1, {value}, '2024-01-01') as text from range(3) t(i)"
+        tmp_path, f"select i, case when i = 700 then {value} end as text from range(1000) t(i)"
     )
-    built = build(path, tmp_path)
+    built = build(path, tmp_path, prompt="[{{ text }}]")
+    asked = [line["params"]["messages"][0]["content"] for line in lines_of(built)[0]]
+    assert sorted(set(asked)) == sorted({"[]", f"[{text}]"})
+    assert (built.requests, built.rejected) == (1000, 0)
+
+
+def test_a_field_of_such_a_value_rejects_only_its_record(tmp_path: Path) -> None:
+    path = records(
+        tmp_path,
+        "select i, if(i = 1, 'infinity'::date, '2024-01-01') as text from range(3) t(i)",
+    )
+    built = build(path, tmp_path, prompt="{{ text.year }}")
     assert (built.requests, built.rejected) == (2, 1)
-    assert "years 1 to 9999" in duckdb.sql(f"from '{built.rejected_path}'").fetchall()[0][2]
 
 
 def test_columns_of_any_name_can_be_read(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from itertools import islice
 import dagster as dg
 
 from batch_pipeline.definitions.arrivals.cursor import MOST_GROUPS, Memory, Waiting
+from batch_pipeline.definitions.partition import dimensions, keys_in
 from batch_pipeline.errors import counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.fingerprint import (
@@ -123,7 +124,7 @@ class Arrived:
             self.said.append(memory.note)
         groups = {key: one for key, one in found.items() if key in self.partitions}
         unknown = sorted(found.keys() - groups.keys())
-        if unknown and not isinstance(self.pipeline.partitions, dg.TimeWindowPartitionsDefinition):
+        if unknown and not all(one.is_time for one in dimensions(self.pipeline)):
             self.said.append(
                 f"Records wait for {counted(len(unknown), 'partition')} that the pipeline does not "
                 f"have{named(unknown)}"
@@ -165,16 +166,18 @@ class Arrived:
         return read(self.source, content, self._grouping(), READ_SECONDS)
 
     def _grouping(self) -> Grouping:
-        definition, column = self.pipeline.partitions, self.pipeline.partition_column
-        if definition is None or column is None:
-            return None
-        if not isinstance(definition, dg.TimeWindowPartitionsDefinition):
-            return Keyed(column)
-        windows = []
-        for key in self.partitions:
-            window = definition.time_window_for_partition_key(key)
-            windows.append((key, window.start, window.end))
-        return Windowed(column, definition.timezone, windows)
+        found: list[Keyed | Windowed] = []
+        keys = [keys_in(self.pipeline, partition) for partition in self.partitions]
+        for place, one in enumerate(dimensions(self.pipeline)):
+            if not isinstance(one.definition, dg.TimeWindowPartitionsDefinition):
+                found.append(Keyed(one.column))
+                continue
+            windows = []
+            for key in dict.fromkeys(of_partition[place] for of_partition in keys):
+                window = one.window(key)
+                windows.append((key, window.start, window.end))
+            found.append(Windowed(one.column, one.definition.timezone, windows))
+        return found
 
     def see_upstream(self) -> None:
         """Page through the materializations of the upstream assets, each of which counts."""

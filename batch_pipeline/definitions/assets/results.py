@@ -14,8 +14,6 @@ from batch_pipeline.results.collect import collect
 from batch_pipeline.results.publish import publish
 from batch_pipeline.results.retention import retention
 
-SAMPLE_ROWS = 5
-
 
 def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> dg.MaterializeResult:
     """Collect what has ended, and bring the table up to date."""
@@ -48,7 +46,7 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
             destination.describe(),
             list(table.items()),
             destination.row_count() if table else 0,
-            destination.sample(SAMPLE_ROWS) if table else None,
+            metadata.sample_of(destination) if table else None,
             metadata.answers_said(pipeline.request, pipeline.output_prefix),
         )
         shown |= metadata.place_of(destination)
