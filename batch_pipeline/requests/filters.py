@@ -13,7 +13,7 @@ import orjson
 from jinja2 import Environment, Undefined, pass_environment
 from jinja2.filters import FILTERS, make_attrgetter
 
-from batch_pipeline.requests.values import NULL, Null
+from batch_pipeline.requests.template_values import NULL, Null
 
 Text = Callable[[Any], str]
 """Returns what ``{{ }}`` prints for a value."""

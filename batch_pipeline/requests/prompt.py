@@ -15,7 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.requests.filters import concatenated, install
-from batch_pipeline.requests.values import NULL, Null, template_value
+from batch_pipeline.requests.template_values import NULL, Null, template_value
 
 CALLED = "call"
 """The context of an attribute that is called."""
@@ -204,7 +204,7 @@ def unknown_column(name: str, available: Collection[str]) -> str:
 
 
 def template_values(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record as templates see it: `NULL` for None, at any depth (see `values`)."""
+    """Return the record as templates see it: `NULL` for None, at any depth (see `template_values`)."""
     return {name: template_value(value) for name, value in record.items()}
 
 
