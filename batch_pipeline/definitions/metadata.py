@@ -23,6 +23,7 @@ STATUSES = (
     "invalid",
     "truncated",
     "refused",
+    "paused",
     "errored",
     "expired",
     "canceled",

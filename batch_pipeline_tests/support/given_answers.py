@@ -39,7 +39,7 @@ class OneRecord:
         with duckdb.connect(self.database) as connection:
             connection.execute(f"create table t as {source}")
 
-    def nights(self, **template: Any) -> Nights:
+    def nights(self, output_prefix: str = "", **template: Any) -> Nights:
         """The pipeline with this template, as a code location of its own would load it."""
         fields = {"model": "claude-haiku-4-5", "max_tokens": 200, "prompt": "V {{ v }}"} | template
         pipeline = BatchPipeline(
@@ -47,6 +47,7 @@ class OneRecord:
             source=DuckDBSource(database=self.database, table="t", key="id"),
             request=MessageTemplate(**fields),
             destination=DuckDBTable(database=self.database, table="answers"),
+            output_prefix=output_prefix,
         )
         claude = ClaudeBatches(api_key="any", base_url=self.emulator.base_url)
         return Nights(pipeline, claude, BatchStore(root=str(self.folder / "store")))
