@@ -45,7 +45,7 @@ def check_satisfiable(schema: Schema) -> None:
     if not places:
         return
     # The innermost place is where the fault is: what surrounds it follows from it.
-    pointer = max(places, key=lambda place: (place.count("/"), place))
+    pointer = max(places, key=lambda at: ("$ref" not in _at(schema, at), at.count("/"), at))
     raise InputError(
         f"{_place(pointer)}: no answer can ever fit it"
         f"{_shown(_at(schema, pointer), found[pointer])}. Each record would be paid for in vain. "
@@ -118,7 +118,7 @@ def _parts(schema: Any, where: str) -> Iterator[tuple[Schema, str]]:
     for word in _NAMED:
         inner = schema.get(word)
         for name, part in inner.items() if isinstance(inner, Mapping) else ():
-            yield from _parts(part, f"{where}.{name}")
+            yield from _parts(part, f"{where}.{name if word == 'properties' else f'{word}.{name}'}")
     for word in _LISTED:
         inner = schema.get(word)
         for part in inner if isinstance(inner, list) else ():
@@ -155,7 +155,7 @@ def _place(pointer: str) -> str:
         if step == "items":
             place += "[]"
         elif step in _NAMED:
-            place += f".{next(steps)}"
+            place += f".{next(steps)}" if step == "properties" else f".{step}.{next(steps)}"
         else:
             next(steps)
     return place
