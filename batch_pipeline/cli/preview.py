@@ -156,11 +156,12 @@ def _ask(
     from batch_pipeline.results.cost import tokens_used
     from batch_pipeline.results.judge import judge_line
 
+    question = found.records.question
     for shown in askable:
         assert shown.rendered.params is not None
         result = api.ask(shown.rendered.params)
         line = orjson.dumps({"custom_id": shown.first.custom_id, "result": result})
-        judged = judge_line(line, found.records.question.output, found.at)
+        judged = judge_line(line, question.output, found.at, question.tool_calls)
         if judged is None:
             raise InputError(f"The API's answer for {', '.join(shown.first.key)} cannot be read.")
         cost = judged.cost

@@ -203,7 +203,10 @@ def show_answers(answers: "Sequence[Answered]") -> None:
                     one.judged.output_tokens,
                     in_usd(one.cost),
                 ),
-                (_cut(one.judged.answer or "", MOST_ANSWER), one.judged.error),
+                (
+                    _cut(one.judged.answer or one.judged.tool_calls or "", MOST_ANSWER),
+                    one.judged.error,
+                ),
             )
             for one in answers
         ],
@@ -229,6 +232,7 @@ def answers_json(answers: "Sequence[Answered]") -> list[dict[str, Any]]:
             "status": one.judged.status,
             "error": one.judged.error,
             "answer": one.judged.answer,
+            "tool_calls": one.judged.tool_calls,
             "model": one.judged.model,
             "stop_reason": one.judged.stop_reason,
             "input_tokens": one.judged.input_tokens,

@@ -18,6 +18,7 @@ from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import Arrivals, BatchPipeline, Schedule
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.template import MessageTemplate
+from batch_pipeline.requests.unsatisfiable import check_yaml
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 
 AS_WRITTEN = ("prompt", "system", "messages")
@@ -61,6 +62,7 @@ def _request(context: dg.ResolutionContext, raw: Mapping[str, Any]) -> MessageTe
     for name in ("output", "build"):
         if isinstance(fields.get(name), str):
             fields[name] = _imported(name, fields[name])
+    check_yaml(fields.get("output"), "request: output")
     return _made(MessageTemplate, fields, "request")
 
 

@@ -27,6 +27,7 @@ STATUSES = (
     "invalid",
     "truncated",
     "refused",
+    "paused",
     "errored",
     "expired",
     "canceled",

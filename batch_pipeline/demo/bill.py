@@ -13,7 +13,7 @@ from batch_pipeline.store.tables import OPEN, FileKind, FileState, request_files
 NANO = Decimal(10) ** 9
 SENT = (FileKind.BATCH, FileKind.LATE)
 # The API charges for what it answered, whatever the answer is worth.
-CHARGED = ("answered", "invalid", "truncated", "refused")
+CHARGED = ("answered", "invalid", "truncated", "refused", "paused")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ are asked. ``rank`` orders the rows of a group: by submission, then attempt, the
 
 INDEX = """
 -- View _bp_index: every index row, with its submission's number and partition.
--- standing: 0 pending, 1 may be asked again, 2 refused or rejected, 3 answered.
+-- standing: 0 pending, 1 may be asked again, 2 refused, rejected or paused, 3 answered.
 CREATE OR REPLACE TEMP VIEW _bp_index AS
 SELECT key_hash, content_hash, version, custom_id, attempt, number, partition, deleted,
        (number << 20) + attempt * 4 + standing AS rank
@@ -18,7 +18,7 @@ FROM (
            CAST(rows.attempt AS BIGINT) AS attempt, files.number, files.partition,
            rows.status = 'deleted' AS deleted,
            CASE rows.status WHEN 'pending' THEN 0 WHEN 'answered' THEN 3
-                WHEN 'refused' THEN 2 WHEN 'rejected' THEN 2 ELSE 1 END AS standing
+                WHEN 'refused' THEN 2 WHEN 'rejected' THEN 2 WHEN 'paused' THEN 2 ELSE 1 END AS standing
     FROM (SELECT *, file_index AS file FROM read_parquet({paths})) AS rows
     JOIN (VALUES {files}) AS files (file, number, partition) USING (file)
 )

@@ -14,6 +14,8 @@ from batch_pipeline.requests.template import NOT_IN_A_BATCH, MessageTemplate
 
 ANSWER_TOOL = "answer"
 """Name of the one tool an answer comes through when ``output_mode="tool"``."""
+TOOL_CALLS = "tool_calls"
+"""Name of the column of what the model calls, where the user declares tools; after the prefix."""
 EMPTY = "empty"
 """The kind of rejection of a record that leaves nothing to ask."""
 
@@ -34,6 +36,7 @@ class CompiledTemplate:
         template: the declaration.
         columns: the columns it reads, sorted: a change in one of these is a changed record.
         output: the schema of answers, None for plain text.
+        tool_calls: the user declared tools: there is a column for what the model calls.
         output_columns: ``(name, DuckDB type)`` of what an answer adds to a row.
     """
 
@@ -43,7 +46,8 @@ class CompiledTemplate:
         self._messages = declared_messages(template.prompt, template.messages)
         self._system = declared_system(template.system)
         self.columns = tuple(sorted(self._columns_read(available)))
-        found = self.output.columns if self.output else (("answer", "VARCHAR"),)
+        self.tool_calls = template.calls_tools
+        found = answer_columns(self.output, self.tool_calls)
         self.output_columns = [(f"{output_prefix}{name}", kind) for name, kind in found]
         self._fixed = self._fixed_params()
 
@@ -169,11 +173,24 @@ class CompiledTemplate:
         merged = {**params, **built}
         if "output_config" in params and "output_config" in built:
             merged["output_config"] = {**(built["output_config"] or {}), **params["output_config"]}
+        own = [tool for tool in built.get("tools") or () if _is_callers(tool)]
+        if own and not self.tool_calls:
+            raise RecordRejected(
+                f"{name}() returned the tool {own[0].get('name')!r}, whose calls would have no column. "
+                "Declare the tools in the template's params.",
+                "build",
+            )
         try:
             orjson.dumps(merged)
         except TypeError as error:
             raise RecordRejected(f"{name}() returned what is not JSON: {error}", "build") from error
         return merged
+
+
+def answer_columns(output: OutputSchema | None, tool_calls: bool) -> list[tuple[str, str]]:
+    """Return ``(name, DuckDB type)`` of what an answer adds to a row, without a prefix."""
+    columns = list(output.columns) if output else [("answer", "VARCHAR")]
+    return [*columns, (TOOL_CALLS, "JSON")] if tool_calls else columns
 
 
 def compile_question(
@@ -190,6 +207,11 @@ def compile_question(
         InputError: the template reads a column that the source does not have.
     """
     return CompiledTemplate(template, columns, output_prefix)
+
+
+def _is_callers(tool: Any) -> bool:
+    """Whether a tool is the caller's own to run; others are run by the API."""
+    return isinstance(tool, Mapping) and "input_schema" in tool
 
 
 def _without_cache(value: Any) -> Any:

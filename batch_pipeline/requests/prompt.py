@@ -1,6 +1,6 @@
 """Prompt text: sandboxed Jinja over one record, whose values are data and never templates."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from difflib import get_close_matches
@@ -9,42 +9,18 @@ from uuid import UUID
 
 import orjson
 from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, meta, nodes
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import TemplateRuntimeError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.requests.filters import concatenated, install
+from batch_pipeline.requests.template_values import NULL, Null, template_value
 
+CALLED = "call"
+"""The context of an attribute that is called."""
 RECORD = "record"
 """The variable that holds the whole record: ``{{ record["a column"] }}`` reaches any name."""
-
-
-class Null:
-    """SQL's NULL inside a template: prints and joins as nothing, is ``none``, false and empty."""
-
-    def __str__(self) -> str:
-        return ""
-
-    def __repr__(self) -> str:
-        """As Python's own; it stands in what ``pprint`` and ``%r`` make of a record."""
-        return "None"
-
-    def __bool__(self) -> bool:
-        return False
-
-    def __len__(self) -> int:
-        return 0
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(())
-
-    def __eq__(self, other: object) -> bool:
-        return other is None or isinstance(other, Null)
-
-    def __hash__(self) -> int:
-        return hash(None)
-
-
-NULL = Null()
 
 
 def text_of(value: Any) -> str:
@@ -118,12 +94,54 @@ def _printed(value: Any) -> Any:
     return value if isinstance(value, Undefined) else text_of(value)
 
 
+class _Code(CodeGenerator):
+    """What a template compiles to, where a record's values need other words than Jinja's."""
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+        """``a ~ b`` joins what ``{{ }}`` prints."""
+        self.write("environment.concatenated((")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write("))")
+
+    def visit_Getattr(self, node: nodes.Getattr, frame: Frame) -> None:
+        """``basket.items`` is the field, ``basket.items()`` the method."""
+        self.write("environment.method(" if _is_called(node) else "environment.getattr(")
+        self.visit(node.node, frame)
+        self.write(f", {node.attr!r})")
+
+
 class _Environment(ImmutableSandboxedEnvironment):
+    code_generator_class = _Code
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = super()._parse(source, name, filename)
+        for call in tree.find_all(nodes.Call):
+            if isinstance(call.node, nodes.Getattr):
+                call.node.ctx = CALLED
+        return tree
+
     def getitem(self, obj: Any, argument: Any) -> Any:
         return NULL if isinstance(obj, Null) else super().getitem(obj, argument)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
+        return self.method(obj, attribute)
+
+    def method(self, obj: Any, attribute: str) -> Any:
+        """Return an attribute that is called: a method before a field."""
         return NULL if isinstance(obj, Null) else super().getattr(obj, attribute)
+
+    @staticmethod
+    def concatenated(parts: Sequence[Any]) -> str:
+        """Return what ``a ~ b`` prints."""
+        return concatenated(parts, text_of)
+
+
+def _is_called(node: nodes.Getattr) -> bool:
+    return node.ctx == CALLED
 
 
 def _environment() -> _Environment:
@@ -134,6 +152,7 @@ def _environment() -> _Environment:
         keep_trailing_newline=True,
     )
     made.tests["none"] = lambda value: value is None or isinstance(value, Null)
+    install(made, text_of)
     # Chance has no place in a text that decides whether a record is asked again.
     del made.globals["lipsum"], made.filters["random"]
     return made
@@ -166,7 +185,7 @@ class Prompt:
             self._template = _ENVIRONMENT.from_string(source)
         except TemplateSyntaxError as error:
             raise InputError(f"{where}, line {error.lineno}: {error.message}") from error
-        self._keys, self._whole = _record_keys(tree)
+        self._keys, self._hidden, self._whole = _record_keys(tree)
         self.reads_nothing = not self.names - set(_ENVIRONMENT.globals)
 
     def columns(self, available: Collection[str]) -> set[str]:
@@ -178,12 +197,12 @@ class Prompt:
         whole = RECORD in self.names and RECORD not in available
         read = self.names - ({RECORD} if whole else set())
         if whole:
-            read |= self._keys
+            read |= self._keys | (self._hidden & set(available))
         for name in sorted(read - set(available)):
             if name in _ENVIRONMENT.globals:
                 continue
             raise InputError(f"{self.where} reads {unknown_column(name, available)}")
-        if whole and self._whole:
+        if whole and (self._whole or self._hidden - set(available)):
             return set(available)
         return set(read & set(available))
 
@@ -201,23 +220,19 @@ def unknown_column(name: str, available: Collection[str]) -> str:
 
 
 def template_values(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record with `NULL` for None, at any depth."""
-    return {name: _with_null(value) for name, value in record.items()}
+    """Return the record as templates see it: `NULL` for None, at any depth (see `template_values`)."""
+    return {name: template_value(value) for name, value in record.items()}
 
 
-def _with_null(value: Any) -> Any:
-    if value is None:
-        return NULL
-    if isinstance(value, dict):
-        return {key: _with_null(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_with_null(inner) for inner in value]
-    return value
+def _record_keys(tree: nodes.Template) -> tuple[set[str], set[str], bool]:
+    """Return how ``record`` is read.
 
-
-def _record_keys(tree: nodes.Template) -> tuple[set[str], bool]:
-    """Return the constant keys read from ``record``, and whether it is read in any other way."""
+    Returns:
+        The constant keys; the names that are keys if there are such columns, and else methods
+        (``record.items``); and whether it is read in any other way.
+    """
     keys: set[str] = set()
+    hidden: set[str] = set()
     accounted: set[int] = set()
     for node in tree.find_all((nodes.Getitem, nodes.Getattr)):
         owner = node.node
@@ -225,10 +240,12 @@ def _record_keys(tree: nodes.Template) -> tuple[set[str], bool]:
             continue
         if isinstance(node, nodes.Getattr) and not hasattr(dict, node.attr):
             keys.add(node.attr)
+        elif isinstance(node, nodes.Getattr) and not _is_called(node):
+            hidden.add(node.attr)
         elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
             keys.add(str(node.arg.value))
         else:
             continue
         accounted.add(id(owner))
     uses = {id(n) for n in tree.find_all(nodes.Name) if n.name == RECORD and n.ctx == "load"}
-    return keys, bool(uses - accounted)
+    return keys, hidden, bool(uses - accounted)

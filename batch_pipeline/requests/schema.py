@@ -1,9 +1,7 @@
 """The form of an answer: what the API is sent, what an answer must fit, its columns."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import date, datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +13,19 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.requests.column_values import (
+    DECIMAL,
+    Misfit,
+    decimal_digits,
+    decimal_type,
+    declared_digits,
+    in_columns,
+    is_date,
+    is_date_time,
+)
+from batch_pipeline.requests.model_judge import judged_by
 from batch_pipeline.requests.schema_reader import Schema, SchemaReader, Structure
+from batch_pipeline.requests.unsatisfiable import check_satisfiable
 
 MAX_OPTIONAL = 24
 """Optional parameters one schema may have (structured-outputs guide, 2026-08-22)."""
@@ -24,15 +34,14 @@ MAX_UNIONS = 16
 INT64 = {"minimum": -(2**63), "maximum": 2**63 - 1}
 """An integer column is a BIGINT: a larger number would silently become NULL there."""
 
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
-_DATE_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})", re.ASCII)
-
 
 class _AnswerSchema(GenerateJsonSchema):
     """Pydantic's JSON Schema, with a ``Decimal`` as a plain number (not number-or-string)."""
 
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> dict[str, Any]:
+        digits = {word: schema.get(word) for word in ("max_digits", "decimal_places")}
         found: dict[str, Any] = {"type": "number"}
+        found[DECIMAL] = {word: count for word, count in digits.items() if count is not None}
         self.update_with_validations(found, schema, self.ValidationsMapping.numeric)
         return found
 
@@ -48,19 +57,33 @@ class OutputSchema:
         structure: the second argument of DuckDB's ``json_transform`` that gives `columns` their
             types, as JSON text.
         columns: ``(field, DuckDB type)`` in declared order.
+        model: the pydantic class that judges answers, where the user declared one.
     """
 
     declared: Schema
     sent: Schema
     structure: str
     columns: tuple[tuple[str, str], ...]
+    model: type[BaseModel] | None = field(default=None, compare=False)
 
     @classmethod
     def from_(cls, output: type[BaseModel] | Schema | None) -> "OutputSchema | None":
         """Return the schema of a pydantic model class or a JSON Schema; None for plain text.
 
         Raises:
-            InputError: the API would refuse the schema, or an answer could not become columns.
+            InputError: the API would refuse the schema, no answer could ever fit it, or an answer
+                could not become columns.
+        """
+        found = cls.stored(output)
+        if found is not None:
+            check_satisfiable(_as_strict_as_columns(found.declared))
+        return found
+
+    @classmethod
+    def stored(cls, output: type[BaseModel] | Schema | None) -> "OutputSchema | None":
+        """Return a schema as `from_`, without asking whether an answer can fit it.
+
+        What was asked must be read for good, whatever later versions refuse to ask.
         """
         if output is None:
             return None
@@ -84,7 +107,8 @@ class OutputSchema:
                     f"{', '.join(found[:5])} ... Make some required and of one type."
                 )
         columns = tuple((name, sql_type(inner)) for name, inner in structure.items())
-        schema = cls(declared, sent, orjson.dumps(structure).decode(), columns)
+        model = output if isinstance(output, type) else None
+        schema = cls(declared, sent, orjson.dumps(structure).decode(), columns, model)
         try:
             schema.validate({})
         except (ValueError, jsonschema_rs.ReferencingError) as error:
@@ -102,7 +126,7 @@ class OutputSchema:
             _with_int64(self.declared),
             offline=True,
             validate_formats=True,
-            formats={"date": _is_date, "date-time": _is_date_time},
+            formats={"date": is_date, "date-time": is_date_time},
         )
 
     def validate(self, answer: Any) -> tuple[Any, str | None]:
@@ -120,25 +144,47 @@ class OutputSchema:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         return answer, f"{_described(errors[0])}{more}"
 
+    def judged(self, answer: Any) -> tuple[Any, str | None]:
+        """Return the answer as its columns hold it, and why it does not fit (None: it fits).
 
-def _is_date(text: str) -> bool:
-    """Whether DuckDB reads the text as a DATE: where it does not, it silently gives NULL."""
-    return _is_iso(_DATE, date.fromisoformat, text)
+        The schema is asked first, then the class, where there is one: the class has the last word,
+        and what it makes of the answer (defaults, coercions) is the answer. An answer that the
+        schema refuses fits when the class takes it and makes one of it that fits the schema.
+        """
+        fitted, error = self.validate(answer)
+        if self.model is not None:
+            made, refused = judged_by(self.model, fitted)
+            if refused is not None:
+                return fitted, refused
+            if error is not None:
+                fitted, error = self.validate(made)
+            else:
+                fitted = made
+        if error is not None or not (self.exact or self.model):
+            return fitted, error
+        try:
+            return in_columns(self._columns, fitted), None
+        except Misfit as misfit:
+            return fitted, str(misfit)
 
+    @property
+    def exact(self) -> bool:
+        """Whether numbers must be read with all their digits: a column is a decimal."""
+        return '"DECIMAL(' in self.structure
 
-def _is_date_time(text: str) -> bool:
-    """Whether DuckDB reads the text as a TIMESTAMPTZ (no small ``t``, no leap second)."""
-    return _is_iso(_DATE_TIME, datetime.fromisoformat, text)
+    @cached_property
+    def _columns(self) -> Structure:
+        return orjson.loads(self.structure)
 
-
-def _is_iso(form: re.Pattern[str], parse: Callable[[str], object], text: str) -> bool:
-    if not form.fullmatch(text):
-        return False
-    try:
-        parse(text)
-    except ValueError:
-        return False
-    return True
+    @cached_property
+    def descriptions(self) -> dict[str, str]:
+        """What the schema says of its fields, by name: of those that it says something of."""
+        reader = SchemaReader(self.declared)
+        root = self.declared
+        while "$ref" in root:
+            root = reader.resolve(root["$ref"], "output")
+        said = {name: reader.description(part) for name, part in root["properties"].items()}
+        return {name: text for name, text in said.items() if text}
 
 
 def sql_type(structure: Structure) -> str:
@@ -178,7 +224,8 @@ def _declared(output: type[BaseModel] | Schema) -> dict[str, Any]:
     try:
         return orjson.loads(orjson.dumps(output))
     except TypeError as error:
-        raise InputError(f"output: the schema is not JSON: {error}") from error
+        hint = " In YAML, quote the names yes, no, on and off." if "key" in str(error) else ""
+        raise InputError(f"output: the schema is not JSON: {error}.{hint}") from error
 
 
 def _children(schema: Schema) -> Iterator[tuple[str, Any]]:
@@ -205,9 +252,25 @@ def _mapped(schema: Any, change: Any) -> Any:
 
 def _without_prose(schema: Schema) -> Schema:
     return _mapped(
-        schema, lambda s: {k: v for k, v in s.items() if k not in ("title", "description")}
+        schema, lambda s: {k: v for k, v in s.items() if k not in ("title", "description", DECIMAL)}
     )
 
 
 def _with_int64(schema: Schema) -> dict[str, Any]:
     return _mapped(schema, lambda s: INT64 | s if s.get("type") == "integer" else s)
+
+
+def _as_strict_as_columns(schema: Schema) -> dict[str, Any]:
+    """Return a schema with the bounds that its columns have: 64 bits, a decimal's digits."""
+
+    def bounded(inner: dict[str, Any]) -> dict[str, Any]:
+        digits = declared_digits(inner)
+        if not digits:
+            return inner
+        total, places = decimal_digits(decimal_type(**digits)) or (0, 0)
+        most = 10 ** (total - places)
+        found = {"allOf": [*inner.get("allOf", ())]}
+        found["allOf"].append({"exclusiveMinimum": -most, "exclusiveMaximum": most})
+        return inner | found
+
+    return _mapped(_with_int64(schema), bounded)

@@ -7,6 +7,14 @@ from typing import Any
 import orjson
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.requests.column_values import (
+    DECIMAL,
+    decimal_digits,
+    decimal_format,
+    decimal_type,
+    declared_digits,
+    united_decimals,
+)
 
 Schema = Mapping[str, Any]
 Structure = str | list[Any] | dict[str, Any]
@@ -29,6 +37,7 @@ _SILENT = frozenset(
         "$comment",
         "$defs",
         "definitions",
+        DECIMAL,
     }
 )
 
@@ -99,6 +108,10 @@ class SchemaReader:
                 if not isinstance(schema.get("items"), Mapping):
                     raise InputError(f"{where}: an array needs one schema in `items`.")
                 return [self.structure(schema["items"], f"{where}[]", seen)]
+            case "number" if (digits := declared_digits(schema)) is not None:
+                return decimal_type(**digits)
+            case "number" | "string" if kind := decimal_format(schema.get("format")):
+                return kind
             case "string":
                 return _SQL_FORMATS.get(schema.get("format", ""), "VARCHAR")
             case "null":
@@ -147,6 +160,7 @@ class SchemaReader:
             return self.sent(target) | self._definitions(schema)
         out: dict[str, Any] = self._definitions(schema)
         rest = {k: v for k, v in schema.items() if k not in _SILENT}
+        rest |= declared_digits(schema) or {}
         if "title" in schema:
             out["title"] = schema["title"]
         for word in ("enum", "const"):
@@ -183,6 +197,18 @@ class SchemaReader:
         if text := "\n\n".join(word for word in words if word):
             out["description"] = text
         return out
+
+    def description(self, schema: Any, depth: int = 8) -> str | None:
+        """Return what a schema says of itself: at its place, in its one branch, where it points."""
+        if not isinstance(schema, Mapping) or not depth:
+            return None
+        if isinstance(text := schema.get("description"), str) and text.strip():
+            return text
+        if "$ref" in schema:
+            return self.description(self.resolve(schema["$ref"], "output"), depth - 1)
+        parts = [part for word in ("anyOf", "oneOf", "allOf") for part in schema.get(word, ())]
+        parts = [part for part in parts if part != {"type": "null"}]
+        return self.description(parts[0], depth - 1) if len(parts) == 1 else None
 
     def _definitions(self, schema: Schema) -> dict[str, Any]:
         """Return the root's definitions that are in use; nothing for any other schema."""
@@ -253,4 +279,10 @@ def _united(kinds: list[Structure]) -> Structure:
         return "NULL"
     if all(kind == kinds[0] for kind in kinds):
         return kinds[0]
-    return "DOUBLE" if all(kind in ("BIGINT", "DOUBLE") for kind in kinds) else "JSON"
+    names = [kind for kind in kinds if isinstance(kind, str)]
+    if len(names) < len(kinds):
+        return "JSON"
+    if all(decimal_digits(kind) or kind == "BIGINT" for kind in names):
+        return united_decimals(names)
+    numbers = (kind in ("BIGINT", "DOUBLE") or decimal_digits(kind) for kind in names)
+    return "DOUBLE" if all(numbers) else "JSON"

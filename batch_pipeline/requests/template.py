@@ -56,7 +56,8 @@ class MessageTemplate:
         output_mode: ``json_schema`` (structured outputs) or ``tool`` (one strict, forced tool).
         version: replaces the computed version; with ``build`` it stands for the function's code.
             Another version asks every record again.
-        params: further parameters of the Messages API, passed through untouched.
+        params: further parameters of the Messages API, passed through untouched. With ``tools`` among
+            them the results have a column ``tool_calls``.
 
     Raises:
         InputError: at construction, for a declaration that cannot be asked.
@@ -78,7 +79,13 @@ class MessageTemplate:
     def __post_init__(self) -> None:
         self._check_words()
         self._check_params()
-        OutputSchema.from_(self.output)
+        output = OutputSchema.from_(self.output)
+        if self.calls_tools and output is not None:
+            if any(name.casefold() == "tool_calls" for name, _ in output.columns):
+                raise InputError(
+                    "output has a field `tool_calls`, the column of what the tools of params are called "
+                    "with. Give the field another name."
+                )
         asked = declared_messages(self.prompt, self.messages)
         system = declared_system(self.system)
         texts = [*asked.texts, *([system] if system else [])]
@@ -96,6 +103,11 @@ class MessageTemplate:
                 "`system` reads a column, so no two requests share it and `cache` would only add "
                 "cost. Move the column to the prompt, or set cache=None."
             )
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether ``params`` declares tools, so that what the model calls has a column."""
+        return bool(self.params.get("tools"))
 
     def _check_words(self) -> None:
         given = [n for n in ("prompt", "messages", "build") if getattr(self, n) is not None]

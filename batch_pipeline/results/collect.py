@@ -17,7 +17,7 @@ from batch_pipeline.batches.claim import postpone
 from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch
 from batch_pipeline.errors import HeldError, counted
 from batch_pipeline.results.download import Answers, Incomplete, answers_of
-from batch_pipeline.results.join import Joined, join_batch, join_rejected, join_reused
+from batch_pipeline.results.join import Joined, Question, join_batch, join_rejected, join_reused
 from batch_pipeline.store.layout import index_name, results_name, safe_part
 from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
@@ -69,6 +69,7 @@ def collect(
     scope: Scope,
     max_attempts: int,
     tell: Callable[[str], None] = lambda _: None,
+    today: Question | None = None,
 ) -> Collected:
     """Collect every file of a scope that has ended.
 
@@ -81,6 +82,7 @@ def collect(
         scope: whose files.
         max_attempts: how often a record is asked at most.
         tell: gets a line per file.
+        today: the question of today's code: its class judges what was asked with its schema.
 
     Raises:
         HeldError: the key is refused.
@@ -96,7 +98,7 @@ def collect(
             if file["state"] != FileState.ENDED:
                 continue  # another process collected it before the lease was ours
             try:
-                joined = _collect_one(store, api, file, max_attempts)
+                joined = _collect_one(store, api, file, max_attempts, today)
             except Incomplete as error:
                 report.trouble.append(f"{file['id']}: {error}")
                 continue
@@ -125,12 +127,12 @@ def _fresh(store: Store, file: RowMapping) -> RowMapping:
 
 
 def _collect_one(
-    store: Store, api: BatchesApi, file: RowMapping, max_attempts: int
+    store: Store, api: BatchesApi, file: RowMapping, max_attempts: int, today: Question | None
 ) -> Joined | None:
     """Collect one file; None when another process did so first, or there is nothing to add."""
     asks = file["kind"] in (FileKind.BATCH, FileKind.LATE)
     answers = answers_of(store, api, file) if asks else None
-    joined, values = join_file(store, file, answers, max_attempts)
+    joined, values = join_file(store, file, answers, max_attempts, today)
     with store.ledger.write() as tx:
         moved = store.ledger.move(
             tx,
@@ -152,7 +154,11 @@ def _collect_one(
 
 
 def join_file(
-    store: Store, file: RowMapping, answers: Answers | None, max_attempts: int
+    store: Store,
+    file: RowMapping,
+    answers: Answers | None,
+    max_attempts: int,
+    today: Question | None = None,
 ) -> tuple[Joined | None, dict[str, Any]]:
     """Write a file's rows and index into the store.
 
@@ -161,6 +167,7 @@ def join_file(
         file: the ledger's row of the file.
         answers: the kept answers of a batch; None for a file that asks nothing.
         max_attempts: how often a record is asked at most.
+        today: the question of today's code, if there is one (see `join.Question`).
 
     Returns:
         What was joined (None when the file adds no row), and what the ledger is to say of it.
@@ -185,7 +192,7 @@ def join_file(
                 joined = join_reused(store, submission, folder)
             case _:
                 assert answers is not None, "a batch is joined to its answers"
-                joined = join_batch(store, file, submission, answers, max_attempts, folder)
+                joined = join_batch(store, file, submission, answers, max_attempts, folder, today)
                 # What no line tells may have been answered, and paid. Of a file without a batch,
                 # whoever gave it up wrote down what is known.
                 joined.counts.cost_unknown += (
@@ -225,6 +232,11 @@ def _add(report: Collected, file: RowMapping, joined: Joined) -> None:
     report.cache_write_tokens += joined.counts.cache_write_tokens
     report.cost_usd += joined.counts.cost
     report.cost_unknown += joined.counts.cost_unknown
+    if joined.judged_by_schema_alone:
+        report.trouble.append(
+            f"{file['id']}: the class that the pipeline declares as its output has another schema than "
+            "these records were asked with; they were judged by that schema alone"
+        )
     if joined.counts.foreign:
         report.trouble.append(
             f"{file['id']}: ignored {counted(joined.counts.foreign, 'answer')} that came twice or for no "

@@ -17,7 +17,7 @@ from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.outcome import NoSuchBatch
 from batch_pipeline.errors import BatchPipelineError, counted
 from batch_pipeline.results.file_records import custom_ids_of
-from batch_pipeline.results.judge import parsed
+from batch_pipeline.results.json_text import parsed
 from batch_pipeline.store.layout import answers_name, safe_part
 from batch_pipeline.store.ledger import seconds_since
 from batch_pipeline.store.store import Store

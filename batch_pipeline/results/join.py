@@ -16,6 +16,7 @@ from batch_pipeline.records.connections import (
     quote_text,
     with_enough_memory,
 )
+from batch_pipeline.requests.compiled import TOOL_CALLS, answer_columns
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results import sql
 from batch_pipeline.results.download import Answers
@@ -24,35 +25,68 @@ from batch_pipeline.results.judge import JUDGED_SCHEMA, Counts, judge_file
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files
 
-FINAL = ("answered", "refused", "rejected")
+FINAL = ("answered", "refused", "rejected", "paused")
 MEMORY = "200MB"  # per connection, before more is given
 ROW_GROUP_SIZE = 2_048  # a row group is held in memory while it is written, and rows may be wide
 
 
 @dataclass(frozen=True)
 class Question:
-    """What an answer must look like, as it was when it was asked (the code may have changed since)."""
+    """What an answer must look like, as it was when it was asked (the code may have changed since).
+
+    The ledger keeps the JSON Schema of an output, and no pydantic class. When answers come, the class
+    of today's code judges them if its schema is the one that was asked: its validators are those of
+    today. If it has another schema by now, or is gone, the schema that was asked judges alone.
+
+    Attributes:
+        output: the schema of answers; None for plain text.
+        prefix: put before the names of the output's columns.
+        tool_calls: the user declared tools: there is a column for what the model calls.
+    """
 
     output: OutputSchema | None
     prefix: str
+    tool_calls: bool = False
 
     @classmethod
-    def stored(cls, value: dict[str, Any]) -> "Question":
-        """Read a question from the ledger."""
-        return cls(OutputSchema.from_(value["output"]), value["prefix"])
+    def stored(cls, value: dict[str, Any], today: "Question | None" = None) -> "Question":
+        """Read a question from the ledger.
+
+        Args:
+            value: as `to_store` returned it.
+            today: the question of today's code, whose class judges if it asks for the same.
+        """
+        output = OutputSchema.stored(value["output"])
+        # Questions of earlier versions do not say whether there are tools.
+        tools = value.get("tool_calls", False)
+        if today is None:
+            return cls(output, value["prefix"], tools)
+        if output is None or today.output is None:
+            same = output is today.output
+        else:
+            same = output.fingerprint == today.output.fingerprint
+        if same:
+            output, tools = today.output, value.get("tool_calls", today.tool_calls)
+        return cls(output, value["prefix"], tools)
 
     def to_store(self) -> dict[str, Any]:
         """Return what the ledger keeps of a question."""
         return {
             "output": None if self.output is None else self.output.declared,
             "prefix": self.prefix,
+            "tool_calls": self.tool_calls,
         }
+
+    def outdates(self, today: "Question | None") -> bool:
+        """Whether today's class has another schema than was asked, so that it does not judge."""
+        if today is None or today.output is None or today.output.model is None:
+            return False
+        return self.output is None or self.output.model is not today.output.model
 
     @property
     def columns(self) -> list[tuple[str, str]]:
         """The output's columns and their DuckDB types."""
-        fields = [("answer", "VARCHAR")] if self.output is None else self.output.columns
-        return [(f"{self.prefix}{name}", kind) for name, kind in fields]
+        return [(f"{self.prefix}{n}", k) for n, k in answer_columns(self.output, self.tool_calls)]
 
     def parsed(self) -> str:
         """Return SQL for the typed fields of a judged answer; NULL unless it was answered."""
@@ -66,10 +100,13 @@ class Question:
     def select_list(self) -> str:
         """Return SQL that makes the output's columns of those fields."""
         names = ["answer"] if self.output is None else [name for name, _ in self.output.columns]
-        return ", ".join(
+        fields = [
             f"judged.fields.{quote_name(name)} as {quote_name(self.prefix + name)}"
             for name in names
-        )
+        ]
+        if self.tool_calls:
+            fields.append(f"judged.tool_calls::json as {quote_name(self.prefix + TOOL_CALLS)}")
+        return ", ".join(fields)
 
     def null_list(self) -> str:
         """Return SQL for the output's columns of a record that has no answer."""
@@ -86,6 +123,7 @@ class Joined:
     statuses: dict[str, int]
     retryable: int
     counts: Counts = field(default_factory=Counts)
+    judged_by_schema_alone: bool = False  # today's class asks for something else
 
 
 def join_batch(
@@ -95,6 +133,7 @@ def join_batch(
     answers: Answers,
     max_attempts: int,
     folder: str,
+    today: Question | None = None,
 ) -> Joined:
     """Judge a batch's kept answers and join them to the records of its request file.
 
@@ -105,8 +144,9 @@ def join_batch(
         answers: the kept answers, and what is wrong with them.
         max_attempts: how often a record is asked at most.
         folder: gets the files.
+        today: the question of today's code (see `Question`).
     """
-    question = Question.stored(submission["question"])
+    question = Question.stored(submission["question"], today)
     counts = Counts()
     with ExitStack() as stack:
         connection = stack.enter_context(memory_connection(MEMORY))
@@ -122,6 +162,7 @@ def join_batch(
                     priced_at=file["ended_at"] or submission["created_at"],
                     counts=counts,
                     asked=[custom_id for (custom_id,) in asked],
+                    tools=question.tool_calls,
                 ):
                     writer.write_batch(batch)
         connection.execute(
@@ -142,6 +183,7 @@ def join_batch(
         }
         joined = _write(connection, query, parameters, submission["version"], max_attempts, folder)
     joined.counts = counts
+    joined.judged_by_schema_alone = question.outdates(today)
     return joined
 
 

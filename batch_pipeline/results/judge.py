@@ -1,6 +1,5 @@
 """Judging answers: one line of a batch's results becomes a status, a reason, a cost, an answer."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -15,6 +14,7 @@ import pyarrow as pa
 from batch_pipeline.requests.compiled import ANSWER_TOOL
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results.cost import answer_cost
+from batch_pipeline.results.json_text import number_as_written, parsed
 
 JUDGED_SCHEMA = pa.schema(
     [
@@ -29,9 +29,10 @@ JUDGED_SCHEMA = pa.schema(
         ("cache_write_tokens", pa.int64()),
         ("cost", pa.decimal128(38, 15)),
         ("answer", pa.string()),
+        ("tool_calls", pa.string()),
     ]
 )
-"""Columns of judged rows; ``cost`` in USD, ``answer`` as text or as JSON text."""
+"""Columns of judged rows; ``cost`` in USD, ``answer`` as text or as JSON text, ``tool_calls`` as JSON."""
 
 ROWS_AT_ONCE = 2_000
 BYTES_AT_ONCE = 8_000_000
@@ -45,6 +46,12 @@ CUT_SHORT = {
     "max_tokens": "The answer reached max_tokens; raise it to have it whole.",
     "model_context_window_exceeded": "The answer reached the end of the model's context window.",
 }
+PAUSED = (
+    "The turn was paused while a server tool ran, and a batch cannot go on with it. Ask for less: fewer "
+    "uses of the tool (max_uses), a narrower question. A changed question is asked again."
+)
+TOOL_CALLS = ("tool_use", "server_tool_use", "mcp_tool_use")
+"""Blocks that call a tool: the user's own, one that the API runs, one of an MCP server."""
 NEVER_ACCEPTED = ("invalid_request_error", "request_too_large")
 _ABOUT_THE_ACCOUNT = re.compile(r"credit balance|usage limit|spend limit|spending limit", re.I)
 """The API words these as an invalid request, too, though they say nothing about the record."""
@@ -64,6 +71,14 @@ class Judged(NamedTuple):
     cache_write_tokens: int | None = None
     cost: Decimal | None = None
     answer: str | None = None
+    tool_calls: str | None = None
+
+
+class _Verdict(NamedTuple):
+    status: str
+    error: str | None = None
+    answer: str | None = None
+    tool_calls: str | None = None
 
 
 @dataclass
@@ -105,15 +120,19 @@ class Counts:
             self.cost += judged.cost
 
 
-def judge_line(line: bytes, output: OutputSchema | None, priced_at: datetime) -> Judged | None:
+def judge_line(
+    line: bytes, output: OutputSchema | None, priced_at: datetime, tools: bool = False
+) -> Judged | None:
     """Return what one line of results says, None when it is damaged (no JSON, no custom_id).
 
     Args:
         line: as the API wrote it.
         output: the schema an answer must fit; None for plain text.
         priced_at: when the batch was processed; it decides the prices.
+        tools: the user declared tools: what the model calls is part of the answer.
     """
-    result = parsed(line)
+    exact = output is not None and output.exact and b'"tool_use"' in line
+    result = parsed(line, exact)
     if not isinstance(result, dict) or not isinstance(result.get("custom_id"), str):
         return None
     custom_id = result["custom_id"]
@@ -121,7 +140,7 @@ def judge_line(line: bytes, output: OutputSchema | None, priced_at: datetime) ->
     body = body if isinstance(body, dict) else {}
     match body.get("type"):
         case "succeeded" if isinstance(body.get("message"), dict):
-            return _judged_message(custom_id, body["message"], output, priced_at)
+            return _judged_message(custom_id, body["message"], output, priced_at, tools)
         case "errored":
             return _judged_error(custom_id, body)
         case "expired":
@@ -137,17 +156,21 @@ def judge_line(line: bytes, output: OutputSchema | None, priced_at: datetime) ->
 
 
 def _judged_message(
-    custom_id: str, message: dict[str, Any], output: OutputSchema | None, priced_at: datetime
+    custom_id: str,
+    message: dict[str, Any],
+    output: OutputSchema | None,
+    priced_at: datetime,
+    tools: bool,
 ) -> Judged:
     reported = message.get("usage")
     usage = reported if isinstance(reported, dict) else {}
     model = _text(message.get("model"))
     stop_reason = _text(message.get("stop_reason"))
-    status, error, answer = _verdict(message, stop_reason, output)
+    verdict = _verdict(message, stop_reason, output, tools)
     return Judged(
         custom_id,
-        status,
-        error,
+        verdict.status,
+        verdict.error,
         model,
         stop_reason,
         _count(usage.get("input_tokens")),
@@ -155,43 +178,70 @@ def _judged_message(
         _count(usage.get("cache_read_input_tokens")),
         _count(usage.get("cache_creation_input_tokens")),
         answer_cost(model, usage, priced_at),
-        answer,
+        verdict.answer,
+        verdict.tool_calls,
     )
 
 
 def _verdict(
-    message: dict[str, Any], stop_reason: str | None, output: OutputSchema | None
-) -> tuple[str, str | None, str | None]:
-    """Return status, error and answer of a message."""
+    message: dict[str, Any], stop_reason: str | None, output: OutputSchema | None, tools: bool
+) -> _Verdict:
     if stop_reason == "refusal":
         details = message.get("stop_details")
         why = details.get("explanation") if isinstance(details, dict) else None
-        return "refused", f"The model refused to answer{f': {_text(why)}' if why else '.'}", None
+        return _Verdict(
+            "refused", f"The model refused to answer{f': {_text(why)}' if why else '.'}"
+        )
     if stop_reason in CUT_SHORT:
-        return "truncated", CUT_SHORT[stop_reason], None
+        return _Verdict("truncated", CUT_SHORT[stop_reason])
     if stop_reason == "pause_turn":
-        paused = "The turn was paused for a server tool, and a batch cannot continue it."
-        return "errored", paused, None
+        return _Verdict("paused", PAUSED)
     blocks = message.get("content")
     blocks = [b for b in blocks if isinstance(b, dict)] if isinstance(blocks, list) else []
+    calls = _calls(blocks) if tools else None
     texts = [
         b["text"] for b in blocks if b.get("type") == "text" and isinstance(b.get("text"), str)
     ]
     if output is None:
         if text := "".join(texts):
-            return "answered", None, text
-        return "invalid", f"The answer holds no text{_instead(blocks)}", None
-    for block in blocks:
-        if block.get("type") == "tool_use" and block.get("name") == ANSWER_TOOL:
-            return _fitted(block.get("input"), output)
-    if not texts:
-        return "invalid", f"The answer holds no JSON{_instead(blocks)}", None
+            said = [text, *_called(blocks)] if tools else [text]
+            return _Verdict("answered", None, "\n".join(said), calls)
+        if calls:
+            return _Verdict("answered", None, "\n".join(_called(blocks)) or None, calls)
+        return _Verdict("invalid", f"The answer holds no text{_instead(blocks)}")
+    if not tools:  # with tools of the user, none is ours
+        for block in blocks:
+            if block.get("type") == "tool_use" and block.get("name") == ANSWER_TOOL:
+                return _fitted(block.get("input"), output)
     # Server tools may put a remark before the answer, which is then the last block.
-    for text in dict.fromkeys(["".join(texts), texts[-1]]):
-        found = parsed(text)
-        if found is not None:
-            return _fitted(found, output)
-    return "invalid", f"The answer is not JSON. It reads: {_shown(''.join(texts))}", None
+    for text in dict.fromkeys(["".join(texts), texts[-1]] if texts else ()):
+        found = parsed(text, output.exact)
+        if isinstance(found, dict) or (found is not None and not calls):
+            return _fitted(found, output, calls)
+    if calls:  # the model called a tool in the place of an answer
+        return _Verdict("answered", None, None, calls)
+    if not texts:
+        return _Verdict("invalid", f"The answer holds no JSON{_instead(blocks)}")
+    return _Verdict("invalid", f"The answer is not JSON. It reads: {_shown(''.join(texts))}")
+
+
+def _calls(blocks: list[dict[str, Any]]) -> str | None:
+    """Return all calls of tools as a JSON list of name and input, None when there is none."""
+    calls = [_call(block) for block in blocks if block.get("type") in TOOL_CALLS]
+    return f"[{','.join(calls)}]" if calls else None
+
+
+def _called(blocks: list[dict[str, Any]]) -> list[str]:
+    """Return the calls of the user's own tools: what the model answers with them is not said in text."""
+    return [_call(block) for block in blocks if block.get("type") == "tool_use"]
+
+
+def _call(block: dict[str, Any]) -> str:
+    call = {"name": block.get("name"), "input": block.get("input")}
+    try:
+        return orjson.dumps(call, default=number_as_written).decode()
+    except TypeError:  # nested deeper than JSON is written
+        return orjson.dumps({"name": str(block.get("name")), "input": None}).decode()
 
 
 def _instead(blocks: list[dict[str, Any]]) -> str:
@@ -199,15 +249,15 @@ def _instead(blocks: list[dict[str, Any]]) -> str:
     return f", only {kinds}." if kinds else "."
 
 
-def _fitted(answer: Any, output: OutputSchema) -> tuple[str, str | None, str | None]:
-    fitted, error = output.validate(answer)
+def _fitted(answer: Any, output: OutputSchema, calls: str | None = None) -> _Verdict:
+    fitted, error = output.judged(answer)
     try:
-        text = orjson.dumps(fitted).decode()
+        text = orjson.dumps(fitted, default=number_as_written).decode()
     except TypeError as problem:  # nested deeper than a column could be
-        return "invalid", f"The answer cannot be kept: {problem}.", None
+        return _Verdict("invalid", f"The answer cannot be kept: {problem}.")
     if error is None:
-        return "answered", None, text
-    return "invalid", f"{error}. The answer reads: {_shown(text)}", None
+        return _Verdict("answered", None, text, calls)
+    return _Verdict("invalid", f"{error.rstrip('.')}. The answer reads: {_shown(text)}")
 
 
 def _judged_error(custom_id: str, body: dict[str, Any]) -> Judged:
@@ -219,37 +269,6 @@ def _judged_error(custom_id: str, body: dict[str, Any]) -> Judged:
     final = kind in NEVER_ACCEPTED and not _ABOUT_THE_ACCOUNT.search(message)
     why = message if final else f"{kind}: {message}"
     return Judged(custom_id, "rejected" if final else "errored", why, cost=NOT_BILLED)
-
-
-def parsed(text: bytes | str) -> Any:
-    """Return the JSON value, None when it is none. Half of a surrogate pair becomes U+FFFD."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        # Python's own parser takes lone surrogates, as where an answer was cut inside an emoji.
-        found = json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_number)
-        return _mended(found)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _number(digits: str) -> int | float | None:
-    try:
-        return orjson.loads(digits)
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _mended(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {_mended(key): _mended(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_mended(inner) for inner in value]
-    return value
 
 
 def _text(value: Any) -> str | None:
@@ -271,6 +290,7 @@ def judge_file(
     priced_at: datetime,
     counts: Counts | None = None,
     asked: Collection[str] | None = None,
+    tools: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the judged rows of a results file, in the file's order, in memory of bounded size.
 
@@ -281,6 +301,7 @@ def judge_file(
         counts: is filled while the rows are read.
         asked: the custom_ids of the batch's requests, of which each counts once; None: all that
             come.
+        tools: the user declared tools, so that calls count as answers.
 
     Yields:
         Batches of `JUDGED_SCHEMA`. A damaged line gives no row; ``counts.damaged`` counts it.
@@ -294,7 +315,7 @@ def judge_file(
             if line.isspace():
                 continue
             counts.lines += 1
-            judged = judge_line(line, output, priced_at)
+            judged = judge_line(line, output, priced_at, tools)
             if judged is None:
                 counts.damaged += 1
                 continue

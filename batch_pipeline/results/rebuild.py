@@ -19,7 +19,7 @@ from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.results.collect import join_file
 from batch_pipeline.results.download import Answers, Lines, fetch_again, read_lines
 from batch_pipeline.results.file_records import custom_ids_in, custom_ids_of
-from batch_pipeline.results.join import FINAL
+from batch_pipeline.results.join import FINAL, Question
 from batch_pipeline.store.layout import safe_part
 from batch_pipeline.store.manifest import read_manifest
 from batch_pipeline.store.store import Store, own
@@ -126,7 +126,11 @@ def rebuild(store: Store) -> Rebuilt:
 
 
 def rebuild_lost(
-    store: Store, api: BatchesApi, pipeline: str, max_attempts: int
+    store: Store,
+    api: BatchesApi,
+    pipeline: str,
+    max_attempts: int,
+    today: Question | None = None,
 ) -> tuple[list[str], list[str]]:
     """Join again every collected file whose rows or index are gone from the store.
 
@@ -135,6 +139,7 @@ def rebuild_lost(
         api: the endpoint; asked only when the answers are gone, too.
         pipeline: whose files.
         max_attempts: how often a record is asked at most.
+        today: the question of today's code, if there is one (see `join.Question`).
 
     Returns:
         The files that are whole again, and a message for each that cannot be.
@@ -160,7 +165,7 @@ def rebuild_lost(
             answers = None
             if file["kind"] in (FileKind.BATCH, FileKind.LATE):
                 answers = _answers_again(store, api, file, there)
-            _, values = join_file(store, file, answers, max_attempts)
+            _, values = join_file(store, file, answers, max_attempts, today)
         except (OSError, ValueError, duckdb.Error) as error:
             failed.append(f"{file['id']} is lost and cannot be made again: {error}")
             continue

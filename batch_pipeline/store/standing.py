@@ -23,7 +23,7 @@ from batch_pipeline.store.tables import (
 
 NANO = 10**9
 LOOKED_BACK = 200  # submissions of a pipeline among which an ask's retries are looked for
-FINAL = ("refused", "rejected")  # what is not asked again, besides what was answered
+FINAL = ("refused", "rejected", "paused")  # what is not asked again, besides what was answered
 
 
 @dataclass(frozen=True)

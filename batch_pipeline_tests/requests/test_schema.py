@@ -90,7 +90,7 @@ def test_each_field_becomes_a_column_of_its_type() -> None:
         ("vendor", "VARCHAR"),
         ("kind", "VARCHAR"),
         ("paid", "BOOLEAN"),
-        ("total", "DOUBLE"),
+        ("total", "DECIMAL(38,10)"),
         ("rate", "DOUBLE"),
         ("due", "DATE"),
         ("sent", "TIMESTAMPTZ"),

@@ -177,7 +177,7 @@ def test_null_is_never_printed_as_none(prompt: str, text: str) -> None:
     [
         ("{{ 1 / n }}", {"n": 0}, "ZeroDivisionError"),
         ("{{ s.nope }}", {"s": {"a": 1}}, "has no attribute 'nope'"),
-        ("{{ s.items }}", {"s": {"items": 1}}, "function"),
+        ("{{ s.items }}", {"s": {"other": 1}}, "function"),
         ("{{ t }}", {"t": " \n"}, "prompt is empty"),
         ("{{ t.__class__.__mro__ }}", {"t": "x"}, "unsafe|no attribute"),
     ],

@@ -173,7 +173,9 @@ class Stages:
             scope,
             self._compile,
             self.claude.limits,
-            lambda question: Question(question.output, self.pipeline.output_prefix).to_store(),
+            lambda question: Question(
+                question.output, self.pipeline.output_prefix, question.tool_calls
+            ).to_store(),
         )
         self._send(scope)
 

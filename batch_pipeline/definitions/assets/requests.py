@@ -21,7 +21,9 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
                 scope,
                 lambda columns: compile_question(pipeline.request, columns, pipeline.output_prefix),
                 claude.limits,
-                lambda compiled: Question(compiled.output, pipeline.output_prefix).to_store(),
+                lambda compiled: Question(
+                    compiled.output, pipeline.output_prefix, compiled.tool_calls
+                ).to_store(),
                 context.log.info,
             )
             reports.append(report)

@@ -5,7 +5,7 @@ import dagster as dg
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.definitions import lineage, metadata
 from batch_pipeline.definitions.assets.checks import accounted_for, in_time
-from batch_pipeline.definitions.assets.step import count_rows, make_again, step
+from batch_pipeline.definitions.assets.step import count_rows, make_again, question_of, step
 from batch_pipeline.definitions.rows import destination_of, rows_in
 from batch_pipeline.errors import StoreError
 from batch_pipeline.pipeline import BatchPipeline
@@ -21,8 +21,9 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
         collected, accounts = [], []
         make_again(context, store, api, pipeline)
         poll(store, api, scopes[0].endpoint, claude.policy)
+        today = question_of(pipeline)
         for scope in scopes:
-            report = collect(store, api, scope, pipeline.max_attempts, context.log.info)
+            report = collect(store, api, scope, pipeline.max_attempts, context.log.info, today)
             collected.append(report)
             for line in report.trouble:
                 context.log.warning(line)

@@ -12,6 +12,8 @@ from batch_pipeline.definitions.partition import partitions_of
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
 from batch_pipeline.errors import StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
+from batch_pipeline.requests.schema import OutputSchema
+from batch_pipeline.results.join import Question
 from batch_pipeline.results.rebuild import rebuild_lost
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope, know_endpoint, known_endpoints
@@ -71,11 +73,20 @@ def count_rows(
         )
 
 
+def question_of(pipeline: BatchPipeline) -> Question:
+    """Return the question of today's code: what judges the answers."""
+    request = pipeline.request
+    output = OutputSchema.stored(request.output)
+    return Question(output, pipeline.output_prefix, request.calls_tools)
+
+
 def make_again(
     context: dg.AssetExecutionContext, store: Store, api: BatchesApi, pipeline: BatchPipeline
 ) -> bool:
     """Make rows and index files that are gone from the store again; whether there were any."""
-    done, failed = rebuild_lost(store, api, pipeline.name, pipeline.max_attempts)
+    done, failed = rebuild_lost(
+        store, api, pipeline.name, pipeline.max_attempts, question_of(pipeline)
+    )
     if done:
         context.log.warning(
             f"Of {counted(len(done), 'file')} the rows or the index were gone from the store; "

@@ -1,0 +1,96 @@
+"""A pydantic class as the judge of answers: its validators, defaults and constraints count."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+import orjson
+from pydantic import AliasChoices, AliasPath, BaseModel, RootModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+MOST_SHOWN = 300
+
+
+def judged_by(model: type[BaseModel], answer: Any) -> tuple[Any, str | None]:
+    """Let a class validate an answer, as JSON, by pydantic-core.
+
+    Args:
+        model: the class; its validator is built once, when the class is.
+        answer: JSON data; a number whose digits a float does not hold is a ``Decimal``.
+
+    Returns:
+        What the class made of the answer, by the names of its JSON Schema, and None; or the answer
+        and why the class refuses it: the field, and the reason in the class's words.
+    """
+    try:
+        made = model.model_validate_json(orjson.dumps(answer, default=_digits))
+        return plain_values(made), None
+    except ValidationError as error:
+        return answer, _reason(error)
+    except Exception as error:  # a validator is the user's code: it can fail in any way
+        why = f"{model.__name__} failed on the answer: {type(error).__name__}: {error}"
+        return answer, why[:MOST_SHOWN]
+
+
+def plain_values(value: Any) -> Any:
+    """Return what a class made of an answer as JSON data; a ``Decimal`` stays one.
+
+    The values of the fields count, not how the class would serialize them: the columns have the
+    types of the fields.
+    """
+    match value:
+        case None | bool() | int() | float() | str() | Decimal() if not isinstance(value, Enum):
+            return value
+        case Enum():
+            return plain_values(value.value)
+        case RootModel():
+            return plain_values(value.root)
+        case BaseModel():
+            return {
+                property_name(name, field): plain_values(getattr(value, name))
+                for name, field in type(value).model_fields.items()
+            }
+        case Mapping():
+            return {str(name): plain_values(inner) for name, inner in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [plain_values(inner) for inner in value]
+        case datetime():
+            # A column of times is in UTC; so is what names no zone.
+            zoned = value if value.tzinfo else value.replace(tzinfo=UTC)
+            return zoned.isoformat()
+        case date() | time():
+            return value.isoformat()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain_values(getattr(value, field.name)) for field in fields(value)}
+    secret: Callable[[], Any] | None = getattr(value, "get_secret_value", None)
+    return secret() if secret else to_jsonable_python(value, fallback=str)
+
+
+def property_name(name: str, field: FieldInfo) -> str:
+    """Return a field's name in the class's JSON Schema."""
+    alias = field.validation_alias
+    for choice in alias.choices if isinstance(alias, AliasChoices) else [alias]:
+        if isinstance(choice, str):
+            return choice
+        if isinstance(choice, AliasPath) and len(choice.path) == 1:
+            return str(choice.path[0])
+    return name
+
+
+def _digits(value: Any) -> str:
+    """Give pydantic the digits of a number as a text; it would make a float of a number."""
+    return str(value)
+
+
+def _reason(error: ValidationError) -> str:
+    """Return the first error's field and words, without pydantic's address."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    place = ".".join(str(step) for step in found[0]["loc"])
+    words = found[0]["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    words = words if len(words) <= MOST_SHOWN else f"{words[:MOST_SHOWN]}..."
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return f"{f'{place}: ' if place else ''}{words.strip() or found[0]['type']}{more}"
