@@ -169,6 +169,10 @@ class ParquetDataset(Destination):
         """Return which folder, for messages and metadata."""
         return f"Parquet dataset {self.url}"
 
+    def key(self) -> tuple[str, ...]:
+        """Return the key columns that the rows were written under; none when there are no rows yet."""
+        return self._rows().key()
+
     def files(self) -> list[str]:
         """Return the paths (or URLs) of the Parquet files that are the dataset's rows now."""
         return self._rows().files()

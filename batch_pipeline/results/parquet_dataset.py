@@ -130,6 +130,11 @@ class ParquetRows:
         manifest = self._manifest()
         return manifest.columns if manifest else {}
 
+    def key(self) -> tuple[str, ...]:
+        """Return the key columns; none when nothing was merged."""
+        manifest = self._manifest()
+        return manifest.key if manifest else ()
+
     def row_count(self) -> int:
         """Return how many rows there are."""
         manifest = self._manifest()

@@ -79,18 +79,13 @@ def accounted_for(
     numbers = {
         "submissions_compared": sum(one.settled for one in accounts),
         "records": sum(one.records for one in accounts),
-        "missing": sum(one.missing for one in accounts),
-        "unexpected": sum(one.unexpected for one in accounts),
-        "doubled": sum(one.doubled for one in accounts),
+        # In the store and in the destination together.
+        "missing": sum(one.missing for one in accounts) + (holding.missing if holding else 0),
+        "unexpected": sum(one.unexpected for one in accounts)
+        + (holding.unexpected if holding else 0),
+        "doubled": sum(one.doubled for one in accounts) + (holding.doubled if holding else 0),
         "pending": pending,
     }
-    if holding is not None:
-        numbers |= {
-            "destination_records": holding.records,
-            "destination_missing": holding.missing,
-            "destination_doubled": holding.doubled,
-            "destination_unexpected": holding.unexpected,
-        }
     if failures or strange:
         description = "; ".join(filter(None, [*failures, strange]))
     elif pending:
