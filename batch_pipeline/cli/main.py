@@ -13,6 +13,7 @@ from batch_pipeline.cli.emulator import emulator
 from batch_pipeline.cli.held import held
 from batch_pipeline.cli.history import history
 from batch_pipeline.cli.preview import preview
+from batch_pipeline.cli.publish import publish
 from batch_pipeline.cli.rebuild_ledger import rebuild_ledger
 from batch_pipeline.cli.reconcile import reconcile
 from batch_pipeline.cli.status import status
@@ -30,6 +31,7 @@ def main() -> None:
 
 
 for command in (
-    cancel, demo, dev, doctor, emulator, held, history, preview, rebuild_ledger, reconcile, status,
+    cancel, demo, dev, doctor, emulator, held, history, preview, publish, rebuild_ledger, reconcile,
+    status,
 ):  # fmt: skip
     main.add_command(command)

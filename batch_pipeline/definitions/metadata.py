@@ -154,6 +154,7 @@ def of_results(
         "rows_updated": published.updated,
         "rows_deleted": published.deleted,
         "rows_superseded": published.superseded,
+        "rows_put_right": published.before.lost + published.before.doubled + published.before.back,
         "table": table,
     }
     metadata["dagster/row_count"] = rows

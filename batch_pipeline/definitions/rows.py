@@ -3,6 +3,7 @@
 A DuckDB file is open only while its rows are read, and a writer's lock is waited for, as sources do.
 """
 
+import functools
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ import pyarrow as pa
 from batch_pipeline.definitions.partition import rows_of
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
+from batch_pipeline.records.columns import RESULT_COLUMNS, stored_columns
 from batch_pipeline.records.connections import (
     memory_connection,
     open_database,
@@ -22,7 +24,10 @@ from batch_pipeline.records.connections import (
     quote_text,
     with_enough_memory,
 )
+from batch_pipeline.records.reading import open_source, source_columns
+from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.results.destinations import Destination, DuckDBTable, ParquetDataset
+from batch_pipeline.results.merging import Wanted, Writer
 from batch_pipeline.store.layout import table_name
 from batch_pipeline.store.store import Store
 
@@ -30,11 +35,37 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Loaded = TypeVar("Loaded")
+FILLED = ("_status", "_custom_id", "_attempt")
+"""The columns of ours that every row has a value in."""
 
 
 def destination_of(pipeline: BatchPipeline, store: Store) -> DuckDBTable | ParquetDataset:
     """Return the results table: the pipeline's own, or Parquet under the store."""
     return pipeline.destination or ParquetDataset(path=store.files.url(table_name(pipeline.name)))
+
+
+def earlier_names(pipeline: BatchPipeline) -> tuple[str, ...]:
+    """Return what a pipeline was called earlier."""
+    earlier = getattr(pipeline, "renamed_from", None)
+    return (earlier,) if isinstance(earlier, str) else tuple(earlier or ())
+
+
+def wanted_of(pipeline: BatchPipeline) -> Wanted:
+    """Return what a pipeline is going to keep in its destination, for a check before it sends."""
+
+    @functools.cache
+    def answer() -> tuple[dict[str, str], dict[str, str]]:
+        with open_source(pipeline.source) as connection:
+            source = dict(source_columns(connection))
+        question = compile_question(pipeline.request, source, pipeline.output_prefix)
+        return dict(stored_columns(source)), dict(question.output_columns)
+
+    return Wanted(
+        Writer(pipeline.name, earlier_names(pipeline)),
+        pipeline.source.keys,
+        columns=lambda: {**answer()[0], **answer()[1], **RESULT_COLUMNS},
+        answers=lambda: [*answer()[1], *(name for name in RESULT_COLUMNS if name not in FILLED)],
+    )
 
 
 def rows_in(pipeline: BatchPipeline, destination: Destination, partition: str) -> int:

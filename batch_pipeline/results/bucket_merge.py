@@ -151,7 +151,7 @@ class _Merge:
             ((old, replaced, gone),) = self._rows(counts)
             new = new_counts.get(bucket, 0)
             total = old - replaced - gone + new
-            inserted += new - replaced
+            inserted += max(new - replaced, 0)  # a key of several rows is replaced by one
             updated += replaced
             deleted += gone
             if not (new or gone or rewrite_all):

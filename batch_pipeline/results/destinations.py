@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from batch_pipeline.results.duckdb_table import DuckDBRows
-    from batch_pipeline.results.merging import Merged
+    from batch_pipeline.results.merging import Merged, Snapshot, Wanted, Writer
     from batch_pipeline.results.parquet_dataset import ParquetRows
 
 
@@ -31,13 +31,29 @@ class Destination(ABC):
     def _rows(self) -> "DuckDBRows | ParquetRows":
         """Return what reads and writes the rows."""
 
-    def check(self) -> None:
+    def check(self, wanted: "Wanted | None" = None) -> None:
         """Check that results may be written here; to be called before any money is spent.
 
+        Args:
+            wanted: whose results, and which columns they have; None: look only whose place it is.
+
         Raises:
-            InputError: something is there that was not made by this package.
+            InputError: it cannot take them: something is there that was not made by this package, it
+                is another pipeline's, it is read-only, or a row of results might be turned away.
         """
-        self._rows().check()
+        self._rows().check(wanted)
+
+    def snapshot(self, key: Sequence[str], path: str) -> "Snapshot":
+        """Return what is there now, with the rows' custom_ids and keys in a local file ``path``.
+
+        Args:
+            key: the key columns.
+            path: the file to write.
+
+        Raises:
+            InputError: what is there was not made by this package, or under another key.
+        """
+        return self._rows().snapshot(key, path)
 
     def exists(self) -> bool:
         """Return whether results were ever written."""
@@ -67,7 +83,11 @@ class Destination(ABC):
         return self._rows().relation(con)
 
     def merge(
-        self, rows_path: str | None, key: Sequence[str], deleted_path: str | None
+        self,
+        rows_path: str | None,
+        key: Sequence[str],
+        deleted_path: str | None,
+        writer: "Writer | None" = None,
     ) -> "Merged":
         """Put rows in and take rows out, in one transaction (or one step, of a Parquet dataset).
 
@@ -76,12 +96,14 @@ class Destination(ABC):
                 its key. Columns that are not there yet are added, types are widened where needed.
             key: the key columns.
             deleted_path: a local Parquet file with the key columns of rows to remove.
+            writer: whose rows they are, and which state of the destination they are meant for.
 
         Raises:
-            InputError: what is there was not made by this package, or under another key, or it
-                stayed in use.
+            InputError: what is there was not made by this package, or is another pipeline's, or under
+                another key, or it stayed in use.
+            OvertakenError: another writer changed it since ``writer`` looked at it.
         """
-        return self._rows().merge(rows_path, key, deleted_path)
+        return self._rows().merge(rows_path, key, deleted_path, writer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +168,10 @@ class ParquetDataset(Destination):
     def describe(self) -> str:
         """Return which folder, for messages and metadata."""
         return f"Parquet dataset {self.url}"
+
+    def key(self) -> tuple[str, ...]:
+        """Return the key columns that the rows were written under; none when there are no rows yet."""
+        return self._rows().key()
 
     def files(self) -> list[str]:
         """Return the paths (or URLs) of the Parquet files that are the dataset's rows now."""

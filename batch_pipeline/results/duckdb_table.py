@@ -16,20 +16,37 @@ from batch_pipeline.records.connections import (
     OpenDatabase,
     allow_memory,
     attach_database,
+    first_line,
+    memory_connection,
     one_thread,
     open_database,
     quote_files,
     quote_name,
+    quote_text,
     with_enough_memory,
 )
+from batch_pipeline.results.marks import Mark, read_mark, write_mark
 from batch_pipeline.results.merging import (
     OUR_COLUMNS,
     Merged,
+    Snapshot,
+    Wanted,
+    Writer,
     cast_columns,
     check_key_is_there,
     file_rows,
     grown_columns,
+    is_read_only,
+    nearest,
     same_key,
+    snapshot_sql,
+)
+from batch_pipeline.results.table_shape import (
+    check_shape,
+    check_types,
+    is_view,
+    rebuild,
+    shape_of,
 )
 
 MERGE_MEMORY = "100MB"
@@ -49,9 +66,101 @@ class DuckDBRows:
         table = self._table if self._schema == "main" else f"{self._schema}.{self._table}"
         return f"table {table} in {self._path}"
 
-    def check(self) -> None:
-        """Check that the table, if there is one, was made by this package."""
-        self.columns()
+    def check(self, wanted: Wanted | None = None) -> None:
+        """Check that results may be written here; to be called before any money is spent.
+
+        Args:
+            wanted: whose results, and which columns they have; None: look only whose table it is.
+
+        Raises:
+            InputError: it cannot take them; it says why, and what to do.
+        """
+        self._check_writable()
+        if not Path(self._path).exists():
+            return
+        with self._open(read_only=True) as database:
+            self._check_kind(database)
+            columns = self._columns(database)
+            if wanted is None:
+                return
+            mark = read_mark(database, self._schema, self._table)
+            wanted.writer.check_owner(mark and mark.pipeline, self.describe())
+            shape = shape_of(database, self._schema, self._table)
+            if shape is None:
+                return
+            check_key_is_there(wanted.key, columns, self.describe())
+            strangers = self._strangers(database, mark, columns)
+        results = wanted.columns()
+        check_shape(shape, self.describe(), wanted.key, results, wanted.answers())
+        for name in results:
+            if name.lower() in strangers:
+                raise InputError(
+                    f"The destination ({self.describe()}) has a column `{name}` that somebody added,"
+                    " with values in it, and the results have one of that name now. Nothing was sent"
+                    " or changed. Rename one of them; `output_prefix` puts something before the"
+                    " output's names."
+                )
+        with memory_connection(MERGE_MEMORY) as con:
+            check_types(shape, self.describe(), columns, grown_columns(con, columns, results))
+
+    def _strangers(
+        self, database: OpenDatabase, mark: Mark | None, columns: dict[str, str]
+    ) -> set[str]:
+        """Return the columns that somebody added and filled, in small letters."""
+        if mark is None:
+            return set()
+        others = [name for name in columns if name.lower() not in mark.ours]
+        if not others:
+            return set()
+        counts = ", ".join(f"count({quote_name(name)})" for name in others)
+        name = self._full_name(database.catalog)
+        row = database.connection.execute(f"SELECT {counts} FROM {name}").fetchone() or ()
+        return {name.lower() for name, count in zip(others, row, strict=True) if count}
+
+    def _check_writable(self) -> None:
+        """Check that the file, or the folder in which it is to be made, is not read-only."""
+        place = Path(self._path)
+        for one in (place, place.parent) if place.exists() else (nearest(place.parent),):
+            if is_read_only(one):
+                raise InputError(
+                    f"The destination ({self.describe()}) cannot be written: {one} is read-only for"
+                    " the user that runs this. Nothing was sent or changed. Give that user write"
+                    " access, or name another destination."
+                )
+
+    def _check_kind(self, database: OpenDatabase) -> None:
+        if is_view(database, self._schema, self._table):
+            raise InputError(
+                f"The destination ({self.describe()}) is a view, which takes no rows, and was not made"
+                " by batch_pipeline. Nothing in it was changed. Name another table as destination; the"
+                " view may read that."
+            )
+
+    def snapshot(self, key: Sequence[str], path: str) -> Snapshot:
+        """Return what the table holds now, with its rows' custom_ids and keys in a file.
+
+        Args:
+            key: the key columns.
+            path: a local file to write.
+
+        Raises:
+            InputError: the table was not made by this package, or under another key.
+        """
+        if not Path(self._path).exists():
+            return Snapshot(0, {}, None, None)
+        with self._open(read_only=True) as database:
+            con = database.connection
+            self._check_kind(database)
+            columns = self._columns(database)
+            mark = read_mark(database, self._schema, self._table)
+            generation, ours = (mark.generation, mark.ours) if mark else (0, None)
+            if not columns:
+                return Snapshot(generation, {}, ours, None)
+            check_key_is_there(key, columns, self.describe())
+            rows = snapshot_sql(key, self._full_name(database.catalog))
+            copy = f"COPY ({rows}) TO {quote_text(path)} (FORMAT parquet)"
+            with_enough_memory(con, lambda: con.execute(copy))
+        return Snapshot(generation, columns, ours, path)
 
     def columns(self) -> dict[str, str]:
         """Return the table's columns, name to DuckDB type, in order; empty when there is no table.
@@ -85,18 +194,29 @@ class DuckDBRows:
         catalog = attach_database(con, self._path, self._lock_wait_seconds)
         return self._full_name(catalog)
 
-    def merge(self, rows_path: str | None, key: Sequence[str], deleted_path: str | None) -> Merged:
+    def merge(
+        self,
+        rows_path: str | None,
+        key: Sequence[str],
+        deleted_path: str | None,
+        writer: Writer | None = None,
+    ) -> Merged:
         """Put rows into the table and take rows out, in one transaction.
 
+        Columns of the table that the rows do not have are the team's: a row that is updated keeps
+        what it has there, and a new one gets their defaults.
+
         Args:
-            rows_path: a local Parquet file of result rows, unique by key; each replaces the row of
-                its key. Columns the table lacks are added, types are widened where needed.
+            rows_path: a local Parquet file of result rows, unique by key; each replaces the row (or
+                rows) of its key. Columns the table lacks are added, types are widened where needed.
             key: the key columns.
             deleted_path: a local Parquet file with the key columns of rows to remove.
+            writer: whose rows they are, and which state of the table they are meant for.
 
         Raises:
-            InputError: the table was not made by this package, or under another key, or the
-                database stayed in use.
+            InputError: the table was not made by this package, or is another pipeline's, or under
+                another key, or turns a row away, or the database stayed in use.
+            OvertakenError: another writer changed the table since ``writer`` looked at it.
         """
         retry = tenacity.Retrying(
             # Only another connection of this process can make transactions conflict.
@@ -105,10 +225,23 @@ class DuckDBRows:
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
             reraise=True,
         )
-        return retry(self._merge_once, rows_path, key, deleted_path)
+        self._check_writable()
+        try:
+            return retry(self._merge_once, rows_path, key, deleted_path, writer)
+        except duckdb.ConstraintException as error:
+            raise InputError(
+                f"The destination ({self.describe()}) turns rows away. DuckDB says:"
+                f" {first_line(error)}. Nothing in it was changed, and the answers wait in the store:"
+                " take that constraint from the table, then run NAME_collect or `batch-pipeline"
+                " publish NAME`."
+            ) from error
 
     def _merge_once(
-        self, rows_path: str | None, key: Sequence[str], deleted_path: str | None
+        self,
+        rows_path: str | None,
+        key: Sequence[str],
+        deleted_path: str | None,
+        writer: Writer | None,
     ) -> Merged:
         with self._open(read_only=False) as database:
             con = database.connection
@@ -119,7 +252,7 @@ class DuckDBRows:
             def change() -> Merged:
                 con.execute("BEGIN TRANSACTION")
                 try:
-                    merged = self._change(database, rows_path, key, deleted_path)
+                    merged = self._change(database, rows_path, key, deleted_path, writer)
                     con.execute("COMMIT")
                 except BaseException:
                     with suppress(duckdb.Error):  # a COMMIT that failed has rolled back already
@@ -136,8 +269,15 @@ class DuckDBRows:
         rows_path: str | None,
         key: Sequence[str],
         deleted_path: str | None,
+        writer: Writer | None,
     ) -> Merged:
         con, name = database.connection, self._full_name(database.catalog)
+        self._check_kind(database)
+        mark = read_mark(database, self._schema, self._table)
+        if writer is not None:
+            writer.check_owner(mark and mark.pipeline, self.describe())
+            # Here and not before: a writer that slept must not put older rows over newer ones.
+            writer.check_generation(mark.generation if mark else 0)
         columns = self._columns(database)
         if columns:
             check_key_is_there(key, columns, self.describe())
@@ -145,10 +285,16 @@ class DuckDBRows:
         if deleted_path is not None and columns:
             deleted = self._delete(con, name, columns, key, deleted_path)
         if rows_path is not None:
-            columns = self._grow(database, columns, file_columns(con, rows_path))
-            updated = self._delete(con, name, columns, key, rows_path)
-            rows = self._insert(con, name, columns, rows_path)
-            inserted = rows - updated
+            have = file_columns(con, rows_path)
+            is_new = not columns
+            columns = self._grow(database, columns, have)
+            rows = self._rows_sql(columns, have, rows_path)
+            if not is_new:
+                self._drop_doubles(con, name, columns, key, rows_path)
+                updated = self._update(con, name, columns, have, key, rows)
+            inserted = self._insert(con, name, key, rows, is_new)
+        if columns:
+            write_mark(database, self._schema, self._table, mark, writer)
         total = self._count(database) if columns else 0
         return Merged(inserted=inserted, updated=updated, deleted=deleted, total=total)
 
@@ -166,12 +312,59 @@ class DuckDBRows:
             declared = ", ".join(f"{quote_name(c)} {kind}" for c, kind in grown.items())
             con.execute(f"CREATE TABLE {name} ({declared})")
             return grown
+        changed = [column for column, kind in columns.items() if grown[column] != kind]
+        shape = shape_of(database, self._schema, self._table) if changed else None
+        if shape is not None and (shape.referenced_by or not shape.is_plain):
+            check_types(shape, self.describe(), columns, grown)
+            rebuild(database, self._schema, self._table, shape, grown)
+        else:
+            for column in changed:
+                con.execute(
+                    f"ALTER TABLE {name} ALTER COLUMN {quote_name(column)} TYPE {grown[column]}"
+                )
         for column, kind in grown.items():
             if column not in columns:
                 con.execute(f"ALTER TABLE {name} ADD COLUMN {quote_name(column)} {kind}")
-            elif columns[column] != kind:
-                con.execute(f"ALTER TABLE {name} ALTER COLUMN {quote_name(column)} TYPE {kind}")
         return grown
+
+    def _drop_doubles(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        name: str,
+        columns: dict[str, str],
+        key: Sequence[str],
+        path: str,
+    ) -> None:
+        """Leave one row of each key that is about to be updated: the first one."""
+        keys = self._cast_keys(con, columns, key, path)
+        by = ", ".join(f"old.{quote_name(column)}" for column in key)
+        con.execute(
+            f"DELETE FROM {name} WHERE rowid IN (SELECT id FROM (SELECT old.rowid AS id,"
+            f" row_number() OVER (PARTITION BY {by} ORDER BY old.rowid) AS nth FROM {name} AS old"
+            f" SEMI JOIN ({keys}) AS new ON {same_key(key, 'old', 'new')}) WHERE nth > 1)"
+        )
+
+    def _update(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        name: str,
+        columns: dict[str, str],
+        have: dict[str, str],
+        key: Sequence[str],
+        rows: str,
+    ) -> int:
+        keys = {column.lower() for column in key}
+        given = {column.lower() for column in have}
+        changes = ", ".join(
+            f"{quote_name(column)} = new.{quote_name(column)}"
+            for column in columns
+            if column.lower() in given and column.lower() not in keys
+        )
+        row = con.execute(
+            f"UPDATE {name} AS old SET {changes} FROM ({rows}) AS new"
+            f" WHERE {same_key(key, 'old', 'new')}"
+        ).fetchone()
+        return row[0] if row else 0
 
     def _delete(
         self,
@@ -199,13 +392,24 @@ class DuckDBRows:
         casts = cast_columns(file_columns(con, path), want, "rows")
         return f"SELECT {casts} FROM read_parquet({quote_files([path])}) AS rows"
 
+    def _rows_sql(self, columns: dict[str, str], have: dict[str, str], path: str) -> str:
+        """Return SQL for the rows of the file, in the types that the table has now."""
+        given = {column.lower() for column in have}
+        want = {name: kind for name, kind in columns.items() if name.lower() in given}
+        return f"SELECT {cast_columns(have, want, 'rows')} FROM read_parquet({quote_files([path])}) AS rows"
+
     def _insert(
-        self, con: duckdb.DuckDBPyConnection, name: str, columns: dict[str, str], path: str
+        self,
+        con: duckdb.DuckDBPyConnection,
+        name: str,
+        key: Sequence[str],
+        rows: str,
+        is_new: bool,
     ) -> int:
-        casts = cast_columns(file_columns(con, path), columns, "rows")
+        """Put in the rows whose key is not there; other columns get their defaults."""
+        anti = "" if is_new else f" ANTI JOIN {name} AS old ON {same_key(key, 'old', 'new')}"
         row = con.execute(
-            f"INSERT INTO {name} BY NAME"
-            f" SELECT {casts} FROM read_parquet({quote_files([path])}) AS rows"
+            f"INSERT INTO {name} BY NAME SELECT new.* FROM ({rows}) AS new{anti}"
         ).fetchone()
         return row[0] if row else 0
 

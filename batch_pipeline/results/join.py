@@ -22,6 +22,7 @@ from batch_pipeline.results import sql
 from batch_pipeline.results.download import Answers
 from batch_pipeline.results.file_records import view_requested
 from batch_pipeline.results.judge import JUDGED_SCHEMA, Counts, judge_file
+from batch_pipeline.results.widening import read_widened, schemas_of, widened
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files
 
@@ -225,8 +226,8 @@ def join_reused(store: Store, submission: RowMapping, folder: str) -> Joined | N
         named = results_files(store, submission["pipeline"])
         there = store.files.names(submission["pipeline"])
         results = [store.files.url(name) for name in named if name in there]
-        columns = {row[0].lower() for row in connection.execute(
-            f"describe select * from read_parquet({quote_files(results)}, union_by_name = true)").fetchall()}  # fmt: skip
+        schemas = schemas_of(connection, results)
+        columns = {name.lower() for name in widened(connection, schemas.values())}
         output = ", ".join(
             f"try_cast(earlier.{quote_name(name)} as {kind}) as {quote_name(name)}"
             if name.lower() in columns else f"null::{kind} as {quote_name(name)}"
@@ -236,7 +237,7 @@ def join_reused(store: Store, submission: RowMapping, folder: str) -> Joined | N
             source=_source_list(connection, records),
             output=output,
             records=quote_files([records]),
-            results=quote_files(results),
+            results=read_widened(connection, schemas),
         )
         return _write(connection, query, {}, submission["version"], 0, folder)
 

@@ -31,6 +31,7 @@ class Manifest:
         columns: name to DuckDB type, in order; every file has exactly these.
         buckets: how many buckets the keys are spread over.
         files: the data files, at most one per bucket, relative to the dataset's folder.
+        owner: the pipeline whose results these are; "" of a manifest that an earlier version wrote.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Manifest:
     columns: dict[str, str]
     buckets: int
     files: tuple[DataFile, ...] = field(default=())
+    owner: str = ""
 
     @property
     def rows(self) -> int:
@@ -75,6 +77,7 @@ class ManifestFolder:
             columns=dict(content["columns"]),
             buckets=content["buckets"],
             files=tuple(DataFile(**file) for file in content["files"]),
+            owner=content.get("owner", ""),
         )
 
     def publish(self, manifest: Manifest) -> bool:

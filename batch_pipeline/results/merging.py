@@ -1,7 +1,9 @@
 """What all destinations share: what a merge reports, and how columns grow together."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import duckdb
 
@@ -11,6 +13,92 @@ from batch_pipeline.records.connections import quote_files, quote_name
 
 OUR_COLUMNS = ("_custom_id", "_status")
 """Every table of results has these; a table without them was not made by this package."""
+
+
+CUSTOM_ID, KEY = "_bp_custom_id", "_bp_key"
+"""The columns of a snapshot's file that stand before the key's own."""
+
+
+class OvertakenError(Exception):
+    """Somebody else changed the destination since it was looked at; look again, and merge then."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a destination holds now.
+
+    Attributes:
+        generation: which state of it this is; the next merge into it has another one.
+        columns: name to DuckDB type, in order; empty when there is no table.
+        ours: the names of the columns that this package wrote; None when nobody knows.
+        path: a local Parquet file, a row per row: its custom_id, a hash of its key, its key columns;
+            None when there are no rows.
+    """
+
+    generation: int
+    columns: Mapping[str, str]
+    ours: frozenset[str] | None
+    path: str | None
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Who merges, and what it took the destination for.
+
+    Attributes:
+        pipeline: the pipeline whose table it is.
+        names: what the pipeline was called earlier.
+        generation: the state that was looked at; None: whichever there is.
+        ours: the columns that this package wrote so far, in small letters.
+    """
+
+    pipeline: str
+    names: tuple[str, ...] = ()
+    generation: int | None = None
+    ours: frozenset[str] = frozenset()
+
+    def check_owner(self, owner: str | None, destination: str) -> None:
+        """Refuse the table of another pipeline.
+
+        Args:
+            owner: whose it is; None when nobody wrote that down.
+            destination: which table of which file, for the message.
+
+        Raises:
+            InputError: it is another pipeline's.
+        """
+        if owner and owner not in (self.pipeline, *self.names):
+            raise InputError(
+                f"The destination ({destination}) holds the results of the pipeline {owner}, so"
+                f" {self.pipeline} cannot have it: two pipelines never share one. Nothing in it was"
+                f" changed. Name another destination for {self.pipeline}."
+            )
+
+    def check_generation(self, found: int) -> None:
+        """Refuse to write over a state that this writer has not seen.
+
+        Raises:
+            OvertakenError: another writer was here meanwhile.
+        """
+        if self.generation is not None and self.generation != found:
+            raise OvertakenError
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a pipeline is going to keep in a destination, for a check before any money is spent.
+
+    Attributes:
+        writer: the pipeline.
+        key: the key columns.
+        columns: returns the columns of its results, name to DuckDB type; asked only when it matters.
+        answers: returns those of them that are NULL in a row without an answer.
+    """
+
+    writer: Writer
+    key: Sequence[str]
+    columns: Callable[[], Mapping[str, str]]
+    answers: Callable[[], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -105,3 +193,28 @@ def check_key_is_there(key: Sequence[str], columns: Mapping[str, str], destinati
                 f"The destination ({destination}) has no key column `{name}`: it was filled under"
                 f" another key. Name a new destination, or go back to the earlier key."
             )
+
+
+def snapshot_sql(key: Sequence[str], rows: str) -> str:
+    """Return SQL for the rows of a snapshot's file.
+
+    Args:
+        key: the key columns.
+        rows: SQL that stands for the destination's rows.
+    """
+    keys = ", ".join(f"source.{quote_name(name)}" for name in key)
+    return (
+        f"SELECT source._custom_id AS {CUSTOM_ID}, hash({keys}) AS {KEY}, {keys}"
+        f" FROM {rows} AS source"
+    )
+
+
+def is_read_only(path: Path) -> bool:
+    """Return whether a file or folder may not be written, by this user or by anybody."""
+    # The superuser may write all, but what is marked so for everybody is marked so on purpose.
+    return not os.access(path, os.W_OK) or not path.stat().st_mode & 0o222
+
+
+def nearest(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that there is."""
+    return next(one for one in (path, *path.parents) if one.exists())

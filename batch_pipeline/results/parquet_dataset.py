@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,10 +11,24 @@ import fsspec
 import pyarrow as pa
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.records.connections import SMALL_MEMORY, memory_connection
+from batch_pipeline.records.connections import (
+    SMALL_MEMORY,
+    memory_connection,
+    quote_text,
+    with_enough_memory,
+)
 from batch_pipeline.results.bucket_merge import DATA_FOLDER, merge_buckets, rows_sql
 from batch_pipeline.results.manifest import FOLDER, Manifest, ManifestFolder
-from batch_pipeline.results.merging import Merged, check_key_is_there
+from batch_pipeline.results.merging import (
+    Merged,
+    Snapshot,
+    Wanted,
+    Writer,
+    check_key_is_there,
+    is_read_only,
+    nearest,
+    snapshot_sql,
+)
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +44,24 @@ class ParquetRows:
         self._url, self._rows_per_bucket = url, rows_per_bucket
         self._grace_seconds = grace_seconds
 
-    def check(self) -> None:
+    def check(self, wanted: Wanted | None = None) -> None:
         """Check that results may be written here; to be called before any money is spent.
 
+        Args:
+            wanted: whose results they are.
+
         Raises:
-            InputError: the folder holds something else.
+            InputError: the folder holds something else, or the results of another pipeline, or
+                cannot be written.
         """
         filesystem, root = self._filesystem()
-        if not filesystem.exists(root) or ManifestFolder(filesystem, root).names():
+        self._check_writable()
+        if not filesystem.exists(root):
+            return
+        if (manifest := ManifestFolder(filesystem, root).latest()) is not None:
+            if wanted is not None:
+                wanted.writer.check_owner(manifest.owner, self._place)
+                check_key_is_there(wanted.key, manifest.columns, self._place)
             return
         if not filesystem.isdir(root):
             raise InputError(f"The destination {self._url} is a file. Name an empty or new folder.")
@@ -49,10 +74,66 @@ class ParquetRows:
                 f" folder."
             )
 
+    def _check_writable(self) -> None:
+        """Check that a local folder, and what is in it, or where it is to be made, is not read-only."""
+        if "://" in self._url:
+            return
+        root = Path(self._url)
+        inside = [one for one in (root / DATA_FOLDER, root / FOLDER) if one.exists()]
+        for one in (nearest(root), *inside):
+            if is_read_only(one):
+                raise InputError(
+                    f"The destination ({self._place}) cannot be written: {one} is read-only for the"
+                    " user that runs this. Nothing was sent or changed. Give that user write access,"
+                    " or name another destination."
+                )
+
+    def snapshot(self, key: Sequence[str], path: str) -> Snapshot:
+        """Return what the dataset holds now, with its rows' custom_ids and keys in a file.
+
+        Args:
+            key: the key columns.
+            path: a local file to write.
+
+        Raises:
+            InputError: the folder holds something else, or was filled under another key.
+        """
+        self.check()
+        manifest = self._manifest()
+        if manifest is None:
+            return Snapshot(0, {}, None, None)
+        check_key_is_there(key, manifest.columns, self._place)
+        manifest = self._there(manifest)
+        with memory_connection(SMALL_MEMORY) as con:
+            rows = snapshot_sql(key, rows_sql(con, self._url, manifest))
+            copy = f"COPY ({rows}) TO {quote_text(path)} (FORMAT parquet)"
+            with_enough_memory(con, lambda: con.execute(copy))
+        # Nobody adds columns to these files: all are ours.
+        ours = frozenset(name.lower() for name in manifest.columns)
+        return Snapshot(manifest.number, manifest.columns, ours, path)
+
+    def _there(self, manifest: Manifest) -> Manifest:
+        """Return the state without the files that somebody deleted: their rows are gone."""
+        filesystem, root = self._filesystem()
+        folder = f"{root}/{DATA_FOLDER}"
+        filesystem.invalidate_cache()
+        found = filesystem.ls(folder, detail=False) if filesystem.isdir(folder) else []
+        names = {f"{DATA_FOLDER}/{_last_part(name)}" for name in found}
+        return replace(manifest, files=tuple(f for f in manifest.files if f.path in names))
+
+    @property
+    def _place(self) -> str:
+        return f"Parquet dataset {self._url}"
+
     def columns(self) -> dict[str, str]:
         """Return the columns, name to DuckDB type, in order; empty when nothing was merged."""
         manifest = self._manifest()
         return manifest.columns if manifest else {}
+
+    def key(self) -> tuple[str, ...]:
+        """Return the key columns; none when nothing was merged."""
+        manifest = self._manifest()
+        return manifest.key if manifest else ()
 
     def row_count(self) -> int:
         """Return how many rows there are."""
@@ -76,7 +157,13 @@ class ParquetRows:
             raise InputError(f"There are no results yet at {self._url}.")
         return rows_sql(con, self._url, manifest)
 
-    def merge(self, rows_path: str | None, key: Sequence[str], deleted_path: str | None) -> Merged:
+    def merge(
+        self,
+        rows_path: str | None,
+        key: Sequence[str],
+        deleted_path: str | None,
+        writer: Writer | None = None,
+    ) -> Merged:
         """Put rows into the dataset and take rows out, in one step.
 
         The step is the creation of the next manifest. A crash before it leaves the old rows; a
@@ -87,25 +174,35 @@ class ParquetRows:
                 its key. Columns the dataset lacks are added, types are widened where needed.
             key: the key columns.
             deleted_path: a local Parquet file with the key columns of rows to remove.
+            writer: whose rows they are, and which manifest they are meant to follow.
 
         Raises:
-            InputError: the folder holds something else, or was filled under another key.
+            InputError: the folder holds something else, or the results of another pipeline, or was
+                filled under another key.
+            OvertakenError: another writer changed it since ``writer`` looked at it.
         """
         self.check()
         filesystem, root = self._filesystem()
         folder = ManifestFolder(filesystem, root)
         for _ in range(MAX_LOST_RACES):
             before = folder.latest()
+            if writer is not None:
+                writer.check_owner(before and before.owner, self._place)
+                # The next manifest gets the next number, which only one writer can take: what is
+                # compared here holds until then.
+                writer.check_generation(before.number if before else 0)
             if before is None and rows_path is None:
                 return Merged(0, 0, 0, 0)
             if before is not None:
-                check_key_is_there(key, before.columns, f"Parquet dataset {self._url}")
+                check_key_is_there(key, before.columns, self._place)
+                before = self._there(before)
             if "://" not in self._url:
                 Path(self._url, DATA_FOLDER).mkdir(parents=True, exist_ok=True)
             after = merge_buckets(
                 self._url, before, rows_path, key, deleted_path, self._rows_per_bucket
             )
-            if folder.publish(after.manifest):
+            owner = writer.pipeline if writer else before.owner if before else ""
+            if folder.publish(replace(after.manifest, owner=owner)):
                 self._sweep(folder)
                 return after.merged
             for file in after.written:

@@ -1,37 +1,43 @@
 """Publishing collected rows into the results table: the latest row per key ever selected.
 
 Which row is a key's latest is read from the index files of all submissions, so an old batch that is
-collected late never overwrites a newer answer, and publishing twice changes nothing.
+collected late never overwrites a newer answer, and publishing twice changes nothing. Each time the
+table is compared with what it must hold: what somebody dropped, deleted or doubled is put right from
+the store's files, at no cost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import duckdb
-import pyarrow as pa
 from sqlalchemy import RowMapping, select, update
 
+from batch_pipeline.errors import StoreError, counted
 from batch_pipeline.records.connections import (
     memory_connection,
     quote_files,
     quote_name,
-    with_enough_memory,
+    quote_text,
 )
-from batch_pipeline.results import sql
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
-from batch_pipeline.results.join import MEMORY, results_files, write_parquet
+from batch_pipeline.results.holding import Holding, compare, find_winners
+from batch_pipeline.results.join import MEMORY, write_parquet
+from batch_pipeline.results.merging import OvertakenError, Snapshot, Writer
+from batch_pipeline.results.widening import Schema, read_widened, schemas_of, widened
 from batch_pipeline.store.ledger import Lease
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import index_files
-from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
+from batch_pipeline.store.submissions import IndexRow, index_files
+from batch_pipeline.store.tables import FileState, request_files
 
 WAIT_SECONDS = 60.0  # for another process that is publishing
+MOST_TRIES = 20
+FILES_AT_ONCE = 32  # results files that one statement reads
 
 
 @dataclass
 class Published:
-    """What publishing changed in the table."""
+    """What publishing changed in the table, and how the table compares with what it must hold."""
 
     files: int = 0
     inserted: int = 0
@@ -39,165 +45,261 @@ class Published:
     deleted: int = 0
     superseded: int = 0  # rows that a newer submission had overtaken already
     busy: bool = False  # another process was publishing; it or a later run does the rest
+    before: Holding = field(default_factory=Holding)
+    after: Holding | None = None  # None: it was not compared
+
+    @property
+    def put_right(self) -> str:
+        """What somebody had done to the table and is put right; "" when there was nothing."""
+        hurt = self.before
+        parts = [
+            f"{counted(hurt.lost, 'row was', 'rows were')} gone or older" if hurt.lost else "",
+            f"{counted(hurt.doubled, 'row was', 'rows were')} there twice" if hurt.doubled else "",
+            f"{counted(hurt.back, 'row', 'rows')} of deleted records had come back"
+            if hurt.back
+            else "",
+        ]
+        return ", ".join(filter(None, parts))
 
 
 def unpublished(store: Store, pipeline: str) -> Sequence[RowMapping]:
     """Return the collected files of a pipeline whose rows are not in the table yet."""
-    return store.ledger.rows(
-        select(request_files)
-        .where(
-            request_files.c.pipeline == pipeline,
-            request_files.c.state == FileState.COLLECTED,
-            request_files.c.published_at.is_(None),
-        )
-        .order_by(request_files.c.number, request_files.c.seq)
-    )
+    return [file for file in _collected(store, pipeline) if file["published_at"] is None]
 
 
 def publish(
-    store: Store, pipeline: str, destination: DuckDBTable | ParquetDataset, key: Sequence[str]
+    store: Store,
+    pipeline: str,
+    destination: DuckDBTable | ParquetDataset,
+    key: Sequence[str],
+    *,
+    names: Sequence[str] = (),
+    everything: bool = False,
+    only_hurt: bool = False,
 ) -> Published:
-    """Bring the table up to date with everything that is collected.
+    """Bring the table up to date with everything that is collected, and put right what is not.
 
     Args:
         store: where the files and the ledger are.
         pipeline: whose rows; all its partitions share the table.
         destination: the table.
         key: the key's columns.
+        names: what the pipeline was called earlier.
+        everything: write every row anew, also those that are there.
+        only_hurt: do nothing unless somebody changed the table.
 
     Raises:
         InputError: the destination cannot take the rows; they stay in the store and are published
             later.
+        StoreError: a file of the store is gone.
     """
     report = Published()
     with store.ledger.lease(f"publish/{pipeline}", WAIT_SECONDS) as lease:
         if lease is None:
             report.busy = True
             return report
-        files = unpublished(store, pipeline)
-        if not files:
-            return report
-        with store.files.scratch() as folder:
-            if not _merge(store, pipeline, destination, key, files, folder, report, lease):
-                report.busy = True
-                return report
-        with store.ledger.write() as tx:
-            tx.execute(
-                update(request_files)
-                .where(request_files.c.id.in_([file["id"] for file in files]))
-                .values(published_at=store.clock.now())
-            )
-        report.files = len(files)
+        work = _Publishing(store, pipeline, destination, tuple(key), tuple(names), lease)
+        for _ in range(MOST_TRIES):
+            try:
+                return work.once(everything, only_hurt)
+            except OvertakenError:
+                continue  # somebody wrote while we slept: what is latest is to be read again
+            except (duckdb.IOException, FileNotFoundError) as error:
+                raise StoreError(
+                    f"{pipeline}: a file cannot be read while its results are published: {error}. "
+                    f"Run {pipeline}_collect, which makes lost files of the store again, or bring the "
+                    "file back from a backup. Nothing in the table was changed."
+                ) from error
+        report.busy = True
     return report
 
 
-def _merge(
-    store: Store,
-    pipeline: str,
-    destination: DuckDBTable | ParquetDataset,
-    key: Sequence[str],
-    files: Sequence[RowMapping],
-    folder: str,
-    report: Published,
-    lease: Lease,
-) -> bool:
-    """Merge the rows of files into the table; False when the lease was lost on the way."""
-    results = {file["index_path"]: file["results_path"] for file in files if file["index_path"]}
-    fresh = [*results, *_tombstones(store, files)]
-    if not fresh:
-        return True
-    with ExitStack() as stack:
-        connection = stack.enter_context(memory_connection(MEMORY))
-        store.files.register(connection)
-        _winners(store, connection, pipeline, fresh)
-        rows_path = deleted_path = None
-        if results:
-            rows_path = f"{folder}/rows.parquet"
-            report.superseded = _rows(store, connection, results, rows_path)
-        gone = connection.execute(
-            "select count(*) from winners where status = 'deleted'"
-        ).fetchone()
-        if gone and gone[0]:
-            deleted_path = _deleted(store, connection, pipeline, key, f"{folder}/deleted.parquet")
-    if rows_path is None and deleted_path is None:
-        return True
-    # What is latest was read a while ago: somebody may have published newer rows if we slept.
-    if not lease.still_held():
-        return False
-    merged = destination.merge(rows_path, key, deleted_path)
-    report.inserted, report.updated, report.deleted = (
-        merged.inserted,
-        merged.updated,
-        merged.deleted,
-    )
-    return True
+@dataclass
+class _Publishing:
+    """What the steps of publishing share."""
 
+    store: Store
+    pipeline: str
+    destination: DuckDBTable | ParquetDataset
+    key: tuple[str, ...]
+    names: tuple[str, ...]
+    lease: Lease
 
-def _tombstones(store: Store, files: Sequence[RowMapping]) -> list[str]:
-    """Return the selections that declared keys deleted."""
-    ids = [file["submission_id"] for file in files if file["kind"] == FileKind.REUSED]
-    rows = store.ledger.rows(
-        select(submissions.c.index_path, submissions.c.counts).where(submissions.c.id.in_(ids))
-    )
-    return [row["index_path"] for row in rows if row["counts"].get("deleted")]
+    def once(self, everything: bool, only_hurt: bool) -> Published:
+        """Compare, merge what is needed, compare again."""
+        report = Published()
+        with self.store.files.scratch() as folder, ExitStack() as stack:
+            # Before anything else is read: a merge into another state than this one is refused.
+            there = self.destination.snapshot(self.key, f"{folder}/there.parquet")
+            collected = _collected(self.store, self.pipeline)
+            index = index_files(self.store.ledger, self.pipeline)
+            files = [file for file in collected if file["published_at"] is None]
+            if not index or (only_hurt and not _was_published(collected)):
+                return report
+            con = stack.enter_context(memory_connection(MEMORY))
+            self.store.files.register(con)
+            place = {row.name: position for position, row in enumerate(index)}
+            fresh = [place[file["index_path"]] for file in files if file["index_path"] in place]
+            find_winners(self.store, con, index)
+            report.before = report.after = compare(self.store, con, index, there, fresh)
+            lost = _lost_columns(there)
+            if only_hurt and not (report.before.is_hurt or lost):
+                return report
+            rows = self._rows(con, collected, index, there, everything or lost, folder)
+            gone = self._gone(con, there, folder) if report.before.back else None
+            report.superseded = _superseded(self.store, con, files)
+            if rows is not None or gone is not None:
+                # What is latest was read a while ago: somebody may have published if we slept.
+                if not self.lease.still_held():
+                    report.busy = True
+                    return report
+                self._merge(con, rows, gone, there, report)
+                after = self.destination.snapshot(self.key, f"{folder}/after.parquet")
+                report.after = compare(self.store, con, index, after, [])
+        with self.store.ledger.write() as tx:
+            tx.execute(
+                update(request_files)
+                .where(request_files.c.id.in_([file["id"] for file in files]))
+                .values(published_at=self.store.clock.now())
+            )
+        report.files = len(files)
+        return report
 
+    def _merge(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        rows: str | None,
+        gone: str | None,
+        there: Snapshot,
+        report: Published,
+    ) -> None:
+        ours = there.ours or frozenset()
+        if rows is not None:
+            (schema,) = schemas_of(con, [rows]).values()
+            ours |= {name.lower() for name, _ in schema}
+        writer = Writer(self.pipeline, self.names, there.generation, ours)
+        merged = self.destination.merge(rows, self.key, gone, writer)
+        report.inserted, report.updated, report.deleted = (
+            merged.inserted,
+            merged.updated,
+            merged.deleted,
+        )
 
-def _winners(
-    store: Store, connection: duckdb.DuckDBPyConnection, pipeline: str, fresh: Sequence[str]
-) -> None:
-    """Make the table ``winners``: for each key of the fresh files, where its latest row is."""
-    index = index_files(store.ledger, pipeline)
-    # Files are told apart by their place in the list: DuckDB may spell a URL in a way of its own.
-    files = pa.table(
-        {
-            "position": pa.array(range(len(index)), pa.int64()),
-            "name": [row.name for row in index],
-            "number": pa.array([row.number for row in index], pa.int64()),
+    def _rows(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        collected: Sequence[RowMapping],
+        index: Sequence[IndexRow],
+        there: Snapshot,
+        everything: bool,
+        folder: str,
+    ) -> str | None:
+        """Write the rows that the table needs to one file; None when it needs none."""
+        condition = "true" if everything else "fresh or absent or twice"
+        con.execute(
+            "create or replace temp table needed as "
+            f"select custom_id, position from due where {condition}"
+        )
+        positions = con.execute("select distinct position from needed order by all").fetchall()
+        if not positions:
+            return None
+        results = {
+            file["index_path"]: file["results_path"] for file in collected if file["index_path"]
         }
-    )
-    connection.register("files", files)
-    query = sql.WINNERS.format(
-        fresh=quote_files(store.files.url(name) for name in fresh),
-        index=quote_files(store.files.url(row.name) for row in index),
-    )
-    with_enough_memory(
-        connection,
-        lambda: connection.execute(f"create or replace temp table winners as {query}"),
+        urls = {
+            self.store.files.url(results[index[position].name]): position
+            for (position,) in positions
+        }
+        schemas = schemas_of(con, urls)
+        columns = widened(con, schemas.values())
+        columns |= self._emptied(con, collected, there, columns)
+        parts = []
+        for start in range(0, len(urls), FILES_AT_ONCE):
+            part = f"{folder}/rows-{start:06d}.parquet"
+            some = list(urls.items())[start : start + FILES_AT_ONCE]
+            query = " union all ".join(
+                f"select * from ({read_widened(con, {url: schemas[url]}, columns)}) as r "
+                "where r._custom_id in "
+                f"(select custom_id from needed where position = {position})"
+                for url, position in some
+            )
+            write_parquet(con, query, part)
+            parts.append(part)
+        if len(parts) == 1:
+            return parts[0]
+        whole = f"{folder}/rows.parquet"
+        write_parquet(con, f"select * from read_parquet({quote_files(parts)})", whole)
+        return whole
+
+    def _emptied(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        collected: Sequence[RowMapping],
+        there: Snapshot,
+        columns: dict[str, str],
+    ) -> dict[str, str]:
+        """Return the table's columns that earlier rows of ours had and these rows lack.
+
+        They are NULL in these rows. What is neither here nor there is the team's, and is kept.
+        """
+        given = {name.lower() for name in columns}
+        others = {name: kind for name, kind in there.columns.items() if name.lower() not in given}
+        if not others:
+            return {}
+        ours = there.ours
+        if ours is None:
+            # A table of an earlier version, which did not write down what is ours.
+            first = {file["submission_id"]: file["results_path"] for file in collected}
+            urls = [self.store.files.url(name) for name in first.values() if name]
+            ours = _names(schemas_of(con, urls).values())
+        return {name: kind for name, kind in others.items() if name.lower() in ours}
+
+    def _gone(self, con: duckdb.DuckDBPyConnection, there: Snapshot, folder: str) -> str | None:
+        """Write the keys of rows that must not be there, as the table has them."""
+        if there.path is None:
+            return None
+        keys = ", ".join(quote_name(name) for name in self.key)
+        path = f"{folder}/gone.parquet"
+        write_parquet(
+            con,
+            f"select distinct {keys} from read_parquet({quote_text(there.path)})"
+            " where _bp_custom_id in (select custom_id from back)",
+            path,
+        )
+        return path
+
+
+def _collected(store: Store, pipeline: str) -> Sequence[RowMapping]:
+    """Return the collected files of a pipeline, oldest first."""
+    return store.ledger.rows(
+        select(request_files)
+        .where(
+            request_files.c.pipeline == pipeline,
+            request_files.c.state == FileState.COLLECTED,
+        )
+        .order_by(request_files.c.number, request_files.c.seq)
     )
 
 
-def _rows(
-    store: Store, connection: duckdb.DuckDBPyConnection, results: dict[str, str], rows_path: str
-) -> int:
-    """Write the rows to publish that are the latest of their key; return how many are not."""
-    urls = [store.files.url(path) for path in results.values()]
-    pairs = pa.table({"index": list(results), "name": list(results.values())})
-    connection.register("pairs", pairs)
-    connection.execute(
-        "create temp table latest as "
-        "select w.custom_id, p.name from winners w join pairs p on p.index = w.name"
-    )
-    write_parquet(connection, sql.LATEST.format(results=quote_files(urls)), rows_path)
-    total = connection.execute(f"select count(*) from read_parquet({quote_files(urls)})").fetchone()
-    kept = connection.execute(
-        f"select count(*) from read_parquet({quote_files([rows_path])})"
-    ).fetchone()
+def _was_published(collected: Sequence[RowMapping]) -> bool:
+    return any(file["published_at"] is not None for file in collected)
+
+
+def _lost_columns(there: Snapshot) -> bool:
+    """Whether somebody took away or renamed a column of ours: then every row is written anew."""
+    known = {name.lower() for name in there.columns}
+    return bool(there.columns and there.ours and not there.ours <= known)
+
+
+def _names(schemas: Iterable[Schema]) -> frozenset[str]:
+    return frozenset(name.lower() for schema in schemas for name, _ in schema)
+
+
+def _superseded(store: Store, con: duckdb.DuckDBPyConnection, files: Sequence[RowMapping]) -> int:
+    """Return how many rows of these files a newer submission had overtaken already."""
+    urls = [store.files.url(file["results_path"]) for file in files if file["results_path"]]
+    if not urls:
+        return 0
+    total = con.execute(f"select count(*) from read_parquet({quote_files(urls)})").fetchone()
+    kept = con.execute("select count(*) from due where fresh").fetchone()
     return (total[0] if total else 0) - (kept[0] if kept else 0)
-
-
-def _deleted(
-    store: Store,
-    connection: duckdb.DuckDBPyConnection,
-    pipeline: str,
-    key: Sequence[str],
-    path: str,
-) -> str | None:
-    """Write the keys that are gone, as earlier rows of them have them; None without such rows."""
-    earlier = [store.files.url(name) for name in results_files(store, pipeline)]
-    if not earlier:
-        return None
-    query = sql.GONE.format(
-        key=", ".join(quote_name(name) for name in key), results=quote_files(earlier)
-    )
-    write_parquet(connection, query, path)
-    return path

@@ -52,7 +52,7 @@ from read_parquet({records}) as records join rejected on rejected._row = records
 REUSED = """
 with wanted as (select * from read_parquet({records}) where _kind = 'reuse'),
      earlier as (
-       select * from read_parquet({results}, union_by_name = true)
+       select * from ({results})
        where _custom_id in (select _custom_id from wanted)
        qualify row_number() over (partition by _custom_id order by _status = 'answered' desc,
        _answered_at) = 1)
@@ -78,32 +78,16 @@ select _key_hash as key_hash, _content_hash as content_hash, $version as version
 from joined
 """
 
-# Per key of the files to publish, which index file holds its latest row: over all the index files
-# of the pipeline, the highest submission, then attempt, then an answer before no answer.
+# Per key, which index file holds its latest row: over all the index files of the pipeline, the
+# highest submission, then attempt, then an answer before no answer.
 WINNERS = """
-with fresh as (select distinct key_hash from read_parquet({fresh})),
-     ranked as (
-       select i.key_hash, i.custom_id, i.status, files.name,
+with ranked as (
+       select i.key_hash, i.custom_id, i.status, files.position,
               (files.number << 20) + i.attempt * 4 + (i.status = 'answered')::int as rank
        from (select *, file_index as position from read_parquet({index})) as i
        join files using (position)
-       where i.status <> 'pending' and i.key_hash in (select key_hash from fresh))
+       where i.status <> 'pending')
 select key_hash, arg_max(custom_id, rank) as custom_id, arg_max(status, rank) as status,
-       arg_max(name, rank) as name
+       arg_max(position, rank) as position
 from ranked group by key_hash
-"""
-
-# The rows of the files to publish that are the latest of their key.
-LATEST = """
--- A file is told by the end of its path, the name it has in the store: DuckDB may spell a URL in a way
--- of its own, and a source's column may have the name of any virtual column (file_index, ...).
-select r.* exclude (_bp_file)
-from read_parquet({results}, union_by_name = true, filename = '_bp_file') r
-semi join latest l on l.custom_id = r._custom_id and ends_with(r._bp_file, l.name)
-"""
-
-# The keys whose latest row says that they are deleted.
-GONE = """
-select distinct {key} from read_parquet({results}, union_by_name = true)
-where _custom_id in (select custom_id from winners where status = 'deleted')
 """

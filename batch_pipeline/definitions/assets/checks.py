@@ -9,6 +9,7 @@ from batch_pipeline.errors import counted
 
 if TYPE_CHECKING:
     from batch_pipeline.results.account import Account
+    from batch_pipeline.results.holding import Holding
     from batch_pipeline.results.retention import Retention
 
 CHECK = "every_record_accounted_for"
@@ -22,7 +23,8 @@ def check_specs(results: dg.AssetKey) -> list[dg.AssetCheckSpec]:
             CHECK,
             asset=results,
             blocking=True,
-            description="Every record of every settled submission has exactly one row in the results.",
+            description="Every record of every settled submission has exactly one row in the results, "
+            "in the store and in the destination.",
         ),
         dg.AssetCheckSpec(
             RETENTION_CHECK,
@@ -49,20 +51,43 @@ def in_time(kept: "Retention") -> dict[str, Any]:
     }
 
 
-def accounted_for(accounts: Sequence["Account"]) -> dg.AssetCheckResult:
-    """Return the result of the check that compares records with results, over some partitions."""
+def accounted_for(
+    accounts: Sequence["Account"], holding: "Holding | None" = None, destination: str = ""
+) -> dg.AssetCheckResult:
+    """Return the result of the check that compares records with results, over some partitions.
+
+    Args:
+        accounts: of the store's files, partition by partition.
+        holding: how the whole table compares with what it must hold; None: it was not compared.
+        destination: which table that is.
+    """
     failures = [line for one in accounts for line in one.failures]
     pending = sum(one.pending for one in accounts)
+    strange = ""
+    if holding is not None:
+        if holding.missing or holding.doubled:
+            failures.append(
+                f"{destination}: {holding.missing:,} of {counted(holding.records, 'record')} have no "
+                f"row, {counted(holding.doubled, 'row is', 'rows are')} there twice"
+            )
+        if holding.unexpected:
+            strange = (
+                f"{destination} has {counted(holding.unexpected, 'row')} that no record of this store "
+                "stands behind: written by hand, or from another store. They are left alone; delete "
+                "them, or name another destination"
+            )
     numbers = {
         "submissions_compared": sum(one.settled for one in accounts),
         "records": sum(one.records for one in accounts),
-        "missing": sum(one.missing for one in accounts),
-        "unexpected": sum(one.unexpected for one in accounts),
-        "doubled": sum(one.doubled for one in accounts),
+        # In the store and in the destination together.
+        "missing": sum(one.missing for one in accounts) + (holding.missing if holding else 0),
+        "unexpected": sum(one.unexpected for one in accounts)
+        + (holding.unexpected if holding else 0),
+        "doubled": sum(one.doubled for one in accounts) + (holding.doubled if holding else 0),
         "pending": pending,
     }
-    if failures:
-        description = "; ".join(failures)
+    if failures or strange:
+        description = "; ".join(filter(None, [*failures, strange]))
     elif pending:
         description = f"{counted(pending, 'request is', 'requests are')} still on their way; all that came back is accounted for."
     else:
@@ -72,9 +97,10 @@ def accounted_for(accounts: Sequence["Account"]) -> dg.AssetCheckResult:
             description = f"{description[:-1]}: {counted(numbers['records'], 'record')} of {of}."
     return dg.AssetCheckResult(
         check_name=CHECK,
-        passed=not failures,
+        passed=not failures and not strange,
+        # A row too many is somebody's own: it is said, and stops nothing.
         severity=dg.AssetCheckSeverity.ERROR
-        if failures or not pending
+        if failures or not (pending or strange)
         else dg.AssetCheckSeverity.WARN,
         description=description,
         metadata=numbers,

@@ -8,12 +8,14 @@ import duckdb
 from batch_pipeline.definitions import lineage, metadata
 from batch_pipeline.definitions.assets.step import count_rows, make_again, step
 from batch_pipeline.definitions.partition import filter_of
-from batch_pipeline.definitions.rows import destination_of
+from batch_pipeline.definitions.rows import destination_of, earlier_names, wanted_of
 from batch_pipeline.errors import HeldError, InputError, StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.selection import Ask
 from batch_pipeline.records.submission import SelectedSubmission, select_submission
 from batch_pipeline.requests.compiled import compile_question
+from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
+from batch_pipeline.results.publish import publish
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope, asked_elsewhere
 
@@ -27,7 +29,9 @@ def materialize(
             raise InputError(f"The limit of this run is {ask.limit}; it must be 0 or more.")
         _check_account(store, pipeline, scopes, ask)
         # What cannot be written is not asked for.
-        destination_of(pipeline, store).check()
+        destination = destination_of(pipeline, store)
+        destination.check(wanted_of(pipeline))
+        _put_right(context, store, pipeline, destination)
         selections = []
         for scope in scopes:
 
@@ -64,6 +68,32 @@ def materialize(
         metadata=metadata.of_selection(selections, columns)
         | lineage.of_records(pipeline, [name for name, _ in columns])
     )
+
+
+def _put_right(
+    context: dg.AssetExecutionContext,
+    store: Store,
+    pipeline: BatchPipeline,
+    destination: DuckDBTable | ParquetDataset,
+) -> None:
+    """Put right what somebody dropped, deleted or doubled: a night that asks nothing collects nothing."""
+    try:
+        published = publish(
+            store,
+            pipeline.name,
+            destination,
+            pipeline.source.keys,
+            names=earlier_names(pipeline),
+            only_hurt=True,
+        )
+    except StoreError as error:
+        context.log.warning(f"The table was not compared with what it must hold: {error}")
+        return
+    if published.put_right:
+        context.log.warning(
+            f"Somebody changed {destination.describe()}: {published.put_right}. That is put right from "
+            "the store's files, at no cost."
+        )
 
 
 def _check_account(

@@ -6,7 +6,7 @@ from batch_pipeline.batches.poll import poll
 from batch_pipeline.definitions import lineage, metadata
 from batch_pipeline.definitions.assets.checks import accounted_for, in_time
 from batch_pipeline.definitions.assets.step import count_rows, make_again, question_of, step
-from batch_pipeline.definitions.rows import destination_of, rows_in
+from batch_pipeline.definitions.rows import destination_of, earlier_names, rows_in
 from batch_pipeline.errors import StoreError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.account import account
@@ -28,10 +28,21 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
             for line in report.trouble:
                 context.log.warning(line)
         destination = destination_of(pipeline, store)
-        published = publish(store, pipeline.name, destination, pipeline.source.keys)
+        published = publish(
+            store,
+            pipeline.name,
+            destination,
+            pipeline.source.keys,
+            names=earlier_names(pipeline),
+        )
         if published.busy:
             context.log.info(
                 "Another run is writing the table. What it does not take along, the next does."
+            )
+        if published.put_right:
+            context.log.warning(
+                f"Somebody changed {destination.describe()}: {published.put_right}. That is put right "
+                "from the store's files, at no cost."
             )
         if broken := [line for report in collected for line in report.broken]:
             raise StoreError(
@@ -60,5 +71,8 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
             context.log.warning(kept.description)
     return dg.MaterializeResult(
         metadata=shown,
-        check_results=[accounted_for(accounts), dg.AssetCheckResult(**in_time(kept))],
+        check_results=[
+            accounted_for(accounts, published.after, destination.describe()),
+            dg.AssetCheckResult(**in_time(kept)),
+        ],
     )

@@ -1,0 +1,54 @@
+"""Reading results files together whose columns or types differ: a source changes from night to night."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import duckdb
+
+from batch_pipeline.records.connections import quote_files
+from batch_pipeline.results.merging import cast_columns, grown_columns
+
+Schema = tuple[tuple[str, str], ...]
+"""The columns of a file: name and DuckDB type, in order."""
+
+
+def schemas_of(con: duckdb.DuckDBPyConnection, urls: Iterable[str]) -> dict[str, Schema]:
+    """Return the columns of each of some Parquet files."""
+    found: dict[str, Schema] = {}
+    for url in urls:
+        described = con.execute(f"DESCRIBE SELECT * FROM {_read([url])}").fetchall()
+        found[url] = tuple((row[0], row[1]) for row in described)
+    return found
+
+
+def widened(con: duckdb.DuckDBPyConnection, schemas: Iterable[Schema]) -> dict[str, str]:
+    """Return columns that hold the rows of all these files, widened as a merge widens a table's."""
+    columns: dict[str, str] = {}
+    for schema in dict.fromkeys(schemas):
+        columns = grown_columns(con, columns, dict(schema))
+    return columns
+
+
+def read_widened(
+    con: duckdb.DuckDBPyConnection,
+    schemas: Mapping[str, Schema],
+    columns: Mapping[str, str] | None = None,
+) -> str:
+    """Return SQL for the rows of some Parquet files, all with the same columns.
+
+    Args:
+        con: the connection that is going to read.
+        schemas: the files, from ``schemas_of``; at least one.
+        columns: the columns and types to give the rows; those of all the files, widened, when None.
+    """
+    wanted = widened(con, schemas.values()) if columns is None else columns
+    alike: dict[Schema, list[str]] = {}
+    for url, schema in schemas.items():
+        alike.setdefault(schema, []).append(url)
+    return " UNION ALL ".join(
+        f"SELECT {cast_columns(dict(schema), wanted, 'rows')} FROM {_read(urls)} AS rows"
+        for schema, urls in alike.items()
+    )
+
+
+def _read(urls: Sequence[str]) -> str:
+    return f"read_parquet({quote_files(urls)})"

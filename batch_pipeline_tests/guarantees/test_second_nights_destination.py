@@ -1,0 +1,479 @@
+"""A full night, a change that somebody makes to the table of results, and another night.
+
+Whatever the change: nothing is paid twice, and the table has exactly one row per record again, or the
+second night is refused before any money, with what to do.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pytest
+
+from batch_pipeline import (
+    BatchPipeline,
+    BatchStore,
+    ClaudeBatches,
+    DuckDBSource,
+    DuckDBTable,
+    MessageTemplate,
+    ParquetDataset,
+)
+from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline.store.clock import going_by
+from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.pooling import pooled
+
+RECORDS = 20
+Sql = Callable[..., list[tuple]]
+
+
+@dataclass
+class Town:
+    """A pipeline over a table, into another table of the same database."""
+
+    run: Nights
+    emulator: EmulatorProcess
+    database: str
+
+    def sql(self, *statements: str) -> list[tuple]:
+        rows: list[tuple] = []
+        with duckdb.connect(self.database) as con:
+            for statement in statements:
+                rows = con.execute(statement).fetchall()
+        return rows
+
+    @property
+    def paid(self) -> int:
+        return self.emulator.bill()["requests"]
+
+    def check(self) -> dict[str, int]:
+        """The numbers of the check of the collect run that was last."""
+        events = self.run.instance.get_event_records(
+            dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION), limit=2
+        )
+        for event in events:
+            found = event.event_log_entry.asset_check_evaluation
+            assert found is not None
+            if found.check_name == "every_record_accounted_for":
+                assert found.passed, found.description
+                return {name: value.value for name, value in found.metadata.items()}
+        raise AssertionError("no check was evaluated")
+
+
+@pytest.fixture
+def town(tmp_path: Path, claude_emulator: EmulatorProcess) -> Any:
+    database = str(tmp_path / "town.duckdb")
+
+    def make(destination: Any = None, name: str = "people", **more: Any) -> Town:
+        pipeline = BatchPipeline(
+            **{
+                "name": name,
+                "source": DuckDBSource(database=database, table="source", key="id"),
+                "request": MessageTemplate(
+                    model="claude-haiku-4-5", max_tokens=50, prompt="Say {{ word }}"
+                ),
+                "destination": destination or DuckDBTable(database=database, table="results"),
+                **more,
+            }
+        )
+        claude = ClaudeBatches(
+            api_key="key", base_url=claude_emulator.base_url, max_batch_requests=7
+        )
+        store = BatchStore(root=str(tmp_path / "store"))
+        return Town(Nights(pipeline, claude, store), claude_emulator, database)
+
+    with duckdb.connect(database) as con:
+        con.execute(
+            "create table source as select range::INTEGER as id, 'word ' || range as word,"
+            f" range::INTEGER as n, 'x' as note from range({RECORDS})"
+        )
+    with pooled(), going_by(HandClock()):
+        yield make
+
+
+MORE_WORK = (
+    "insert into source (id, word) values (100, 'new'), (101, 'newer')",
+    "update source set word = 'changed' where id = 3",
+)
+
+RIGHT = {
+    "the table is dropped": ["drop table results"],
+    "the table is emptied": ["delete from results"],
+    "the table is truncated": ["truncate results"],
+    "half of the rows are deleted": ["delete from results where id % 2 = 0"],
+    "one row is deleted": ["delete from results where id = 7"],
+    "every row stands twice": ["insert into results from results"],
+    "some rows stand three times": [
+        "insert into results select * from results where id < 3",
+        "insert into results select * from results where id = 1",
+    ],
+    "a row stands twice, one of them with another custom_id": [
+        "insert into results select * replace ('by hand' as _custom_id) from results where id = 5"
+    ],
+    "the table is made again from half of itself": [
+        "create or replace table results as select * from results where id < 9"
+    ],
+    "the custom_ids are gone": ["update results set _custom_id = null"],
+    "a column is added": [
+        "alter table results add column seen varchar default 'no'",
+        "update results set seen = 'yes' where id = 3",
+    ],
+    "a column is added, NOT NULL with a default": [
+        "create table other as from results",
+        "drop table results",
+        "create table results as select *, 'yes' as seen from other",
+        "alter table results alter seen set default 'no'",
+        "alter table results alter seen set not null",
+    ],
+    "a column of the answer is renamed": ["alter table results rename column answer to said"],
+    "a column of the answer is taken away": ["alter table results drop column answer"],
+    "a column is retyped, wider": ["alter table results alter n type varchar"],
+    "a column is retyped, narrower": ["alter table results alter n type tinyint"],
+    "an index is added": ["create index by_status on results (_status, n)"],
+    "a unique index is added over the key": ["create unique index by_id on results (id)"],
+    "an index is added, and the source's type grows": [
+        "create index by_n on results (n)",
+        "comment on table results is 'ours'",
+        "alter table source alter n type bigint",
+    ],
+    "a primary key is added, and the key's type grows": [
+        "alter table results add primary key (id)",
+        "alter table source alter id type bigint",
+    ],
+    "a computed column is added, and the type under it grows": [
+        "create or replace table other as from results",
+        "drop table results",
+        "create table results (id integer, word varchar, n integer, note varchar, answer varchar,"
+        " _status varchar, _custom_id varchar, twice integer generated always as (n * 2))",
+        "insert into results by name select id, word, n, note, answer, _status, _custom_id from other",
+        "alter table source alter n type bigint",
+    ],
+    "a view is added, and the source's type grows": [
+        "create view readers as select * from results where _status = 'answered'",
+        "alter table source alter n type bigint",
+        "alter table source alter note type varchar[] using [note]",
+    ],
+    "a column of the source becomes a struct": [
+        "alter table source alter note type struct(a varchar) using {'a': note}"
+    ],
+    "a column leaves the source": ["alter table source drop column note"],
+}
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["more to ask", "nothing to ask"])
+@pytest.mark.parametrize("change", RIGHT)
+def test_a_change_of_the_table_is_put_right_and_costs_nothing(
+    town: Callable[..., Town], change: str, asks: bool
+) -> None:
+    here = town()
+    here.run.night()
+    first = here.run.rows()
+    assert here.paid == RECORDS
+    here.sql(*RIGHT[change])
+    if asks:
+        here.sql(*MORE_WORK)
+    here.run.night()
+    here.run.collect()
+    assert here.paid == RECORDS + (3 if asks else 0)
+    after = here.run.rows()  # it fails when a key has two rows
+    assert set(after) == set(range(RECORDS)) | ({100, 101} if asks else set())
+    assert {row["_status"] for row in after.values()} == {"answered"}
+    for key, row in first.items():
+        if key == 3 and asks:
+            assert after[key]["word"] == "changed"
+        else:
+            assert after[key]["_custom_id"] == row["_custom_id"]
+            assert after[key]["answer"] == row["answer"]
+            assert str(after[key]["n"]) == str(row["n"])
+            assert "x" in str(after[key].get("note", "x"))
+    assert here.check()["missing"] == here.check()["doubled"] == here.check()["unexpected"] == 0
+    if "seen" in after[0]:
+        added = "a column is added" == change
+        assert after[3]["seen"] == "yes" and after[0]["seen"] == ("no" if added else "yes")
+        assert not asks or after[100]["seen"] == "no"
+
+
+def test_what_is_rebuilt_keeps_all_that_the_team_added(town: Callable[..., Town]) -> None:
+    here = town()
+    here.run.night()
+    here.sql(
+        "alter table results add column seen varchar default 'no'",
+        "update results set seen = 'yes' where id < 5",
+        "alter table results add primary key (id)",
+        "create index by_n on results (n)",
+        "create index by_word on results (word, n)",
+        "comment on table results is 'the answers'",
+        "comment on column results.word is 'what was said'",
+        "comment on index by_n is 'for the report'",
+        "create view readers as select * from results",
+        "alter table source alter n type bigint",
+        *MORE_WORK,
+    )
+    here.run.night()
+    assert here.paid == RECORDS + 3
+    assert here.sql("select seen, count(*) from results group by all order by all") == [
+        ("no", 17), ("yes", 5),
+    ]  # fmt: skip
+    assert here.sql("select count(*), typeof(any_value(n)) from readers") == [(22, "BIGINT")]
+    found = "from duckdb_{}s() where table_name = 'results'"
+    assert here.sql(f"select index_name, comment {found.format('indexe')} order by all") == [
+        ("by_n", "for the report"), ("by_word", None),
+    ]  # fmt: skip
+    assert here.sql(f"select comment {found.format('table')}") == [("the answers",)]
+    assert here.sql(f"select comment {found.format('column')} and column_name = 'word'") == [
+        ("what was said",)
+    ]
+    assert here.sql(
+        f"select constraint_text {found.format('constraint')} and constraint_type = 'PRIMARY KEY'"
+    ) == [("PRIMARY KEY(id)",)]
+
+
+REFUSED = {
+    "the table becomes a view": (
+        ["alter table results rename to stored", "create view results as from stored"],
+        "is a view",
+    ),
+    "a column is added, NOT NULL without a default": (
+        [
+            "alter table results add column seen varchar default 'no'",
+            "alter table results alter seen set not null",
+            "alter table results alter seen drop default",
+        ],
+        "column `seen` that is NOT NULL, has no default",
+    ),
+    "the answer is made NOT NULL": (
+        ["alter table results alter answer set not null"],
+        "`answer` NOT NULL",
+    ),
+    "a column is computed": (
+        [
+            "create table other as from results",
+            "drop table results",
+            "create table results (id integer, word varchar, n integer generated always as (id + 1),"
+            " _status varchar, _custom_id varchar)",
+            "insert into results by name select id, word, _status, _custom_id from other",
+        ],
+        "computes the column `n`",
+    ),
+    "another column is the primary key": (
+        ["alter table results add primary key (word)"],
+        r"a constraint PRIMARY KEY\(word\)",
+    ),
+    "a unique index over another column": (
+        ["create unique index by_word on results (lower(word))"],
+        "a unique index by_word",
+    ),
+    "a CHECK that an answer may fail": (
+        [
+            "create table other as from results",
+            "drop table results",
+            "create table results (id integer, word varchar, n integer, note varchar, answer varchar,"
+            " _status varchar check (_status = 'answered'), _custom_id varchar)",
+            "insert into results by name select id, word, n, note, answer, _status, _custom_id"
+            " from other",
+        ],
+        "may turn away rows for their _status",
+    ),
+    "the key is renamed": (["alter table results rename column id to nr"], "no key column `id`"),
+    "the status is renamed": (
+        ["alter table results rename column _status to state"],
+        "not made by batch_pipeline",
+    ),
+    "a foreign key refers to it, and a type must grow": (
+        [
+            "alter table results add primary key (id)",
+            "create table orders (person integer references results (id))",
+            "alter table source alter n type bigint",
+        ],
+        "foreign key of the table orders",
+    ),
+    "a column that somebody filled gets a name of ours": (
+        [
+            "alter table results add column remark varchar default 'mine'",
+            "alter table source add column remark varchar",
+        ],
+        "column `remark` that somebody added",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", REFUSED)
+def test_a_change_that_would_lose_rows_is_refused_before_any_money(
+    town: Callable[..., Town], change: str
+) -> None:
+    here = town()
+    here.run.night()
+    statements, words = REFUSED[change]
+    here.sql(*statements, *MORE_WORK)
+    with pytest.raises(dg.Failure, match=words) as refused:
+        here.run.submit()
+    assert here.paid == RECORDS
+    assert "results in" in str(refused.value.description)
+
+
+def test_a_foreign_key_that_refers_to_the_table_is_no_obstacle_to_rows(
+    town: Callable[..., Town],
+) -> None:
+    here = town()
+    here.run.night()
+    here.sql(
+        "alter table results add primary key (id)",
+        "create table orders (person integer references results (id))",
+        "insert into orders values (3)",
+        *MORE_WORK,
+    )
+    here.run.night()
+    assert here.paid == RECORDS + 3
+    assert here.run.rows()[3]["word"] == "changed"
+    assert here.sql("from orders") == [(3,)]
+
+
+def test_two_pipelines_never_share_a_table(town: Callable[..., Town]) -> None:
+    here = town()
+    here.run.night()
+    other = town(name="others")
+    with pytest.raises(dg.Failure, match="holds the results of the pipeline people"):
+        other.run.submit()
+    assert here.paid == RECORDS
+    here.run.night()
+    assert len(here.run.rows()) == RECORDS
+
+
+def test_a_table_of_an_earlier_version_has_no_mark_and_is_taken_over(
+    town: Callable[..., Town],
+) -> None:
+    here = town()
+    here.run.night()
+    here.sql("drop schema _batch_pipeline cascade")
+    here.sql("alter table results add column seen varchar default 'no'", *MORE_WORK)
+    here.sql("alter table source drop column note")
+    here.run.night()
+    rows = here.run.rows()
+    assert here.paid == RECORDS + 3 and len(rows) == RECORDS + 2
+    assert (rows[3]["note"], rows[3]["seen"]) == (None, "no")
+    assert rows[4]["note"] == "x"
+    with pytest.raises(dg.Failure, match="holds the results of the pipeline people"):
+        town(name="others").run.submit()
+
+
+def test_a_row_that_was_dropped_on_purpose_does_not_come_back(town: Callable[..., Town]) -> None:
+    here = town(on_deleted="drop")
+    here.run.night()
+    here.sql("create table copy as from results", "delete from source where id in (4, 5)")
+    here.run.night()
+    assert {4, 5}.isdisjoint(here.run.rows())
+    here.sql("drop table results")
+    here.run.night()
+    assert set(here.run.rows()) == set(range(RECORDS)) - {4, 5}
+    here.sql("create or replace table results as from copy")
+    here.run.night()
+    assert set(here.run.rows()) == set(range(RECORDS)) - {4, 5}
+    assert here.paid == RECORDS
+    here.run.collect()
+    here.check()
+
+
+@pytest.mark.parametrize("partitioned", [False, True], ids=["whole", "partitions"])
+def test_a_type_that_changes_while_a_batch_is_open_is_widened(
+    town: Callable[..., Town], partitioned: bool
+) -> None:
+    more: dict[str, Any] = {}
+    if partitioned:
+        more = {
+            "partitions": dg.StaticPartitionsDefinition(["0", "1"]),
+            "partition_column": "half",
+        }
+    here = town(**more)
+    here.sql("alter table source add column half varchar", "update source set half = id % 2")
+    here.emulator.configure(manual=True)
+    parts = ["0", "1"] if partitioned else [None]
+    for part in parts:
+        here.run.submit(part)
+    here.sql(
+        "alter table source alter note type struct(a varchar) using {'a': note}",
+        "alter table source alter n type varchar[] using [n]",
+        "insert into source (id, word, n, half) values (100, 'new', ['1'], '0')",
+    )
+    here.run.submit(parts[0])
+    here.emulator.end()
+    here.run.collect(parts[0])
+    if partitioned:
+        here.run.collect(parts[1])
+    rows = here.run.rows()
+    assert here.paid == RECORDS + 1 and len(rows) == RECORDS + 1
+    assert (rows[100]["n"], rows[7]["n"], rows[7]["note"]) == ("[1]", "7", "x")
+
+
+@pytest.mark.parametrize(
+    "change", ["the folder is gone", "its files are gone", "one file is gone", "manifests are gone"]
+)
+def test_a_parquet_dataset_is_put_right(
+    town: Callable[..., Town], tmp_path: Path, change: str
+) -> None:
+    import shutil
+
+    here = town(destination=ParquetDataset(path=str(tmp_path / "out"), rows_per_bucket=4))
+    here.run.night()
+    first = here.run.rows()
+    folder = tmp_path / "out"
+    match change:
+        case "the folder is gone":
+            shutil.rmtree(folder)
+        case "its files are gone":
+            for file in (folder / "data").iterdir():
+                file.unlink()
+        case "one file is gone":
+            next((folder / "data").iterdir()).unlink()
+        case _:
+            shutil.rmtree(folder / "_manifests")
+    here.run.night()
+    assert here.paid == RECORDS
+    assert here.run.rows() == first
+    here.run.collect()
+    here.check()
+    with pytest.raises(dg.Failure, match="holds the results of the pipeline people"):
+        town(
+            name="others", destination=ParquetDataset(path=str(folder), rows_per_bucket=4)
+        ).run.submit()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "dataset"])
+def test_what_is_read_only_is_refused_before_any_money(
+    town: Callable[..., Town], tmp_path: Path, kind: str
+) -> None:
+    inside = tmp_path / "out"
+    inside.mkdir()
+    destination: Any = DuckDBTable(database=str(inside / "w.duckdb"), table="results")
+    if kind == "dataset":
+        destination = ParquetDataset(path=str(inside / "set"))
+    here = town(destination=destination)
+    here.run.night()
+    here.sql(*MORE_WORK)
+    place = {"file": inside / "w.duckdb", "folder": inside, "dataset": inside / "set"}[kind]
+    before = place.stat().st_mode
+    place.chmod(0o555 if place.is_dir() else 0o444)
+    try:
+        with pytest.raises(dg.Failure, match="is read-only"):
+            here.run.submit()
+        assert here.paid == RECORDS
+    finally:
+        place.chmod(before)
+    here.run.night()
+    assert len(here.run.rows()) == RECORDS + 2
+
+
+def test_a_row_that_no_record_stands_behind_is_said_and_stops_nothing(
+    town: Callable[..., Town],
+) -> None:
+    here = town()
+    here.run.night()
+    here.sql("insert into results (id, _status, _custom_id) values (999, 'answered', 'by hand')")
+    here.run.collect()
+    with pytest.raises(AssertionError, match="1 row that no record of this store stands behind"):
+        here.check()
+    assert here.run.rows()[999]["_custom_id"] == "by hand"
