@@ -38,8 +38,8 @@ class Deadline:
         left = self.until - time.monotonic()
         if left <= 0:
             raise late(
-                "the call had all its time (ClaudeBatches(timeout_seconds=...), or what a tick has), "
-                "and was not over"
+                "the call had all its time, which is ClaudeBatches(timeout_seconds=...) or what a "
+                "sensor's tick has, and was not over"
             )
         return left if timeout is None else min(timeout, left)
 
@@ -52,7 +52,12 @@ class _Stream:
         self._deadline = deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._inner.read(max_bytes, self._deadline.left(timeout, httpx2.ReadTimeout))
+        left = self._deadline.left(timeout, httpx2.ReadTimeout)
+        try:
+            return self._inner.read(max_bytes, left)
+        except Exception:
+            self._deadline.left(timeout, httpx2.ReadTimeout)  # says so, if that is why
+            raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._inner.write(buffer, self._deadline.left(timeout, httpx2.WriteTimeout))
@@ -107,7 +112,7 @@ def bound_reply(response: httpx2.Response) -> None:
         )
     if "content-encoding" in response.headers:
         del response.headers["content-encoding"]
-    streamed = STREAM_HEADER in response.request.headers and response.is_success
+    streamed = response.request.headers.get(STREAM_HEADER) == "stream" and response.is_success
     assert isinstance(response.stream, httpx2.SyncByteStream)
     response.stream = _Unpacked(
         response.stream, "gzip" in encoding, math.inf if streamed else MOST_REPLY_BYTES
