@@ -58,22 +58,29 @@ async def change_batches(reply: Reply, *, fields: dict[str, Any]) -> Reply:
 
 @kind("after")
 async def swollen_body(
-    reply: Reply, *, megabytes: int = 1000, lines: bool = False, encoding: str = "gzip"
+    reply: Reply,
+    *,
+    megabytes: int = 1000,
+    text: str = "x",
+    lines: bool = False,
+    encoding: str = "gzip",
 ) -> Reply:
-    """The reply is small, packed, and unpacks to so many megabytes: one line without an end, or
-    `lines` of a thousand bytes. `encoding`: what its header says it is packed with."""
+    """The reply is small, packed, and unpacks to so many megabytes of a `text` again and again: one
+    line without an end, or `lines` of a thousand bytes or so. `encoding`: what its header says."""
     if reply.document is not None:
         reply.headers["content-type"] = "application/json"
     reply.document = reply.body = None
-    reply.lines = _packed(megabytes, (b"x" * 999 + b"\n") if lines else b"x" * 1000)
+    reply.lines = _packed(
+        megabytes, text.encode() * max(1, 999 // len(text)), b"\n" if lines else b""
+    )
     reply.headers = {**reply.headers, "content-encoding": encoding}
     return reply
 
 
-def _packed(megabytes: int, text: bytes) -> Iterator[bytes]:
+def _packed(megabytes: int, text: bytes, end: bytes) -> Iterator[bytes]:
     pack = zlib.compressobj(9, wbits=16 + zlib.MAX_WBITS)
     for _ in range(megabytes):
-        yield pack.compress(text * 1000)
+        yield pack.compress((text + end) * 1000)
     yield pack.flush()
 
 
