@@ -11,7 +11,7 @@ from sqlalchemy import RowMapping, and_, or_, select, update
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.cancel import send_cancel
 from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch, PipelineRefused
-from batch_pipeline.batches.policy import CLOCK_MARGIN_SECONDS, SendPolicy, watch_until
+from batch_pipeline.batches.policy import CLOCK_MARGIN_SECONDS, UNDATED, SendPolicy, watch_until
 from batch_pipeline.batches.wire import Batch
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
@@ -20,7 +20,6 @@ from batch_pipeline.store.tables import FileKind, FileState, candidates, request
 STEPS_PER_COMMIT = 100
 MOST_PAGES = 2_000  # of the list, a thousand batches each
 JITTER = timedelta(minutes=1)  # two batches of the same moment may stand in any order
-UNDATED = timedelta(days=30)  # the list goes back 29 days
 MOST_RETRIEVALS = 20  # single look-ups per poll, for batches that the list does not show
 
 

@@ -13,6 +13,7 @@ from itertools import takewhile
 
 import dagster as dg
 
+from batch_pipeline.batches.clocks import put_right
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll, share_poll
 from batch_pipeline.definitions.jobs import PIPELINE_TAG, ask_config
@@ -75,6 +76,7 @@ def _look(
 
     Nothing is needed of an API that does not answer or refuses the key: a run would only fail.
     """
+    put_right(store.ledger)
     known = endpoints_at_work(store, pipeline.name)
     here = [endpoint for endpoint in known if endpoint.base_url == claude.url]
     said = [
@@ -223,15 +225,16 @@ def _not_now(
     tags = {"dagster/partition": need.partition} if need.partition else {}
     records = instance.get_run_records(dg.RunsFilter(job_name=job, tags=tags), limit=8)
     for record in records:
-        if not record.dagster_run.is_finished and now - _changed(record) < STALE_RUN:
+        if not record.dagster_run.is_finished and abs(now - _changed(record)) < STALE_RUN:
             return f"{job} is running"
     finished = [record for record in records if record.dagster_run.is_finished]
     failed = list(takewhile(lambda record: record.dagster_run.is_failure_or_canceled, finished))
     if not failed:
         return None
     minutes = min(BACK_OFF_MINUTES * 2 ** (len(failed) - 1), BACK_OFF_MOST_MINUTES)
-    again = _changed(failed[0]) + timedelta(minutes=minutes)
-    if now >= again:
+    wait = timedelta(minutes=minutes)
+    again = _changed(failed[0]) + wait
+    if now >= again or again - now > wait:  # the latter: by a clock that was ahead
         return None
     times = f" {len(failed)} times in a row" if len(failed) > 1 else ""
     return f"{job} failed{times}; it is requested again after {again:%H:%M} UTC"
