@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from batch_pipeline.batches.policy import SendPolicy
     from batch_pipeline.cli.project import Project
     from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
+    from batch_pipeline.pipeline import BatchPipeline
     from batch_pipeline.store.store import Store
 
 
@@ -59,12 +60,20 @@ class Deployments:
         notes: what a person should know about what is not among them.
         unused: pipelines of the code whose store was never made; only for commands that take them.
         keys: the key columns of the code's pipelines.
+        declared: the code's pipelines, by name.
+        has_code: whether code was looked at at all; a store that is named is worked on without.
     """
 
     all: list[Deployment]
     notes: list[str] = field(default_factory=list)
     unused: tuple[str, ...] = ()
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    declared: Mapping[str, "BatchPipeline"] = field(default_factory=dict)
+    has_code: bool = False
+
+    def is_codeless(self, pipeline: str) -> bool:
+        """Whether only the ledger knows a pipeline: its code was removed or renamed."""
+        return self.has_code and pipeline not in self.declared
 
     def of(self, pipeline: str | None) -> list[Deployment]:
         """Return the deployments of a pipeline; all of them for None.
@@ -278,6 +287,9 @@ def _declared(project: "Project", lost: bool, may_be_unused: bool) -> Deployment
         notes,
         tuple(name for names in unused.values() for name in names),
         {one.pipeline.name: one.pipeline.source.keys for one in project.declared},
+        {one.pipeline.name: one.pipeline for one in project.declared},
+        # Of a code location that cannot be imported, nobody knows the pipelines.
+        not project.left_out,
     )
 
 

@@ -27,6 +27,7 @@ from batch_pipeline.store.queue import hold_of
 from batch_pipeline.store.standing import standing
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
+from batch_pipeline.store.unattended import unattended
 
 MOST_RUNS = 25  # a tick's run requests are submitted one by one within its 60 s
 POLL_BUDGET_SECONDS = 25.0  # one call may take 15 s more, and a tick has 60 s in all
@@ -58,6 +59,7 @@ def tick(context: dg.SensorEvaluationContext, pipeline: BatchPipeline) -> dg.Sen
     kept = retention(store, pipeline.name)
     if kept.level != "fine":
         said.append(kept.description)
+    said += _codeless(context, store, pipeline)
     cursor, evaluated = evaluations(pipeline, kept, store.clock.now(), context.cursor, cursor)
     message = ". ".join(part.rstrip(".") for part in said)
     context.log.info(message)
@@ -67,6 +69,24 @@ def tick(context: dg.SensorEvaluationContext, pipeline: BatchPipeline) -> dg.Sen
         asset_events=[*events, *evaluated],
         cursor=cursor,
     )
+
+
+def _codeless(
+    context: dg.SensorEvaluationContext, store: Store, pipeline: BatchPipeline
+) -> list[str]:
+    """Say, in a sentence, which pipelines of the store nobody looks after while work of theirs is open."""
+    repository = context.repository_def
+    names = set() if repository is None else {one.name for one in repository.sensor_defs}
+    names.add(f"{pipeline.name}_status")
+    found = unattended(store, lambda name: f"{name}_status" in names)
+    if not found:
+        return []
+    shown = ", ".join(f"{one.pipeline} ({one.what})" for one in found[:MOST_NAMED])
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return [
+        f"No sensor looks after {shown}{more}: bring the code back, or run `batch-pipeline collect "
+        f"{found[0].pipeline}`"
+    ]
 
 
 def _look(
