@@ -116,7 +116,9 @@ def test_status_says_that_the_code_is_gone_and_names_no_job(removed: UserProject
 def test_reconcile_names_no_job_that_there_is_not(removed: UserProject):
     removed.emulator.end()
     result = removed.run("reconcile", "notes")
-    assert "notes_collect" not in result.stdout and "`batch-pipeline collect notes`" in result.stdout
+    assert (
+        "notes_collect" not in result.stdout and "`batch-pipeline collect notes`" in result.stdout
+    )
 
 
 def test_doctor_says_it(removed: UserProject):
