@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dagster as dg
 
@@ -23,11 +24,37 @@ class Schedule:
         cron: a cron string, such as ``0 23 * * *``.
         timezone: the IANA name of the zone the cron string is in; daylight saving is Dagster's.
         status: whether it runs from the start, or waits to be switched on in the UI.
+
+    Raises:
+        InputError: the cron string or the zone is none.
     """
 
     cron: str
     timezone: str = "UTC"
     status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work."""
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+            raise InputError(
+                f"Schedule: timezone is {self.timezone!r}; it must be the IANA name of a zone, such as "
+                "UTC or Europe/Berlin."
+            ) from None
+        try:
+            # It refuses a cron string that it cannot go by.
+            dg.ScheduleDefinition(
+                name="check",
+                job_name="check",
+                cron_schedule=self.cron,
+                execution_timezone=self.timezone,
+            )
+        except Exception:
+            raise InputError(
+                f"Schedule: cron is {self.cron!r}; it must be a cron string of five fields (minute, hour, day "
+                "of the month, month, weekday), such as 0 23 * * *."
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -123,6 +150,7 @@ class BatchPipeline:
                 "underscores; "
                 f"{self.name!r} does not. Dagster builds job and sensor names from it."
             )
+        _ = self.nightly  # a cron string that is none is refused here
         if (self.partitions is None) != (self.partition_column is None):
             raise InputError(
                 f"Pipeline {self.name}: partitions and partition_column go together; "

@@ -6,6 +6,7 @@ exceptions of ``outcome``, or a batch; each says what is known about the money.
 """
 
 import json
+import math
 import ssl
 import time
 from collections.abc import Generator, Iterator, Mapping
@@ -18,8 +19,17 @@ import anthropic
 import httpx2
 from anthropic.types.messages import MessageBatch
 
+from batch_pipeline.batches.bounded import Deadline, bind, bound_reply
 from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch, NotAccepted, OutcomeUnknown
-from batch_pipeline.batches.wire import Batch, Page, batch_of, moment_of, reading, refusal
+from batch_pipeline.batches.wire import (
+    Batch,
+    Page,
+    as_list,
+    batch_of,
+    moment_of,
+    reading,
+    refusal,
+)
 from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.store.submissions import Endpoint
 
@@ -46,14 +56,24 @@ class BatchesApi:
         base_url: where the API is.
         timeout_seconds: how long one call may take.
         patient: let the SDK repeat failed look-ups; not for a sensor, which has little time.
+        budget_seconds: how long all calls together may take, from now on; a sensor's tick has a
+            minute for everything.
     """
 
     def __init__(
-        self, api_key: str, base_url: str, timeout_seconds: float, *, patient: bool = True
+        self,
+        api_key: str,
+        base_url: str,
+        timeout_seconds: float,
+        *,
+        patient: bool = True,
+        budget_seconds: float = math.inf,
     ):
         self.base_url = base_url.rstrip("/")
         self._origin = _origin(self.base_url)
         self._key = api_key
+        self._timeout = timeout_seconds
+        self._deadline = Deadline(budget_seconds)
         self._client = self._make(api_key, timeout_seconds, keepalive=True).with_options(
             max_retries=2 if patient else 0
         )
@@ -79,11 +99,10 @@ class BatchesApi:
             HeldError: the key is refused.
             ApiUnavailable: no answer.
         """
-        with reading(self.base_url, self._hide):
+        with self._reading():
             raw = self._client.messages.batches.with_raw_response.list(limit=1)
             # Anything may answer 200: only a list of batches is an answer of this API.
-            for item in raw.parse().data:
-                batch_of(item)
+            as_list(raw.parse())
         return self._endpoint(raw.headers)
 
     def create(self, body: Iterator[bytes], length: int) -> Batch:
@@ -96,6 +115,7 @@ class BatchesApi:
         Raises:
             NotAccepted, OutcomeUnknown, PipelineRefused, FileRefused, FileTooLarge: see each.
         """
+        self._deadline.begin(self._timeout)
         try:
             return self._create(body, length)
         except BatchPipelineError as error:
@@ -161,12 +181,10 @@ class BatchesApi:
             HeldError: the key is refused.
             ApiUnavailable: no answer.
         """
-        with reading(self.base_url, self._hide):
+        with self._reading():
             options: dict[str, Any] = {"after_id": after} if after else {}
             raw = self._client.messages.batches.with_raw_response.list(limit=limit, **options)
-            listed = raw.parse()
-            batches = [batch_of(item) for item in listed.data]
-        more = listed.last_id if listed.has_more and batches else None
+            batches, more = as_list(raw.parse())
         return Page(batches, more, moment_of(raw.headers.get("date")), self._endpoint(raw.headers))
 
     def retrieve(self, batch_id: str) -> Batch:
@@ -176,12 +194,17 @@ class BatchesApi:
             NoSuchBatch: the API does not know it.
             HeldError, ApiUnavailable: as ``page``.
         """
-        with reading(self.base_url, self._hide):
-            return batch_of(self._client.messages.batches.retrieve(batch_id))
+        with self._reading():
+            found = batch_of(self._client.messages.batches.retrieve(batch_id))
+            if found.id != batch_id:
+                raise ApiUnavailable(
+                    f"{self.base_url} was asked about {batch_id} and answers about {found.id}"
+                )
+            return found
 
     def cancel(self, batch_id: str) -> None:
         """Ask the API to cancel a batch; what it has answered by then is kept and paid for."""
-        with reading(self.base_url, self._hide):
+        with self._reading():
             self._client.messages.batches.cancel(batch_id)
 
     def results(self, batch_id: str) -> Generator[bytes]:
@@ -194,14 +217,18 @@ class BatchesApi:
             NoSuchBatch: the results are gone (29 days after creation) or the batch is.
             HeldError, ApiUnavailable: as ``page``; also when the stream breaks off.
         """
-        with reading(self.base_url, self._hide):
+        with self._reading():
             batch = self._client.messages.batches.retrieve(batch_id)
-            if not batch.results_url:
+            if not batch_of(batch).ended:
+                raise ApiUnavailable(
+                    f"{self.base_url} showed {batch_id} as ended, and now says {batch.processing_status}"
+                )
+            if not batch.results_url and batch.archived_at:
                 raise NoSuchBatch(
                     f"the API has no results for {batch_id} any more (they are kept for 29 days)"
                 )
             url = batch.results_url
-            if not url.startswith(f"{self.base_url}/"):
+            if not isinstance(url, str) or not url.startswith(f"{self.base_url}/"):
                 url = f"{BATCHES_PATH}/{quote(batch_id, safe='')}/results"
             try:
                 response = self._client.get(
@@ -215,8 +242,11 @@ class BatchesApi:
                     f"{self.base_url} knows {batch_id}, but answers 404 for its results. If that goes on, "
                     "look at what stands between here and the API; the answers are kept there for 29 days."
                 ) from error
+            until = self._deadline.until
             try:
-                yield from response.iter_bytes(CHUNK)
+                for chunk in response.iter_bytes(CHUNK):
+                    yield chunk
+                    self._deadline.until = until  # another call may have had its own meanwhile
             finally:
                 response.close()
 
@@ -231,7 +261,7 @@ class BatchesApi:
             ApiUnavailable: no answer, or the API does not count this request.
         """
         counted = {name: value for name, value in params.items() if name in COUNTED_PARAMS}
-        with reading(self.base_url, self._hide):
+        with self._reading():
             reply = self._client.post(
                 TOKENS_PATH,
                 body=counted,
@@ -254,7 +284,7 @@ class BatchesApi:
             HeldError: the key is refused.
             ApiUnavailable: no answer; it may be paid for.
         """
-        with reading(self.base_url, self._hide):
+        with self._reading():
             try:
                 reply = self._client.post(
                     MESSAGES_PATH,
@@ -268,6 +298,11 @@ class BatchesApi:
                 said = json.dumps(error.body).replace(self._key, "***")
                 return {"type": "errored", "error": json.loads(said)}
             return {"type": "succeeded", "message": dict(reply.json())}
+
+    def _reading(self) -> reading:
+        """Begin a look: all of it has one deadline."""
+        self._deadline.begin(self._timeout)
+        return reading(self.base_url, self._hide)
 
     def _hide(self, error: BatchPipelineError) -> BatchPipelineError:
         """Take the key out of an error's text: a server, or a gateway, may have quoted it."""
@@ -283,18 +318,21 @@ class BatchesApi:
         kept = None if keepalive else 0
         http_client = anthropic.DefaultHttpxClient(
             timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS),
-            event_hooks={"request": [self._guard]},
+            event_hooks={"request": [self._guard], "response": [bound_reply]},
             limits=httpx2.Limits(max_keepalive_connections=kept),
             verify=_tls(),
             # A proxy of the environment would read what is not encrypted: the key, and all records.
             mounts={"http://": None},
         )
+        bind(http_client, self._deadline)
         return anthropic.Anthropic(
             api_key=api_key,
             base_url=self.base_url,
             max_retries=0,
             timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS),
             http_client=http_client,
+            # What is packed in any other way is not unpacked; see ``bounded``.
+            default_headers={"Accept-Encoding": "gzip"},
         )
 
     def _guard(self, request: httpx2.Request) -> None:

@@ -6,7 +6,9 @@ custom_ids carry this ledger's id and stand in the request file is ours. Then it
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import RowMapping, and_, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
@@ -21,26 +23,45 @@ from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
 from batch_pipeline.store.tables import FileState, candidates, request_files
 
+MAY_BE_IT = "may be it, but its results cannot be read"  # of a file that is held for a candidate
 UNREADABLE_SECONDS = 3600.0  # how long a candidate's results may stay unreadable
 READ_AGAIN_SECONDS = 600.0  # between two looks at one that stayed so
 IDS_PER_QUERY = 500
+FIRST_YEAR = 2024  # there were no batches before: an older date is none
 
 
 def note_candidates(
-    store: Store, endpoint: Endpoint, listed: dict[str, Batch], doubtful: Sequence[RowMapping]
+    store: Store,
+    endpoint: Endpoint,
+    listed: dict[str, Batch],
+    doubtful: Sequence[RowMapping],
+    counts_lie: bool = False,
 ) -> None:
-    """Write down the batches nobody knows that have the size and the age of a doubtful file."""
+    """Write down the batches nobody knows that have the size and the age of a doubtful file.
+
+    Args:
+        store: where the ledger is.
+        endpoint: whose list it is.
+        listed: the batches of the list, by id.
+        doubtful: the files.
+        counts_lie: the list is wrong about the size of batches that are known, so any size may be
+            any; such a candidate is written down with the size 0, which stands for all.
+    """
     if not doubtful:
         return
     behind = _behind(store, listed)
     earliest: dict[int, datetime] = {}  # by size
     for file in doubtful:
-        start = window_start(file, behind)
+        start = window_start(file, behind, store.clock.now())
         earliest[file["requests"]] = min(start, earliest.get(file["requests"], start))
+    earliest[0] = min(earliest.values())  # a batch that does not say its size may have any
     fitting = [
         batch
-        for batch in listed.values()
-        if batch.requests in earliest and batch.created_at >= earliest[batch.requests]
+        for batch in (
+            replace(batch, requests=0) if counts_lie else batch for batch in listed.values()
+        )
+        if batch.requests in earliest
+        and (batch.created_at >= earliest[batch.requests] or batch.created_at.year < FIRST_YEAR)
     ]
     known = _known_batches(store, endpoint, [batch.id for batch in fitting])
     for batch in fitting:
@@ -96,6 +117,8 @@ def settle_candidates(
             _judge(store, row, "ours", owner[0]["id"])
             continue
         batch = listed.get(row["batch_id"])
+        if batch is not None and not row["requests"]:
+            batch = replace(batch, requests=0)
         try:
             batch = batch or api.retrieve(row["batch_id"])
             if not batch.ended:
@@ -167,8 +190,10 @@ def _free(store: Store, endpoint: Endpoint, row: RowMapping, report: Polled) -> 
         store,
         endpoint,
         request_files.c.state == FileState.HELD,
-        request_files.c.requests == row["requests"],
+        *([request_files.c.requests == row["requests"]] if row["requests"] else []),
         request_files.c.error.contains(row["batch_id"], autoescape=True),
+        # A file may name a batch as its own, too: that this one is not proves nothing then.
+        request_files.c.error.contains(MAY_BE_IT),
     ):
         note = f"{row['batch_id']} is not ours after all"
         with store.ledger.write() as tx:
@@ -228,6 +253,7 @@ def adopt(store: Store, file: RowMapping, batch: Batch) -> str | None:
         batch_id=batch.id,
         batch_created_at=batch.created_at,
         expires_at=batch.expires_at,
+        answered=batch.requests or file["requests"],  # the API has shown it
         error=None,
         not_before=None,
     )
@@ -235,12 +261,16 @@ def adopt(store: Store, file: RowMapping, batch: Batch) -> str | None:
     ledger = store.ledger
     try:
         with ledger.write() as tx:
-            state = tx.execute(
-                select(request_files.c.state).where(request_files.c.id == file["id"])
-            ).scalar()
-            if state == FileState.SENDING:
+            now = tx.execute(
+                select(
+                    request_files.c.state, request_files.c.absent_since, request_files.c.batch_id
+                ).where(request_files.c.id == file["id"])
+            ).one()
+            if now.state == FileState.SENDING:
                 return None
             note = f"found in the list as {batch.id}"
+            if now.state == FileState.IN_PROGRESS and now.absent_since is not None:
+                return _instead(store, tx, file, batch, now.batch_id, values)
             for state in (FileState.UNKNOWN, FileState.HELD, FileState.READY):
                 if ledger.move(tx, file["id"], state, FileState.IN_PROGRESS, note, free, **values):
                     end_file(store, tx, file, batch)
@@ -249,3 +279,19 @@ def adopt(store: Store, file: RowMapping, batch: Batch) -> str | None:
     except IntegrityError:
         return f"{batch.id} is {file['id']}; another process found it, too"
     return ""
+
+
+def _instead(
+    store: Store, tx, file: RowMapping, batch: Batch, named: str, values: dict[str, Any]
+) -> str:
+    """Give a file its batch in place of the one that its create call named, and that there is not."""
+    tx.execute(
+        update(request_files)
+        .where(request_files.c.id == file["id"], request_files.c.batch_id == named)
+        .values(**values, absent_since=None)
+    )
+    note = f"{batch.id} has its requests; there is no batch {named}, which the reply had named"
+    state = FileState.IN_PROGRESS
+    store.ledger.record(tx, file["id"], file["pipeline"], file["partition"], state, state, note)
+    end_file(store, tx, {**file, "batch_id": batch.id}, batch)
+    return f"{file['id']}: {note}"

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from batch_pipeline.batches.cancel import withdraw
+from batch_pipeline.batches.clocks import put_right
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.store.ledger import Ledger
 from batch_pipeline.store.queue import (
@@ -97,6 +98,7 @@ def claim(ledger: Ledger, scope: Scope, owner: str, policy: SendPolicy) -> RowMa
 
 def expire_leases(ledger: Ledger, endpoint: Endpoint) -> None:
     """Turn files whose sender is gone into files whose outcome is unknown."""
+    put_right(ledger)
     with ledger.write() as tx:
         _expire_leases(ledger, tx, endpoint)
 

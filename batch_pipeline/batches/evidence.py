@@ -4,7 +4,6 @@ Results may come cut, garbled, or with lines of others between ours. One custom_
 proves that a batch is ours. That it is not takes more: a whole download without any, twice.
 """
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -12,12 +11,14 @@ import orjson
 from sqlalchemy import RowMapping, select
 
 from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.lines import is_overfull, lines_of
 from batch_pipeline.batches.wire import Batch
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
 from batch_pipeline.store.tables import FileKind, request_files
 
 ENOUGH_LINES = 100  # nobody puts so many of another batch's lines before ours
+MOST_LINES_EACH, SPARE_LINES = 4, 1_000  # of the results of a batch, however damaged they are
 
 
 @dataclass
@@ -53,7 +54,8 @@ def file_of(store: Store, endpoint: Endpoint, batch: Batch, own: list[str]) -> R
         .where(
             request_files.c.endpoint_id == endpoint.id,
             request_files.c.kind == FileKind.BATCH,
-            request_files.c.requests == batch.requests,
+            # A list that does not say how many requests a batch has says nothing about the file.
+            *([request_files.c.requests == batch.requests] if batch.requests else []),
             request_files.c.sent_at.is_not(None),
         )
         .order_by(request_files.c.sent_at.desc())
@@ -76,8 +78,10 @@ def _read(api: BatchesApi, batch: Batch, ledger_id: str) -> Evidence:
     lines = readable = 0
     stream = api.results(batch.id)
     with closing(stream):
-        for line in _lines(stream):
+        for line in lines_of(stream):
             lines += 1
+            if lines > MOST_LINES_EACH * batch.requests + SPARE_LINES:
+                return found  # no results have so many
             custom_id = custom_id_in(line)
             if custom_id is None:
                 continue
@@ -87,21 +91,14 @@ def _read(api: BatchesApi, batch: Batch, ledger_id: str) -> Evidence:
             if readable == ENOUGH_LINES:
                 found.is_foreign = not found.own
                 return found
-    found.is_foreign = not found.own and readable == lines >= batch.requests > 0
+    found.is_foreign = not found.own and readable == lines >= max(batch.requests, 1)
     return found
-
-
-def _lines(stream: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in stream:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from (line for line in lines if line.strip())
-    if rest.strip():
-        yield rest
 
 
 def custom_id_in(line: bytes) -> str | None:
     """Return the custom_id of a line of requests or results; None when it has none."""
+    if is_overfull(line):
+        return None
     try:
         return str(orjson.loads(line)["custom_id"])
     except (orjson.JSONDecodeError, KeyError, TypeError):

@@ -11,13 +11,15 @@ from sqlalchemy import RowMapping, and_, or_, select, update
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.cancel import send_cancel
 from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch, PipelineRefused
-from batch_pipeline.batches.policy import CLOCK_MARGIN_SECONDS, SendPolicy
+from batch_pipeline.batches.policy import CLOCK_MARGIN_SECONDS, UNDATED, SendPolicy, watch_until
 from batch_pipeline.batches.wire import Batch
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
-from batch_pipeline.store.tables import FileKind, FileState, request_files
+from batch_pipeline.store.tables import FileKind, FileState, candidates, request_files
 
 STEPS_PER_COMMIT = 100
+MOST_PAGES = 2_000  # of the list, a thousand batches each
+JITTER = timedelta(minutes=1)  # two batches of the same moment may stand in any order
 MOST_RETRIEVALS = 20  # single look-ups per poll, for batches that the list does not show
 
 
@@ -31,6 +33,8 @@ class Polled:
     list_calls: int = 0
     notes: list[str] = field(default_factory=list)
     until: float = math.inf  # by the machine's steady clock
+    cut: str = ""  # why the list was not read as far as it was needed
+    counts_lie: bool = False  # the list does not know how many requests our own batches have
 
     @property
     def out_of_time(self) -> bool:
@@ -58,12 +62,20 @@ def doubtful_files(store: Store, endpoint: Endpoint) -> Sequence[RowMapping]:
                 request_files.c.state == FileState.HELD, request_files.c.first_sent_at.is_not(None)
             ),
             request_files.c.watch_until > store.clock.now(),
+            # Its batch is not where it must be: the reply to its create call may have named another.
+            and_(
+                request_files.c.state == FileState.IN_PROGRESS,
+                request_files.c.absent_since.is_not(None),
+            ),
         ),
     )
 
 
-def window_start(file: RowMapping, server_ahead: timedelta) -> datetime:
+def window_start(file: RowMapping, server_ahead: timedelta, now: datetime) -> datetime:
     """Return the earliest creation time, by the server's clock, of a batch that could be this file."""
+    if file["first_sent_at"] > now:
+        # Our clock was ahead when it was sent: nobody knows when that was.
+        return now - UNDATED + min(timedelta(0), server_ahead)
     # A server clock that is ahead only widens the window: harmless, since custom_ids decide.
     return (
         file["first_sent_at"]
@@ -80,10 +92,18 @@ def walk(
     doubtful: Sequence[RowMapping],
     report: Polled,
 ) -> dict[str, Batch]:
-    """Read the list, newest first, as far back as any file needs it."""
+    """Read the list, newest first, as far back as any file needs it.
+
+    A list that goes in circles, never ends or takes too long is read as far as it goes; ``report.cut``
+    says so then, and nothing may be concluded from what it does not show.
+    """
     listed: dict[str, Batch] = {}
     missing = {file["batch_id"] for file in sent}
+    sizes = {file["batch_id"]: file["requests"] for file in sent}
     after: str | None = None
+    seen: set[str] = set()
+    newest_first = True
+    last: datetime | None = None
     while True:
         page = api.page(after)
         report.list_calls += 1
@@ -95,16 +115,29 @@ def walk(
                 "changed."
             )
         ahead = (page.server_now - started) if page.server_now else timedelta(0)
+        known = len(listed)
         for batch in page.batches:
             listed[batch.id] = batch
             missing.discard(batch.id)
-        if page.next_after is None or report.out_of_time:
+            newest_first &= last is None or batch.created_at <= last + JITTER
+            last = batch.created_at
+            report.counts_lie |= batch.requests != sizes.get(batch.id, batch.requests)
+        if page.next_after is None:
             return listed
-        oldest = page.batches[-1].created_at
-        wanted = [window_start(file, ahead) for file in doubtful]
+        wanted = [window_start(file, ahead, started) for file in doubtful]
         wanted += [file["batch_created_at"] for file in sent if file["batch_id"] in missing]
-        if not wanted or oldest < min(wanted):
+        # What comes in another order may have any batch on its last page.
+        if newest_first and (not wanted or page.batches[-1].created_at < min(wanted)):
             return listed
+        if page.next_after in seen or len(listed) == known:
+            report.cut = "its pages repeat"
+        elif report.list_calls >= MOST_PAGES:
+            report.cut = f"it does not end after {MOST_PAGES:,} pages"
+        elif report.out_of_time:
+            report.cut = "there was no time to read all of it"
+        if report.cut:
+            return listed
+        seen.add(page.next_after)
         after = page.next_after
 
 
@@ -118,6 +151,7 @@ def see(
 ) -> None:
     """Take note of what became of the batches."""
     over: list[tuple[RowMapping, Batch]] = []
+    shown: list[RowMapping] = []
     for file in sent:
         batch = listed.get(file["batch_id"]) or _retrieve(store, api, file, policy, report)
         if batch is None:
@@ -126,6 +160,10 @@ def see(
             over.append((file, batch))
         else:
             report.open += 1
+            if file["answered"] is None or file["absent_since"] is not None:
+                shown.append(file)
+    if shown:
+        _are_there(store, shown)
     # A commit waits for the disk. And who goes by the same order waits for nobody crosswise.
     over.sort(key=lambda one: one[0]["id"])
     for start in range(0, len(over), STEPS_PER_COMMIT):
@@ -133,6 +171,21 @@ def see(
         with store.ledger.write() as tx:
             ended = [file["id"] for file, batch in some if end_file(store, tx, file, batch)]
         report.ended += ended
+
+
+def _are_there(store: Store, files: Sequence[RowMapping]) -> None:
+    """Write down that the API has shown batches, and not only named them in its replies."""
+    with store.ledger.write() as tx:
+        for file in sorted(files, key=lambda one: one["id"]):
+            tx.execute(
+                update(request_files)
+                .where(
+                    request_files.c.id == file["id"],
+                    request_files.c.state == FileState.IN_PROGRESS,
+                    request_files.c.batch_id == file["batch_id"],
+                )
+                .values(answered=file["requests"], absent_since=None)
+            )
 
 
 def tell_cancelled(store: Store, api: BatchesApi, file: RowMapping, report: Polled) -> None:
@@ -166,7 +219,16 @@ def _retrieve(
                     .where(request_files.c.id == file["id"])
                     .values(absent_since=now)
                 )
-            elif (now - since).total_seconds() >= policy.reconcile_after_seconds:
+            elif (
+                (now - since).total_seconds() < policy.reconcile_after_seconds
+                or report.cut
+                or _may_be_another(tx, file)
+            ):
+                pass  # it is too early to tell
+            elif file["answered"] is None and file["kind"] == FileKind.BATCH:
+                _never_there(store, tx, file, report)
+                return None
+            else:
                 note = f"{file['batch_id']} is gone ({error}): somebody deleted it. Its answers are lost."
                 if store.ledger.move(
                     tx,
@@ -176,6 +238,7 @@ def _retrieve(
                     note,
                     ended_at=now,
                     error=note,
+                    watch_until=watch_until(now),
                 ):
                     report.ended.append(file["id"])
                 report.notes.append(note)
@@ -188,6 +251,41 @@ def _retrieve(
         return None
 
 
+def _may_be_another(tx, file: RowMapping) -> bool:
+    """Whether an open batch that nobody knows may be the one of a file whose own is not found."""
+    found = select(candidates.c.batch_id).where(
+        candidates.c.endpoint_id == file["endpoint_id"],
+        candidates.c.verdict == "open",
+        candidates.c.requests.in_([file["requests"], 0]),
+    )
+    return tx.execute(found).first() is not None
+
+
+def _never_there(store: Store, tx, file: RowMapping, report: Polled) -> None:
+    """Hold a file whose batch stands in the reply to its create call, and nowhere else.
+
+    The API took something, by its word. To send it again could be to pay again.
+    """
+    note = (
+        f"The reply to its create call named the batch {file['batch_id']}, but neither the API's list nor "
+        "a look-up has ever shown that one. It may be paid for under another id: look in the Console, "
+        "then decide (`batch-pipeline held`). A batch that has its requests is collected when it turns up."
+    )
+    if store.ledger.move(
+        tx,
+        file["id"],
+        FileState.IN_PROGRESS,
+        FileState.HELD,
+        note,
+        request_files.c.batch_id == file["batch_id"],
+        batch_id=None,
+        absent_since=None,
+        not_before=None,
+        error=note,
+    ):
+        report.notes.append(f"{file['id']}: {note}")
+
+
 def end_file(store: Store, tx, file: RowMapping, batch: Batch) -> bool:
     return store.ledger.move(
         tx,
@@ -197,7 +295,8 @@ def end_file(store: Store, tx, file: RowMapping, batch: Batch) -> bool:
         f"{batch.id} ended",
         request_files.c.batch_id == batch.id,
         ended_at=batch.ended_at or store.clock.now(),
-        answered=batch.requests,
+        # What a list says of the size of a batch is not always so.
+        answered=batch.requests or file["requests"],
         absent_since=None,
         not_before=None,
     )

@@ -10,6 +10,8 @@ LEASE_MARGIN_SECONDS = 60.0
 CLOCK_MARGIN_SECONDS = 15 * 60.0
 # A batch lives 24 hours (API reference: expires_at = created_at + 24 h); a late one shows by then.
 WATCH_SECONDS = 24 * 3600.0
+# How far back a batch is looked for whose attempt a wrong clock has dated.
+UNDATED = timedelta(days=7)
 BACK_OFF_SECONDS = 30.0
 BACK_OFF_MOST_SECONDS = 3600.0
 

@@ -26,6 +26,7 @@ from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
 from batch_pipeline.store.tables import FileState, endpoints, looks, request_files
 
+MOST_SECONDS = 900.0  # of a look without a budget: a list may never end
 SETTLE_SECONDS = 5.0  # of a look with a budget, for finding out whose candidates are
 
 
@@ -59,13 +60,19 @@ def poll(
     if not sent and not doubtful:
         return report
     started = store.clock.now()
-    report.until = time.monotonic() + budget_seconds
+    report.until = time.monotonic() + min(budget_seconds, MOST_SECONDS)
     listed = walk(api, endpoint, started, sent, doubtful, report)
+    # First, because a batch that is not found may be one of them.
+    note_candidates(store, endpoint, listed, doubtful, report.counts_lie)
+    if report.cut:
+        report.notes.append(
+            f"{api.base_url} gives a batch list that cannot be read as far as is needed ({report.cut}): "
+            "no lost reply is settled by it, and nothing is sent again"
+        )
     see(store, api, sent, listed, policy, report)
     for file in sent:
         if file["cancel_requested_at"] is not None and file["cancel_sent_at"] is None:
             tell_cancelled(store, api, file, report)
-    note_candidates(store, endpoint, listed, doubtful)
     if math.isfinite(budget_seconds):
         # It takes several calls for each, and can go on at the next look.
         report.until = min(report.until, time.monotonic() + SETTLE_SECONDS)
@@ -105,6 +112,8 @@ def share_poll(store: Store, endpoint: Endpoint, pipeline: str, interval_seconds
         except IntegrityError:
             pass  # this sensor ticks in another process, too
     if polled is None or polled_by in (None, pipeline):
+        return True
+    if polled > now:  # by a clock that was ahead
         return True
     if (now - polled).total_seconds() >= interval_seconds:
         return True

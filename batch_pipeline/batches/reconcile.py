@@ -7,6 +7,7 @@ from sqlalchemy import or_, select
 
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.cancel import withdraw
+from batch_pipeline.batches.candidates import MAY_BE_IT
 from batch_pipeline.batches.claim import expire_leases, postpone
 from batch_pipeline.batches.listing import window_start
 from batch_pipeline.batches.policy import SendPolicy, watch_until
@@ -72,13 +73,21 @@ def reconcile(store: Store, api: BatchesApi, scope: Scope, policy: SendPolicy) -
     for file in doubtful:
         if file["id"] in found.adopted:
             continue
+        if found.cut:
+            line = (
+                f"{file['id']}: whether the API took it cannot be told, because its list cannot be read "
+                f"as far as is needed ({found.cut}); it is not sent again before that"
+            )
+            postpone(store.ledger, file["id"], WAIT_FOR_CANDIDATE_SECONDS, line)
+            report.waiting.append(line)
+            continue
         verdicts = store.ledger.rows(
             select(candidates.c.batch_id, candidates.c.verdict).where(
                 candidates.c.endpoint_id == scope.endpoint.id,
-                candidates.c.requests == file["requests"],
+                candidates.c.requests.in_([file["requests"], 0]),
                 # Wide on purpose: the listing applied the server's clock when it wrote the
                 # candidate down.
-                candidates.c.seen_at >= window_start(file, timedelta(0)),
+                candidates.c.seen_at >= window_start(file, timedelta(0), store.clock.now()),
                 candidates.c.verdict.in_(["open", "unreadable"]),
             )
         )
@@ -90,7 +99,7 @@ def reconcile(store: Store, api: BatchesApi, scope: Scope, policy: SendPolicy) -
             report.waiting.append(line)
         elif unreadable:
             line = (
-                f"{file['id']}: {', '.join(unreadable)} may be it, but its results cannot be read "
+                f"{file['id']}: {', '.join(unreadable)} {MAY_BE_IT} "
                 "any more, so nobody "
                 "can tell whether it was paid for. Look it up in the Console, then decide: "
                 "`batch-pipeline held`."

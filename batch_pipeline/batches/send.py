@@ -120,6 +120,8 @@ def _attempt(
                 "half of the lease was gone before the call could start; nothing was sent", 1.0
             )
         batch = api.create(body(store, file["path"]), length)
+        if why := _not_believed(store, file, batch):
+            raise OutcomeUnknown(f"a reply from {api.base_url} that cannot be so: {why}")
     except NotAccepted as error:
         wait = back_off(file["attempts"], error.retry_after)
         watched = {"watch_until": watch_until(now())} if error.on_its_word else {}
@@ -183,6 +185,21 @@ def body(store: Store, path: str) -> Iterator[bytes]:
             remaining -= len(chunk)
             yield chunk.replace(b"\n", b",")
     yield CLOSING
+
+
+def _not_believed(store: Store, file: RowMapping, batch: Batch) -> str | None:
+    """Return why a reply cannot be about the batch that was just made of a file, if it cannot."""
+    if batch.requests not in (0, file["requests"]):
+        return f"{batch.id} has {counted(batch.requests, 'request')}"
+    known = store.ledger.rows(
+        select(request_files.c.id).where(
+            request_files.c.batch_id == batch.id,
+            # A process that slept here may have been overtaken: its batch is a late one then.
+            request_files.c.path != file["path"],
+        )
+    )
+    others = [row["id"] for row in known]
+    return f"{batch.id} is the batch of {others[0]}" if others else None
 
 
 def _accepted(store: Store, api: BatchesApi, file: RowMapping, batch: Batch) -> None:

@@ -1,9 +1,11 @@
 """Reading what the API says: batches, pages of its list, times, and what an error means."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import anthropic
 import httpx2
@@ -21,10 +23,14 @@ from batch_pipeline.batches.outcome import (
 from batch_pipeline.errors import BatchPipelineError, plain
 from batch_pipeline.store.submissions import Endpoint
 
+COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
+MOST_REQUESTS = 100_000  # of a batch (API reference)
+ID = re.compile(r"[!-~]{1,200}")  # what may stand in an address and in the ledger
+
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch as the API shows it."""
+    """A batch as the API shows it; ``requests`` is 0 when it does not say how many it has."""
 
     id: str
     requests: int
@@ -64,6 +70,11 @@ class reading:
 
     def _meaning(self, error: BaseException | None) -> BatchPipelineError | None:
         if isinstance(error, anthropic.NotFoundError):
+            if not _is_the_apis(error):
+                return ApiUnavailable(
+                    f"{self.base_url} answers 404 with something that is not the API's own reply "
+                    f"({_message(error)[:200]}). Check ClaudeBatches(base_url=...) and what stands between."
+                )
             return NoSuchBatch(f"{self.base_url} answers 404: {_message(error)}")
         if isinstance(error, anthropic.APIStatusError):
             if error.status_code in (401, 402, 403):
@@ -76,7 +87,8 @@ class reading:
                 f"{self.base_url} could not be asked ({type(cause).__name__}: {cause}). Check the "
                 "network and ClaudeBatches(base_url=...); it is tried again later."
             )
-        if isinstance(error, anthropic.AnthropicError | AttributeError | TypeError | ValueError):
+        not_a_reply = AttributeError | TypeError | ValueError | RecursionError
+        if isinstance(error, anthropic.AnthropicError | not_a_reply):
             return ApiUnavailable(
                 f"{self.base_url} sent something that is no Message Batches reply: {error}"
             )
@@ -156,27 +168,73 @@ def _message(error: anthropic.APIStatusError) -> str:
     return plain(str(error.message))
 
 
+def _is_the_apis(error: anthropic.APIStatusError) -> bool:
+    """Whether an error has the form of the API's own, and is not a gateway's page."""
+    inner = error.body.get("error") if isinstance(error.body, dict) else None
+    return isinstance(inner, dict) and isinstance(inner.get("type"), str)
+
+
 def _request_id(error: anthropic.APIStatusError) -> str:
     return f" [request {error.request_id}]" if error.request_id else ""
 
 
 def batch_of(item: MessageBatch) -> Batch:
-    counts = item.request_counts
-    total = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
+    """Return what the API says of a batch.
+
+    Counts that no batch can have (none at all, negative, above the API's limit, no numbers) count as
+    not known: ``requests`` is 0 then.
+
+    Raises:
+        AttributeError, TypeError, ValueError: that is no batch.
+    """
+    batch_id, status = item.id, item.processing_status
+    if not isinstance(batch_id, str) or not ID.fullmatch(batch_id):
+        raise ValueError(f"a batch whose id is {plain(repr(batch_id))[:80]}")
+    if not isinstance(status, str) or not status:
+        raise ValueError(f"{batch_id} is {plain(repr(status))[:80]}, which no batch can be")
     return Batch(
-        id=str(item.id),
-        requests=int(total),
+        id=batch_id,
+        requests=_size(item.request_counts),
         created_at=_instant(item.created_at),
         expires_at=_instant(item.expires_at) if item.expires_at else None,
         ended_at=_instant(item.ended_at) if item.ended_at else None,
-        ended=item.processing_status == "ended",
+        ended=status == "ended",
         has_results=bool(item.results_url),
     )
 
 
+def _size(counts: object) -> int:
+    """Return how many requests a batch has; 0 when it does not say so."""
+    found = [getattr(counts, name, None) for name in COUNTS]
+    if any(isinstance(one, bool) or not isinstance(one, int) or one < 0 for one in found):
+        return 0
+    total = sum(one for one in found if isinstance(one, int))
+    return total if total <= MOST_REQUESTS else 0
+
+
+def as_list(listed: Any) -> tuple[list[Batch], str | None]:
+    """Return the batches of a page of the list, and where the next one begins; None: it is the last.
+
+    Raises:
+        AttributeError, TypeError, ValueError: that is no page of a list.
+    """
+    batches = [batch_of(item) for item in listed.data]
+    if not isinstance(listed.has_more, bool):
+        raise ValueError("a list that does not say whether there is more of it")
+    if not listed.has_more:
+        return batches, None
+    if not batches:
+        raise ValueError("an empty page of a list that is said to go on")
+    last = listed.last_id
+    return batches, last if isinstance(last, str) and last else batches[-1].id
+
+
 def _instant(value: datetime | str) -> datetime:
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError(f"a time that is none: {moment}") from None
 
 
 def moment_of(header: str | None) -> datetime | None:

@@ -3,7 +3,7 @@
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -165,6 +165,27 @@ def _disk(about: str, store: "Store") -> Iterator[Check]:
         "" if level == "ok" else "free some, or move the store: requests and answers are kept there"
     )
     yield Check(about, "disk", level, f"{free / 10**9:,.1f} GB free", todo)
+
+
+def check_codeless(
+    store: "Store", names: Collection[str], may_be_elsewhere: bool
+) -> Iterator[Check]:
+    """Yield the pipelines that only the ledger knows while answers of theirs wait or are on their way.
+
+    Args:
+        store: the open store.
+        names: the pipelines of the code.
+        may_be_elsewhere: some code could not be imported, and may have them.
+    """
+    from batch_pipeline.store.unattended import UNATTENDED, unattended
+
+    found = unattended(store, names.__contains__, UNATTENDED if may_be_elsewhere else None)
+    for one in found:
+        yield Check(
+            f"Store {store.files.root}", "code", "warning",
+            f"no code has the pipeline {one.pipeline}, and of it there are {one.what}",
+            f"batch-pipeline collect {one.pipeline}, or bring its code back",
+        )  # fmt: skip
 
 
 def check_pipeline(one: "Declared", store: "Store | None") -> Iterator[Check]:

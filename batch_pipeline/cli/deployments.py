@@ -60,7 +60,8 @@ class Deployments:
         notes: what a person should know about what is not among them.
         unused: pipelines of the code whose store was never made; only for commands that take them.
         keys: the key columns of the code's pipelines.
-        declared: the code's pipelines.
+        declared: the code's pipelines, by name.
+        has_code: whether code was looked at at all; a store that is named is worked on without.
     """
 
     all: list[Deployment]
@@ -68,6 +69,11 @@ class Deployments:
     unused: tuple[str, ...] = ()
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     declared: Mapping[str, "BatchPipeline"] = field(default_factory=dict)
+    has_code: bool = False
+
+    def is_codeless(self, pipeline: str) -> bool:
+        """Whether only the ledger knows a pipeline: its code was removed or renamed."""
+        return self.has_code and pipeline not in self.declared
 
     def of(self, pipeline: str | None) -> list[Deployment]:
         """Return the deployments of a pipeline; all of them for None.
@@ -282,6 +288,8 @@ def _declared(project: "Project", lost: bool, may_be_unused: bool) -> Deployment
         tuple(name for names in unused.values() for name in names),
         {one.pipeline.name: one.pipeline.source.keys for one in project.declared},
         {one.pipeline.name: one.pipeline for one in project.declared},
+        # Of a code location that cannot be imported, nobody knows the pipelines.
+        not project.left_out,
     )
 
 

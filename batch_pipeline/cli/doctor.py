@@ -59,7 +59,7 @@ def _checks(project: str | None) -> "Iterator[Check]":
                 yield Check(
                     about, "code", "warning", note, "run doctor where that code is, to have it checked"
                 )  # fmt: skip
-            yield from _of_declared(found.declared)
+            yield from _of_declared(found.declared, bool(found.left_out))
     except ImportError as error:
         yield Check(about, "code", "failed", f"{error}", "upgrade batch_pipeline: it does not know this Dagster")  # fmt: skip
     except BatchPipelineError as error:
@@ -71,8 +71,14 @@ def _checks(project: str | None) -> "Iterator[Check]":
     yield from guarded("Dagster", "instance", lambda: check_dagster([]))
 
 
-def _of_declared(declared: "list[Declared]") -> "Iterator[Check]":
-    from batch_pipeline.cli.checks import check_api, check_pipeline, check_store, guarded
+def _of_declared(declared: "list[Declared]", may_be_elsewhere: bool) -> "Iterator[Check]":
+    from batch_pipeline.cli.checks import (
+        check_api,
+        check_codeless,
+        check_pipeline,
+        check_store,
+        guarded,
+    )
     from batch_pipeline.cli.dagster_checks import check_dagster
 
     apis = []
@@ -93,6 +99,14 @@ def _of_declared(declared: "list[Declared]") -> "Iterator[Check]":
             "check",
             lambda one=one, store=store: check_pipeline(one, store),
         )
+    names = {one.pipeline.name for one in declared}
+    for store in opened.values():
+        if store is not None:
+            yield from guarded(
+                f"Store {store.files.root}",
+                "code",
+                lambda store=store: check_codeless(store, names, may_be_elsewhere),
+            )
     yield from guarded(
         "Dagster", "instance", lambda: check_dagster([one.pipeline for one in declared])
     )

@@ -6,6 +6,7 @@ import sys
 import click
 
 from batch_pipeline.cli.cancel import cancel
+from batch_pipeline.cli.collect import collect
 from batch_pipeline.cli.demo import demo
 from batch_pipeline.cli.dev import dev
 from batch_pipeline.cli.doctor import doctor
@@ -31,7 +32,7 @@ def main() -> None:
 
 
 for command in (
-    cancel, demo, dev, doctor, emulator, held, history, preview, publish, rebuild_ledger, reconcile,
-    status,
+    cancel, collect, demo, dev, doctor, emulator, held, history, preview, publish, rebuild_ledger,
+    reconcile, status,
 ):  # fmt: skip
     main.add_command(command)

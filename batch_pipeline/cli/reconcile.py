@@ -1,7 +1,7 @@
 """The command `batch-pipeline reconcile`: settle now what the status sensor would settle in time."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,7 +21,7 @@ from batch_pipeline.cli.output import (
 from batch_pipeline.errors import BatchPipelineError
 
 if TYPE_CHECKING:
-    from batch_pipeline.batches.settle import Settlement
+    from batch_pipeline.batches.settle import Line, Settlement
     from batch_pipeline.store.store import Store
 
 
@@ -67,11 +67,24 @@ def settle_stores(
             # by the one that has nothing to complain of: it is its own.
             lines = [line for part in parts for line in part.lines]
             lines.sort(key=lambda line: line.todo is None)
+            lines = [_without_jobs(line, deployments.is_codeless) for line in lines]
             once = {(line.pipeline, line.file): line for line in lines}
             notes = dict.fromkeys(note for part in parts for note in part.notes)
             costs = dict.fromkeys(cost for part in parts for cost in part.costs_unknown)
             settled.append((store, Settlement([*once.values()], [*notes], [*costs])))
     return settled, errors
+
+
+def _without_jobs(line: "Line", codeless: Callable[[str], bool]) -> "Line":
+    """Of a pipeline whose code is gone, say who does what: there is no job and no sensor."""
+    if not codeless(line.pipeline) or line.state not in ("ready", "ended", "unknown"):
+        return line
+    why = {
+        "ready": f"no code sends it any more; `batch-pipeline cancel {line.pipeline}` gives it up",
+        "ended": f"`batch-pipeline collect {line.pipeline}` takes its answers",
+        "unknown": f"{line.why}; `batch-pipeline collect {line.pipeline}` takes its answers",
+    }[line.state]
+    return replace(line, why=why)
 
 
 def show_settled(settled: Sequence[tuple["Store", "Settlement"]]) -> None:

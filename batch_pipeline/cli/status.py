@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 STALE = timedelta(minutes=10)
 """A look at the API longer ago than this, while batches are open, says that no sensor looks."""
 Found = list[tuple["Store", list["Standing"]]]
+Codeless = Callable[[str], bool]  # whether only the ledger knows a pipeline
 
 
 @click.command(
@@ -74,13 +75,15 @@ def status(
         return [(store, _of_store(deployments, store, pipeline)) for store in stores]
 
     if watch and stores:
-        found = _watch(look, stores[0].clock, interval, until_done, as_json)
+        found = _watch(
+            look, stores[0].clock, interval, until_done, as_json, deployments.is_codeless
+        )
     else:
         found = look()
         if as_json:
-            print_json(_as_json(found))
+            print_json(_as_json(found, deployments.is_codeless))
         else:
-            _show(found)
+            _show(found, deployments.is_codeless)
     if any(one.waits_for_a_person for _, standings in found for one in standings):
         raise SystemExit(WAITS_FOR_A_PERSON)
 
@@ -96,15 +99,15 @@ def _of_store(deployments: Deployments, store: "Store", pipeline: str | None) ->
     return [one for name in names for one in standings(store, name)]
 
 
-def _show(found: Found) -> None:
+def _show(found: Found, codeless: Codeless) -> None:
     if not found:
         say("Nothing was asked yet.")
     for store, standings in found:
-        listing(*_table(store, standings))
+        listing(*_table(store, standings, codeless))
 
 
 def _table(
-    store: "Store", standings: "Sequence[Standing]"
+    store: "Store", standings: "Sequence[Standing]", codeless: Codeless
 ) -> tuple[str, Sequence[str], Sequence[Row]]:
     now = store.clock.now()
     columns = ("pipeline", "partition", "batches ended", "answered", "oldest open", "cost", "this month")  # fmt: skip
@@ -119,7 +122,7 @@ def _table(
                 in_usd(one.cost) if one.submission else "",
                 in_usd(one.cost_this_month),
             ),
-            _below(one, now),
+            _below(one, now, codeless(one.pipeline)),
             _todo(one),
         )
         for one in standings
@@ -127,8 +130,10 @@ def _table(
     return f"Pipelines of the store {store.files.root}", columns, rows
 
 
-def _below(one: "Standing", now: datetime) -> list[str]:
+def _below(one: "Standing", now: datetime, codeless: bool) -> list[str]:
     """Return what there is to know besides the numbers: the last submission, what comes next."""
+    if codeless:
+        return _below_codeless(one)
     if not one.submission:
         return [f"Nothing was asked yet: launch {one.pipeline}_submit, or switch on its schedule."]
     when = f" ({one.submitted_at:%Y-%m-%d %H:%M} UTC)" if one.submitted_at else ""
@@ -149,6 +154,25 @@ def _below(one: "Standing", now: datetime) -> list[str]:
             "on? `batch-pipeline doctor` tells."
         )
     return said
+
+
+def _below_codeless(one: "Standing") -> list[str]:
+    """Return the same for a pipeline whose code is gone: no job and no sensor does anything for it."""
+    said = ["No code of this project has this pipeline (any more)"]
+    if one.open:
+        said.append(f"the API works on {counted(one.open, 'batch', 'batches')}")
+    if one.ended:
+        said.append(f"{counted(one.ended, 'file')} can be collected")
+    if one.unknown:
+        said.append(f"{counted(one.unknown, 'file')} without a reply")
+    if one.ready:
+        said.append(f"{counted(one.ready, 'file')} never sent")
+    lines = [f"{'; '.join(said)}."]
+    if one.open or one.ended or one.unknown:
+        lines.append(f"`batch-pipeline collect {one.pipeline}` fetches and publishes its answers.")
+    if one.ready:
+        lines.append(f"`batch-pipeline cancel {one.pipeline}` gives up what was not sent.")
+    return lines
 
 
 def _next(one: "Standing") -> Iterator[str]:
@@ -180,7 +204,12 @@ def _todo(one: "Standing") -> str | None:
 
 
 def _watch(
-    look: Callable[[], Found], clock: "Clock", interval: float, until_done: bool, as_json: bool
+    look: Callable[[], Found],
+    clock: "Clock",
+    interval: float,
+    until_done: bool,
+    as_json: bool,
+    codeless: Codeless,
 ) -> Found:
     """Show how things stand again and again; return how they stood last."""
     from rich.console import Console
@@ -193,15 +222,15 @@ def _watch(
             with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
                 for found in _looks(look, clock, interval, until_done):
                     room = min(console.width, MOST_WIDTH)
-                    live.update(_screen(found, clock.now(), room), refresh=True)
+                    live.update(_screen(found, clock.now(), room, codeless), refresh=True)
             return found
         before: Any = None
         for found in _looks(look, clock, interval, until_done):
             # Ages grow with every look; that is no change.
-            lines = [line for store, some in found for line in _lines(store, some)]
+            lines = [line for store, some in found for line in _lines(store, some, codeless)]
             if lines != before:
                 if as_json:
-                    print_json_line(_as_json(found))
+                    print_json_line(_as_json(found, codeless))
                 else:
                     for line in [line for line in lines if line not in (before or ())]:
                         click.echo(f"{clock.now():%Y-%m-%d %H:%M:%S} UTC  {plain(line)}")
@@ -223,15 +252,17 @@ def _looks(
         clock.sleep(interval)
 
 
-def _screen(found: Found, now: datetime, room: int) -> "Group":
+def _screen(found: Found, now: datetime, room: int, codeless: Codeless) -> "Group":
     from rich.console import Group
     from rich.text import Text
 
-    tables = [line for store, some in found for line in listed(*_table(store, some), room)]
+    tables = [
+        line for store, some in found for line in listed(*_table(store, some, codeless), room)
+    ]
     return Group(*tables, Text(f"{now:%H:%M:%S} UTC. Ctrl-C ends this; the work goes on.", "dim"))
 
 
-def _lines(store: "Store", standings: "Sequence[Standing]") -> Iterator[str]:
+def _lines(store: "Store", standings: "Sequence[Standing]", codeless: Codeless) -> Iterator[str]:
     """Yield a line for each pipeline or partition, for a log."""
     for one in standings:
         name = f"{one.pipeline} {one.partition}" if one.partition else one.pipeline
@@ -242,13 +273,13 @@ def _lines(store: "Store", standings: "Sequence[Standing]") -> Iterator[str]:
             f"{one.batches_ended} of {counted(one.batches, 'batch', 'batches')} ended",
             f"{one.answered:,} of {one.asked:,} answered",
             in_usd(one.cost),
-            *_next(one),
+            *(_below_codeless(one) if codeless(one.pipeline) else _next(one)),
             *filter(None, [_todo(one)]),
         ]
         yield f"{name}: {'; '.join(parts)}"
 
 
-def _as_json(found: Found) -> dict[str, Any]:
+def _as_json(found: Found, codeless: Codeless) -> dict[str, Any]:
     return {
         "pipelines": [
             {
@@ -259,6 +290,7 @@ def _as_json(found: Found) -> dict[str, Any]:
                     if not name.startswith("cost")
                 },
                 "open": one.open,
+                "has_code": not codeless(one.pipeline),
                 "cost_usd": float(one.cost),
                 "cost_this_month_usd": float(one.cost_this_month),
                 "requests_of_unknown_cost": one.cost_unknown,

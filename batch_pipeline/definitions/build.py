@@ -12,7 +12,6 @@ from batch_pipeline.definitions.status.sensor import build_status_sensor
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
 
-DEFAULT_POLL_SECONDS = 60
 # By the op that computes an asset: merging, binding resources and changing specs keep it, and no
 # metadata of the user's assets is needed for it.
 _PIPELINES: WeakKeyDictionary[dg.OpDefinition, BatchPipeline] = WeakKeyDictionary()
@@ -40,7 +39,7 @@ def build_definitions(
         )
     resources: dict[str, object] = {}
     assets, jobs, schedules, sensors = [], [], [], []
-    interval = claude.poll_interval_seconds if claude is not None else DEFAULT_POLL_SECONDS
+    interval = claude.poll_interval_seconds if claude is not None else None
     for pipeline in pipelines:
         stages = build_assets(pipeline)
         _PIPELINES.update({stage.op: pipeline for stage in stages})

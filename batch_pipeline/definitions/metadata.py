@@ -136,8 +136,20 @@ def of_results(
     rows: int,
     sample: pa.Table | None,
     said: Mapping[str, str] | None = None,
+    totals: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Return the metadata of ``results``; ``said`` is what is said of the answer's columns."""
+    """Return the metadata of ``results``.
+
+    Args:
+        collected: what this run has collected.
+        published: what it has changed in the table.
+        table: which table that is.
+        columns: the table's columns and their types.
+        rows: its rows.
+        sample: a few of them.
+        said: what is said of the answer's columns.
+        totals: all rows of the table by status, beside the run's numbers.
+    """
     metadata: dict[str, Any] = {
         status: sum(one.statuses.get(status, 0) for one in collected) for status in STATUSES
     }
@@ -158,6 +170,12 @@ def of_results(
         "table": table,
     }
     metadata["dagster/row_count"] = rows
+    if totals is not None:
+        metadata |= {
+            f"table_{status}": totals.get(status, 0)
+            for status in dict.fromkeys([*STATUSES, *totals])
+        }
+        metadata["table_rows"] = rows
     if sample is not None and sample.num_rows:
         rows_shown = sample.to_pylist()
         metadata["sample"] = dg.MetadataValue.table([_record(row) for row in rows_shown])

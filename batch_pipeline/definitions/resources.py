@@ -1,7 +1,9 @@
 """The two resources a project defines once: the API's endpoint, and the store."""
 
 import ipaddress
+import math
 import os
+import re
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -28,8 +30,10 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
 URL_VARIABLE = "ANTHROPIC_BASE_URL"
 SENSOR_TIMEOUT_SECONDS = 15.0  # a sensor tick has 60 s for everything (Dagster's gRPC time-out)
+TICK_SECONDS = 40.0  # for all calls of a tick together
 
 
+API_PATH = re.compile(r"/v1(/messages(/batches)?|/complete)?$", re.IGNORECASE)
 OWN_DOMAINS = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc", ".test")
 
 
@@ -136,10 +140,17 @@ class ClaudeBatches(dg.ConfigurableResource):
         timeout = (
             self.timeout_seconds if patient else min(self.timeout_seconds, SENSOR_TIMEOUT_SECONDS)
         )
-        return BatchesApi(key, self.url, timeout, patient=patient)
+        budget = math.inf if patient else TICK_SECONDS
+        return BatchesApi(key, self.url, timeout, patient=patient, budget_seconds=budget)
 
     def _check_address(self) -> None:
         parts = urlsplit(self.url)
+        if found := API_PATH.search(parts.path.rstrip("/")):
+            right = self.url[: len(self.url) - len(found.group())]
+            raise InputError(
+                f"ClaudeBatches(base_url=...) ends in {found.group()}, which the client adds itself: it would ask "
+                f"{parts.path.rstrip('/')}/v1/messages/batches. Write {right or PUBLIC_API}. Nothing was sent."
+            )
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(
                 "ClaudeBatches(base_url=...) is no address. Write it as https://host or https://host/path."

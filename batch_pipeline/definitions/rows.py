@@ -73,6 +73,15 @@ def rows_in(pipeline: BatchPipeline, destination: Destination, partition: str) -
     return Rows(destination, None, lambda columns: rows_of(pipeline, [partition], columns)).count()
 
 
+def statuses_in(destination: Destination) -> dict[str, int]:
+    """Return how many rows of a results table, which must exist, have which status."""
+    with _reading(destination) as con:
+        found = con.execute(
+            f"SELECT _status, count(*) FROM {destination.relation(con)} GROUP BY ALL ORDER BY ALL"
+        ).fetchall()
+    return {str(status or "unknown"): count for status, count in found}
+
+
 class Rows:
     """The rows and columns of a results table that somebody wants."""
 

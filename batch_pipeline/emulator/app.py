@@ -93,9 +93,13 @@ async def _list(call: Call) -> Reply:
         raise invalid("limit: Input should be a valid integer")
     page = await run_in_threadpool(
         call.emulator.page,
-        *(call.workspace, query.get("after_id"), query.get("before_id"), int(limit), call.host),
+        call.workspace,
+        None if call.scene.circles else query.get("after_id"),
+        *(query.get("before_id"), int(limit), call.host),
         *(call.scene.unlisted_seconds, call.scene.unlisted_newest),
     )
+    if call.scene.circles and page["data"]:
+        page["has_more"] = True
     return Reply(document=page)
 
 

@@ -272,7 +272,8 @@ async def _send_lines(reply: Reply, send: Send) -> None:
     assert lines is not None
     more = True
     while more:
-        block, more, dropped = await run_in_threadpool(_next_block, lines)
+        most = 1 if reply.bytewise else _BLOCK_BYTES
+        block, more, dropped = await run_in_threadpool(_next_block, lines, most)
         if block:
             await send({"type": "http.response.body", "body": block, "more_body": True})
         if dropped:
@@ -280,13 +281,13 @@ async def _send_lines(reply: Reply, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def _next_block(lines: Any) -> tuple[bytes, bool, bool]:
+def _next_block(lines: Any, most: int) -> tuple[bytes, bool, bool]:
     """The next lines as one block, whether there may be more, whether to cut off after it."""
     block = bytearray()
     try:
         for line in lines:
             block += line
-            if len(block) >= _BLOCK_BYTES:
+            if len(block) >= most:
                 return bytes(block), True, False
     except ConnectionDropped:
         return bytes(block), False, True

@@ -29,6 +29,7 @@ class Reply:
         lines: Body that is streamed without a length; raising `ConnectionDropped` cuts it off.
         headers: Extra headers.
         date_offset: Seconds by which the `Date` header is off.
+        bytewise: Each piece of `lines` is sent by itself.
         by_proxy: It comes from something in between, so it has none of the API's own headers.
     """
 
@@ -38,4 +39,5 @@ class Reply:
     lines: Iterator[bytes] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     date_offset: float = 0.0
+    bytewise: bool = False
     by_proxy: bool = False

@@ -16,7 +16,7 @@ from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.claim import postpone
 from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch
 from batch_pipeline.errors import HeldError, counted
-from batch_pipeline.results.download import Answers, Incomplete, answers_of
+from batch_pipeline.results.download import Answers, Incomplete, answers_of, pause
 from batch_pipeline.results.join import Joined, Question, join_batch, join_rejected, join_reused
 from batch_pipeline.store.layout import index_name, results_name, safe_part
 from batch_pipeline.store.manifest import keep_manifests
@@ -25,7 +25,8 @@ from batch_pipeline.store.submissions import Scope
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
 
 NANO = Decimal(10) ** 9
-UNAVAILABLE_SECONDS = 300.0  # until a file whose answers the API would not give is tried again
+AT_ONCE_SECONDS = 2.0  # until a download that broke is tried again, in the same run
+MOST_AT_ONCE = 5  # of these in a run: an API that is down answers none of them
 
 
 @dataclass
@@ -90,6 +91,7 @@ def collect(
     report = Collected()
     ready = ready_to_collect(store, scope)
     keep_manifests(store, (file["submission_id"] for file in ready))
+    at_once = 0
     for file in ready:
         with store.ledger.lease(f"collect/{file['id']}") as lease:
             if lease is None:
@@ -98,12 +100,22 @@ def collect(
             if file["state"] != FileState.ENDED:
                 continue  # another process collected it before the lease was ours
             try:
-                joined = _collect_one(store, api, file, max_attempts, today)
+                try:
+                    joined = _collect_one(store, api, file, max_attempts, today)
+                except ApiUnavailable as error:
+                    if file["first_download_at"] is not None or at_once >= MOST_AT_ONCE:
+                        raise
+                    at_once += 1
+                    tell(
+                        f"{file['id']}: {error} Now: it is tried again in {AT_ONCE_SECONDS:.0f} s."
+                    )
+                    store.clock.sleep(AT_ONCE_SECONDS)
+                    joined = _collect_one(store, api, _fresh(store, file), max_attempts, today)
             except Incomplete as error:
                 report.trouble.append(f"{file['id']}: {error}")
                 continue
             except (ApiUnavailable, NoSuchBatch) as error:
-                postpone(store.ledger, file["id"], UNAVAILABLE_SECONDS)
+                _later(store, file)
                 report.trouble.append(f"{file['id']}: {error}")
                 continue
             except (duckdb.Error, OSError, ValueError) as error:
@@ -120,6 +132,21 @@ def collect(
                 )
                 tell(f"collected {file['id']}: {shown or 'nothing to add'}")
     return report
+
+
+def _later(store: Store, file: RowMapping) -> None:
+    """Try a file again later: within seconds at first, then with pauses that grow."""
+    first = _fresh(store, file)["first_download_at"]
+    postpone(store.ledger, file["id"], pause(store, first))
+    if first is None:
+        with store.ledger.write() as tx:
+            tx.execute(
+                update(request_files)
+                .where(
+                    request_files.c.id == file["id"], request_files.c.first_download_at.is_(None)
+                )
+                .values(first_download_at=store.clock.now())
+            )
 
 
 def _fresh(store: Store, file: RowMapping) -> RowMapping:

@@ -6,16 +6,16 @@ not lost when it is garbled the next time.
 
 import hashlib
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import RowMapping, update
 
 from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.lines import LARGE_LINE_BYTES, SHOWN_BYTES, is_overfull, lines_in
 from batch_pipeline.batches.outcome import NoSuchBatch
-from batch_pipeline.errors import BatchPipelineError, counted
+from batch_pipeline.errors import BatchPipelineError, counted, plain
 from batch_pipeline.results.file_records import custom_ids_of
 from batch_pipeline.results.json_text import parsed
 from batch_pipeline.store.layout import answers_name, safe_part
@@ -25,8 +25,11 @@ from batch_pipeline.store.tables import FileState, request_files
 
 MOST_DOWNLOADS = 5
 SPREAD_SECONDS = 3600.0
-AGAIN_SECONDS = SPREAD_SECONDS / (MOST_DOWNLOADS - 2)  # the first pass downloads twice
 TRIES_OF_FIRST_PASS = 2
+PAUSE_SECONDS, MOST_PAUSE_SECONDS = 5.0, 300.0  # between two tries; it grows with the trouble's age
+BYTES_EACH, SPARE_BYTES = 2_000_000, 64_000_000  # of the results of a batch, on our disk
+LINES_EACH, SPARE_LINES = 4, 1_000
+NOT_OURS = "not one result of this batch is in it"
 
 
 class Incomplete(BatchPipelineError):
@@ -69,13 +72,18 @@ class Lines:
     unreadable: int = 0
     foreign: int = 0
     twice: int = 0
+    garbled: int = 0  # of the unreadable ones, those that were a result of this ledger once
+    mark: bytes = b""  # what the custom_ids of this ledger begin with
+    beginning: bytes = b""  # of the first line
 
     def take(self, line: bytes) -> bool:
         """Count a line; whether it is the first result of a request."""
         self.lines += 1
+        self.beginning = self.beginning or line[:80]
         custom_id = custom_id_of(line)
         if custom_id is None:
             self.unreadable += 1
+            self.garbled += bool(self.mark) and self.mark in line[:1000]
         elif custom_id not in self.asked:
             self.foreign += 1
         elif custom_id in self.answered:
@@ -89,6 +97,11 @@ class Lines:
     def lost(self) -> int:
         """Requests without a line."""
         return len(self.asked) - len(self.answered)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether any of it, readable or not, is a result of the batch. Else it proves nothing about it."""
+        return bool(self.answered or self.garbled)
 
     @property
     def damage(self) -> str | None:
@@ -122,51 +135,122 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
     kept = file["answers_path"]
     asked = custom_ids_of(store, file)
     expected = file["answered"] or file["requests"]
+    if not downloads:
+        first = store.clock.now()  # what was tried so far brought nothing
+
+    def lines() -> Lines:
+        return Lines(asked, expected, mark=f"{store.ledger.id}-".encode())
+
     if kept and not file["damaged"]:
         return Answers(kept, None)
     if kept and file["not_before"] is None and _is_last(store, downloads, first):
         # It was accepted as it is; whoever did so got no further.
-        return Answers(kept, file["error"], read_lines(store, kept, Lines(asked, expected)).lost)
+        return Answers(kept, file["error"], read_lines(store, kept, lines()).lost)
     damage = ""
     for _ in range(TRIES_OF_FIRST_PASS if downloads == 0 else 1):
         with store.files.scratch() as folder:
             fresh, merged = f"{folder}/fresh", f"{folder}/merged"
             downloads += 1
+            is_ours = True
             try:
-                with open(fresh, "wb") as out:
-                    out.writelines(api.results(file["batch_id"]))
-                served = _read_local(fresh, Lines(asked, expected))
-                if served.damage is None:
+                excess = _fetch(api, file, fresh, len(asked))
+                served = _read_local(fresh, lines())
+                if served.damage is None and not excess:
                     return _keep(store, file, _place(store, file, fresh), downloads, first, None, 0)
-                damage = served.damage
+                damage = ", ".join(filter(None, (excess, served.damage)))
+                is_ours = served.is_ours
+                if not is_ours:
+                    damage = f"{NOT_OURS}: {damage}{_begins(served)}"
             except NoSuchBatch as error:
                 # One such reply proves nothing: answers are paid for, and given up only when it
                 # stays.
                 damage = f"the API has no answers of {file['batch_id']}: {error}"
                 fresh = None
-            merged_lines = _merge(store, kept, fresh, merged, Lines(asked, expected))
+            merged_lines = _merge(store, kept, fresh, merged, lines())
             last = _is_last(store, downloads, first)
             if fresh is not None and not merged_lines.lost:
                 # Each download was damaged in another place; together they are whole.
                 return _keep(store, file, _place(store, file, merged), downloads, first, None, 0)
+            if last and not merged_lines.is_ours and fresh is not None:
+                _hold(store, file, damage, downloads)
             previous = kept
-            if fresh is not None:
+            if fresh is not None and is_ours:
                 kept = _place(store, file, merged)
             answers = _keep(store, file, kept, downloads, first, damage, merged_lines.lost)
             if previous and previous != kept:
                 store.files.remove(previous)
             if last:
                 return answers
-    again = store.clock.now() + timedelta(seconds=AGAIN_SECONDS)
+    again = store.clock.now() + timedelta(seconds=pause(store, first))
     message = (
         f"the results of {file['batch_id']} came incomplete ({damage}), download {downloads} of "
-        f"{MOST_DOWNLOADS}; fetched again after {again:%H:%M} UTC"
+        f"{max(MOST_DOWNLOADS, downloads)}{_spread(downloads, first)}; fetched again after {again:%H:%M} UTC"
     )
     with store.ledger.write() as tx:
         tx.execute(
             update(request_files).where(*_still_ended(file)).values(not_before=again, error=message)
         )
     raise Incomplete(message)
+
+
+def pause(store: Store, first: datetime | None) -> float:
+    """Return the seconds until a download is tried again: as long as the trouble lasts, within limits.
+
+    Args:
+        store: where the clock is.
+        first: when the answers were first asked for.
+    """
+    age = 0.0 if first is None else seconds_since(store.clock, first)
+    return min(max(age, PAUSE_SECONDS), MOST_PAUSE_SECONDS)
+
+
+def _spread(downloads: int, first: datetime) -> str:
+    if downloads < MOST_DOWNLOADS:
+        return ""
+    return f", the last one not before {first + timedelta(seconds=SPREAD_SECONDS):%H:%M} UTC"
+
+
+def _begins(served: Lines) -> str:
+    if not served.lines:
+        return " (it is empty)"
+    return f" (it begins with {plain(served.beginning.decode('utf-8', 'replace')).strip()!r})"
+
+
+def _fetch(api: BatchesApi, file: RowMapping, path: str, requests: int) -> str:
+    """Download the results, as far as results can go; returns what was too much of it, or ""."""
+    most_bytes = SPARE_BYTES + requests * BYTES_EACH
+    most_lines = SPARE_LINES + requests * LINES_EACH
+    size = lines = 0
+    with closing(api.results(file["batch_id"])) as stream, open(path, "wb") as out:
+        for chunk in stream:
+            size += len(chunk)
+            lines += chunk.count(b"\n")
+            out.write(chunk)
+            if size > most_bytes:
+                return f"it went on after {size / 1e6:,.0f} MB and was broken off"
+            if lines > most_lines:
+                return f"it went on after {lines:,} lines and was broken off"
+    return ""
+
+
+def _hold(store: Store, file: RowMapping, damage: str, downloads: int) -> None:
+    """Hold a file of whose batch the API gives something else than results, again and again.
+
+    Raises:
+        Incomplete: always.
+    """
+    note = (
+        f"What the API gave as the results of {file['batch_id']} was something else in {downloads} downloads "
+        f"over an hour ({damage}). It may be paid for, under this id or another: look in the Console, then "
+        "decide (`batch-pipeline held`). A batch that has its requests is collected when it turns up."
+    )
+    with store.ledger.write() as tx:
+        store.ledger.move(
+            tx, file["id"], FileState.ENDED, FileState.HELD, note,
+            batch_id=None, answers_path=None, downloads=0, first_download_at=None, not_before=None,
+            damaged=False, error=note,
+        )  # fmt: skip
+    raise Incomplete(note)
 
 
 def fetch_again(store: Store, api: BatchesApi, file: RowMapping) -> str:
@@ -183,8 +267,7 @@ def fetch_again(store: Store, api: BatchesApi, file: RowMapping) -> str:
     with store.files.scratch() as folder:
         local = f"{folder}/answers"
         try:
-            with open(local, "wb") as out:
-                out.writelines(api.results(file["batch_id"]))
+            _fetch(api, file, local, len(lines.asked))
         except NoSuchBatch as error:
             raise ValueError(
                 f"its answers are gone from the store and from the API: {error}"
@@ -202,6 +285,8 @@ def fetch_again(store: Store, api: BatchesApi, file: RowMapping) -> str:
 
 def custom_id_of(line: bytes) -> str | None:
     """Return the custom_id of a line of results; None when it is no result."""
+    if is_overfull(line):
+        return None
     result = parsed(line)
     custom_id = result.get("custom_id") if isinstance(result, dict) else None
     return custom_id if isinstance(custom_id, str) else None
@@ -212,15 +297,9 @@ def _is_last(store: Store, downloads: int, first) -> bool:
     return downloads >= MOST_DOWNLOADS and seconds_since(store.clock, first) >= SPREAD_SECONDS
 
 
-def _lines_of(results) -> Iterator[bytes]:
-    for line in results:
-        if line.strip():
-            yield line if line.endswith(b"\n") else line + b"\n"
-
-
 def _read_local(path: str, lines: Lines) -> Lines:
     with open(path, "rb") as results:
-        for line in _lines_of(results):
+        for line in lines_in(results):
             lines.take(line)
     return lines
 
@@ -228,7 +307,7 @@ def _read_local(path: str, lines: Lines) -> Lines:
 def read_lines(store: Store, name: str, lines: Lines) -> Lines:
     """Count the lines of kept answers."""
     with store.files.open(name) as results:
-        for line in _lines_of(results):
+        for line in lines_in(results):
             lines.take(line)
     return lines
 
@@ -248,12 +327,12 @@ def _merge(store: Store, kept: str | None, fresh: str | None, path: str, lines: 
         out = stack.enter_context(open(path, "wb"))
         odd = stack.enter_context(open(f"{path}-odd", "wb+"))
         for source in sources:
-            for line in _lines_of(source):
+            for line in lines_in(source):
                 digest = hashlib.sha256(line).digest()
                 if lines.take(line):
                     out.write(line)
                 elif digest not in seen:
-                    odd.write(line)
+                    odd.write(line if len(line) <= LARGE_LINE_BYTES else line[:SHOWN_BYTES] + b"\n")
                 seen.add(digest)
         odd.seek(0)
         shutil.copyfileobj(odd, out)

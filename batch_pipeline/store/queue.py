@@ -4,7 +4,7 @@ from sqlalchemy import Connection, func, or_, select
 
 from batch_pipeline.store.ledger import Ledger
 from batch_pipeline.store.submissions import Endpoint
-from batch_pipeline.store.tables import IN_QUEUE, FileState, candidates, holds, request_files
+from batch_pipeline.store.tables import IN_QUEUE, OPEN, FileState, candidates, holds, request_files
 
 
 def queued_requests(tx: Connection, endpoint: Endpoint) -> int:
@@ -34,14 +34,23 @@ def doubtful_sizes(tx: Connection, endpoint: Endpoint) -> set[int]:
 
 
 def candidate_sizes(tx: Connection, endpoint: Endpoint) -> set[int]:
-    """Return the sizes of open batches in the list that may be a file which would be sent again."""
-    return set(
+    """Return the sizes of open batches in the list that may be a file which would be sent again.
+
+    A batch that does not say its size may be of any of the sizes that are on their way.
+    """
+    found = set(
         tx.execute(
             select(candidates.c.requests).where(
                 candidates.c.endpoint_id == endpoint.id, candidates.c.verdict == "open"
             )
         ).scalars()
     )
+    if 0 not in found:
+        return found
+    waiting = select(request_files.c.requests).where(
+        request_files.c.endpoint_id == endpoint.id, request_files.c.state.in_(OPEN)
+    )
+    return found | set(tx.execute(waiting).scalars())
 
 
 def hold_of(ledger: Ledger, pipeline: str, endpoint: Endpoint) -> str | None:

@@ -72,8 +72,20 @@ class Memory:
         return json.dumps({"version": VERSION, **plain}, separators=(",", ":"))
 
 
-def remembered(cursor: str | None, basis: str) -> Memory:
-    """Return what a cursor says; an empty memory when it is none of ours, or about something else."""
+def remembered(cursor: str | None, basis: str, now: float) -> Memory:
+    """Return what a cursor says; an empty memory when it is none of ours, or about something else.
+
+    What a clock wrote that was ahead counts as of ``now``, a Unix time.
+    """
+    memory = _said(cursor, basis)
+    memory.since = min(memory.since, now)
+    memory.changing = None if memory.changing is None else min(memory.changing, now)
+    for one in memory.waiting.values():
+        one.since = min(one.since, now)
+    return memory
+
+
+def _said(cursor: str | None, basis: str) -> Memory:
     try:
         value: dict[str, Any] = json.loads(cursor or "")
         if value.pop("version") != VERSION or value["basis"] != basis:

@@ -14,6 +14,7 @@ MOST_EVENTS = 5_000
 PAGE = 1_000
 BACK_OFF_MINUTES = 1
 BACK_OFF_MOST_MINUTES = 60
+SKEW = timedelta(minutes=1)  # a run of later than this was dated by a clock that was ahead
 REMEMBERED = timedelta(hours=3)  # longer than any back-off's doubling goes on to matter
 # A run that was killed hard stays "started" for ever unless run monitoring is on. All jobs may run
 # beside one of their own, so after this long it does not count any more.
@@ -61,14 +62,15 @@ class Submits:
         failed = list(takewhile(_failed, finished))
         if failed:
             minutes = min(BACK_OFF_MINUTES * 2 ** (len(failed) - 1), BACK_OFF_MOST_MINUTES)
-            again = _aware(failed[0].update_timestamp) + timedelta(minutes=minutes)
-            if now < again:
+            wait = timedelta(minutes=minutes)
+            again = _aware(failed[0].update_timestamp) + wait
+            if now < again <= now + wait:  # later: by a clock that was ahead
                 times = f" {len(failed)} times in a row" if len(failed) > 1 else ""
                 return f"{self.job} failed{times}; it is requested again after {again:%H:%M} UTC"
         # A failed run is made up for by the next: it asks nothing twice.
         for record in records:
             began = _aware(record.create_timestamp)
-            if cooldown and not _failed(record) and now < began + cooldown:
+            if cooldown and not _failed(record) and began - SKEW <= now < began + cooldown:
                 return (
                     f"the last {self.job} was at {began:%H:%M} UTC, so the next is requested after "
                     f"{began + cooldown:%H:%M} UTC (cooldown_minutes)"
@@ -123,7 +125,7 @@ def submits(
         run = record.dagster_run
         is_ours = run.job_name == job or records_key in (run.asset_selection or ())
         queued = run.status == dg.DagsterRunStatus.QUEUED
-        if is_ours and (queued or now - _aware(record.update_timestamp) < STALE_RUN):
+        if is_ours and (queued or abs(now - _aware(record.update_timestamp)) < STALE_RUN):
             under_way.add(_partition(run))
     by_partition: dict[str, list[dg.RunRecord]] = {}
     for run_id, record in sorted(found.items(), key=lambda one: -one[1].storage_id):

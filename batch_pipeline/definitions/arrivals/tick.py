@@ -87,7 +87,7 @@ class _Tick:
         self.store, self.claude = store, claude
         self.now = store.clock.now()
         self.cooldown = timedelta(minutes=arrivals.cooldown_minutes)
-        self.memory = remembered(cursor, _basis(pipeline))
+        self.memory = remembered(cursor, _basis(pipeline), time.time())
         self.said: list[str] = []
 
     def run(self) -> list[dg.RunRequest]:

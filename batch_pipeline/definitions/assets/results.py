@@ -6,7 +6,7 @@ from batch_pipeline.batches.poll import poll
 from batch_pipeline.definitions import lineage, metadata
 from batch_pipeline.definitions.assets.checks import accounted_for, in_time
 from batch_pipeline.definitions.assets.step import count_rows, make_again, question_of, step
-from batch_pipeline.definitions.rows import destination_of, earlier_names, rows_in
+from batch_pipeline.definitions.rows import destination_of, earlier_names, rows_in, statuses_in
 from batch_pipeline.errors import StoreError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.account import account
@@ -60,6 +60,7 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
             destination.row_count() if table else 0,
             metadata.sample_of(destination) if table else None,
             metadata.answers_said(pipeline.request, pipeline.output_prefix),
+            statuses_in(destination) if table else None,
         )
         shown |= metadata.place_of(destination)
         shown |= lineage.of_results(pipeline, lineage.last_asked(store, pipeline.name), table)

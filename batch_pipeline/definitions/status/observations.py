@@ -62,7 +62,8 @@ def observations(
         )
         for partition, changed in changes.items()
     ]
-    return json.dumps({"version": CURSOR_VERSION, "transition": newest or 0}), events
+    at = round(store.clock.now().timestamp(), 3)
+    return json.dumps({"version": CURSOR_VERSION, "transition": newest or 0, "at": at}), events
 
 
 def evaluations(
@@ -79,6 +80,12 @@ def evaluations(
         return json.dumps(state), []
     evaluation = dg.AssetCheckEvaluation(asset_key=pipeline.asset_key("results"), **in_time(kept))
     return json.dumps(state), [evaluation]
+
+
+def looked_at(cursor: str | None) -> float | None:
+    """Return when the tick was that wrote a cursor, a Unix time; None when that is not known."""
+    at = _read(cursor).get("at")
+    return float(at) if isinstance(at, int | float) else None
 
 
 def _change(row: RowMapping) -> dg.TableRecord:

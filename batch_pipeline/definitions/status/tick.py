@@ -13,19 +13,22 @@ from itertools import takewhile
 
 import dagster as dg
 
+from batch_pipeline.batches.clocks import put_right
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll, share_poll
 from batch_pipeline.definitions.jobs import PIPELINE_TAG, ask_config
 from batch_pipeline.definitions.resources import KEY_VARIABLE, BatchStore, ClaudeBatches
-from batch_pipeline.definitions.status.observations import evaluations, observations
+from batch_pipeline.definitions.status.observations import evaluations, looked_at, observations
 from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.retention import retention
+from batch_pipeline.store.clock import process_clock
 from batch_pipeline.store.needs import Need, endpoints_at_work, needs
 from batch_pipeline.store.queue import hold_of
 from batch_pipeline.store.standing import standing
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
+from batch_pipeline.store.unattended import unattended
 
 MOST_RUNS = 25  # a tick's run requests are submitted one by one within its 60 s
 POLL_BUDGET_SECONDS = 25.0  # one call may take 15 s more, and a tick has 60 s in all
@@ -35,15 +38,39 @@ MOST_NAMED = 3
 STALE_RUN = timedelta(minutes=15)
 BACK_OFF_MINUTES = 1
 BACK_OFF_MOST_MINUTES = 60
+MOST_UNDER_WAY = 1_000
+UNDER_WAY = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+STAGES = {"send": "batches", "collect": "results", "retry": "batches"}
 JOBS = {"send": "send", "collect": "collect", "retry": "submit"}
 
 _WHOSE: dict[tuple[str, str, str], tuple[Endpoint, datetime]] = {}
 """Ledger, address and digest of the key; whose the key was, and when that was seen."""
 
 
-def tick(context: dg.SensorEvaluationContext, pipeline: BatchPipeline) -> dg.SensorResult:
-    """Look at the endpoint; request the jobs that the ledger says are needed, and say how things stand."""
+def tick(
+    context: dg.SensorEvaluationContext,
+    pipeline: BatchPipeline,
+    interval_seconds: int | None = None,
+) -> dg.SensorResult:
+    """Look at the endpoint; request the jobs that the ledger says are needed, and say how things stand.
+
+    Args:
+        context: the sensor's.
+        pipeline: whose sensor ticks.
+        interval_seconds: how often it ticks, when that is not what the resource says: the tick does
+            nothing then before ``poll_interval_seconds`` have passed. None: it ticks as it should.
+    """
     claude: ClaudeBatches = getattr(context.resources, pipeline.claude_key)
+    if interval_seconds is not None:
+        wait = _early(context, claude.poll_interval_seconds, interval_seconds)
+        if wait is not None:
+            return dg.SensorResult(skip_reason=dg.SkipReason(wait), cursor=context.cursor)
     resource: BatchStore = getattr(context.resources, pipeline.store_key)
     try:
         store = resource.open()
@@ -57,6 +84,7 @@ def tick(context: dg.SensorEvaluationContext, pipeline: BatchPipeline) -> dg.Sen
     kept = retention(store, pipeline.name)
     if kept.level != "fine":
         said.append(kept.description)
+    said += _codeless(context, store, pipeline)
     cursor, evaluated = evaluations(pipeline, kept, store.clock.now(), context.cursor, cursor)
     message = ". ".join(part.rstrip(".") for part in said)
     context.log.info(message)
@@ -68,6 +96,37 @@ def tick(context: dg.SensorEvaluationContext, pipeline: BatchPipeline) -> dg.Sen
     )
 
 
+def _early(
+    context: dg.SensorEvaluationContext, wanted_seconds: int, interval_seconds: int
+) -> str | None:
+    """Return why it is too early for a look; None when it is time, or nobody knows when the last was."""
+    last, now = looked_at(context.cursor), process_clock().now().timestamp()
+    # A tick is never quite on time: the one that is nearest to the moment looks.
+    if last is None or not 0 <= now - last < wanted_seconds - interval_seconds / 2:
+        return None
+    return (
+        f"The last look was {now - last:.0f} s ago, and poll_interval_seconds is {wanted_seconds}"
+    )
+
+
+def _codeless(
+    context: dg.SensorEvaluationContext, store: Store, pipeline: BatchPipeline
+) -> list[str]:
+    """Say, in a sentence, which pipelines of the store nobody looks after while work of theirs is open."""
+    repository = context.repository_def
+    names = set() if repository is None else {one.name for one in repository.sensor_defs}
+    names.add(f"{pipeline.name}_status")
+    found = unattended(store, lambda name: f"{name}_status" in names)
+    if not found:
+        return []
+    shown = ", ".join(f"{one.pipeline} ({one.what})" for one in found[:MOST_NAMED])
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return [
+        f"No sensor looks after {shown}{more}: bring the code back, or run `batch-pipeline collect "
+        f"{found[0].pipeline}`"
+    ]
+
+
 def _look(
     store: Store, claude: ClaudeBatches, pipeline: BatchPipeline
 ) -> tuple[list[Need], list[str]]:
@@ -75,6 +134,7 @@ def _look(
 
     Nothing is needed of an API that does not answer or refuses the key: a run would only fail.
     """
+    put_right(store.ledger)
     known = endpoints_at_work(store, pipeline.name)
     here = [endpoint for endpoint in known if endpoint.base_url == claude.url]
     said = [
@@ -151,6 +211,7 @@ def _choose(
     requests: list[dg.RunRequest] = []
     waiting: dict[str, list[str]] = {}
     is_known = _known_partitions(instance, pipeline)
+    under_way = _under_way(instance, now) if wanted else []
     for need in wanted:
         if not is_known(need.partition):
             reason = (
@@ -160,7 +221,7 @@ def _choose(
         elif len(requests) >= MOST_RUNS:
             reason = "more runs are requested at the next tick"
         else:
-            reason = _not_now(instance, pipeline, need, now)
+            reason = _done_by(under_way, pipeline, need) or _not_now(instance, pipeline, need, now)
         if reason is None:
             requests.append(_request(pipeline, need))
         else:
@@ -215,6 +276,34 @@ def _request(pipeline: BatchPipeline, need: Need) -> dg.RunRequest:
     )
 
 
+def _under_way(instance: dg.DagsterInstance, now: datetime) -> list[dg.DagsterRun]:
+    """Return the runs that are queued or running, whatever job they are of."""
+    records = instance.get_run_records(dg.RunsFilter(statuses=UNDER_WAY), limit=MOST_UNDER_WAY)
+    return [
+        record.dagster_run
+        for record in records
+        if record.dagster_run.status == dg.DagsterRunStatus.QUEUED
+        or abs(now - _changed(record)) < STALE_RUN
+    ]
+
+
+def _done_by(under_way: Sequence[dg.DagsterRun], pipeline: BatchPipeline, need: Need) -> str | None:
+    """Return which other run does what is needed: one of a backfill, or of the UI's "Materialize".
+
+    Those are of Dagster's own job, which holds all assets.
+    """
+    stage = pipeline.asset_key(STAGES[need.job])
+    for run in under_way:
+        if stage not in (run.asset_selection or ()):
+            continue
+        if run.job_name == f"{pipeline.name}_{JOBS[need.job]}":
+            continue  # that is told below, in other words
+        first = run.tags.get("dagster/asset_partition_range_start")
+        if first is not None or run.tags.get("dagster/partition", "") == need.partition:
+            return f"a run that materializes {stage.to_user_string()} is under way"
+    return None
+
+
 def _not_now(
     instance: dg.DagsterInstance, pipeline: BatchPipeline, need: Need, now: datetime
 ) -> str | None:
@@ -223,15 +312,16 @@ def _not_now(
     tags = {"dagster/partition": need.partition} if need.partition else {}
     records = instance.get_run_records(dg.RunsFilter(job_name=job, tags=tags), limit=8)
     for record in records:
-        if not record.dagster_run.is_finished and now - _changed(record) < STALE_RUN:
+        if not record.dagster_run.is_finished and abs(now - _changed(record)) < STALE_RUN:
             return f"{job} is running"
     finished = [record for record in records if record.dagster_run.is_finished]
     failed = list(takewhile(lambda record: record.dagster_run.is_failure_or_canceled, finished))
     if not failed:
         return None
     minutes = min(BACK_OFF_MINUTES * 2 ** (len(failed) - 1), BACK_OFF_MOST_MINUTES)
-    again = _changed(failed[0]) + timedelta(minutes=minutes)
-    if now >= again:
+    wait = timedelta(minutes=minutes)
+    again = _changed(failed[0]) + wait
+    if now >= again or again - now > wait:  # the latter: by a clock that was ahead
         return None
     times = f" {len(failed)} times in a row" if len(failed) > 1 else ""
     return f"{job} failed{times}; it is requested again after {again:%H:%M} UTC"

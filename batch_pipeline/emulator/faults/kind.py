@@ -47,6 +47,7 @@ class Scene:
         clock_offset: Seconds by which the clock that its reply shows is off.
         unlisted_seconds: A list lacks batches that are younger than this.
         unlisted_newest: A list lacks as many of the newest batches.
+        circles: A list says of each page that there is more, and begins anew on the next.
     """
 
     emulator: Emulator
@@ -59,6 +60,7 @@ class Scene:
     clock_offset: float = 0.0
     unlisted_seconds: float = 0.0
     unlisted_newest: int = 0
+    circles: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Replies that say something else than what is so."""
 
 import json
+import zlib
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,6 +38,50 @@ def list_lag(scene: Scene, *, seconds: float | None = None, newest: int = 0) -> 
         seconds = 0.0 if newest else 60.0
     scene.unlisted_seconds = max(seconds, scene.unlisted_seconds)
     scene.unlisted_newest = max(newest, scene.unlisted_newest)
+
+
+@kind("scene", "list")
+def list_circles(scene: Scene) -> None:
+    """The list never ends: each page says that there is more, and the next is the first again."""
+    scene.circles = True
+
+
+@kind("after", "list", "retrieve", "create", "cancel")
+async def change_batches(reply: Reply, *, fields: dict[str, Any]) -> Reply:
+    """Fields of each batch in the reply are replaced, such as wrong `request_counts` in a list."""
+    document = reply.document or {}
+    for batch in document.get("data", [document]):
+        if batch.get("type") == "message_batch":
+            batch.update(fields)
+    return reply
+
+
+@kind("after")
+async def swollen_body(
+    reply: Reply,
+    *,
+    megabytes: int = 1000,
+    text: str = "x",
+    lines: bool = False,
+    encoding: str = "gzip",
+) -> Reply:
+    """The reply is small, packed, and unpacks to so many megabytes of a `text` again and again: one
+    line without an end, or `lines` of a thousand bytes or so. `encoding`: what its header says."""
+    if reply.document is not None:
+        reply.headers["content-type"] = "application/json"
+    reply.document = reply.body = None
+    reply.lines = _packed(
+        megabytes, text.encode() * max(1, 999 // len(text)), b"\n" if lines else b""
+    )
+    reply.headers = {**reply.headers, "content-encoding": encoding}
+    return reply
+
+
+def _packed(megabytes: int, text: bytes, end: bytes) -> Iterator[bytes]:
+    pack = zlib.compressobj(9, wbits=16 + zlib.MAX_WBITS)
+    for _ in range(megabytes):
+        yield pack.compress((text + end) * 1000)
+    yield pack.flush()
 
 
 @kind("after")

@@ -1,0 +1,98 @@
+"""What the UI and the ticks show: of the whole, of runs that others started, as often as was said."""
+
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from batch_pipeline import ClaudeBatches, Schedule, build_definitions
+from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline.errors import InputError
+from batch_pipeline_tests.faults.conftest import *  # noqa: F403 - its fixtures
+from batch_pipeline_tests.faults.conftest import MINUTE, Night, parts
+from batch_pipeline_tests.support.clock import HandClock
+
+FIELDS = {"timezone": "Europe/Nowhere", "cron": "0 25 * * *"}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("wrong", ["", "soon", None, 7])
+def test_a_schedule_that_cannot_be_is_refused_with_its_field(field: str, wrong: Any) -> None:
+    for value in (wrong, FIELDS[field]):
+        given = {"cron": "0 23 * * *", field: value}
+        with pytest.raises(InputError, match=f"Schedule: {field} is "):
+            Schedule(**given)
+
+
+def test_a_pipelines_bad_cron_string_is_refused_when_it_is_declared(nights: Any) -> None:
+    with pytest.raises(InputError, match="Schedule: cron is 'every night'"):
+        nights(schedule="every night")
+
+
+def test_results_show_the_tables_totals_beside_the_runs_numbers(
+    night: Night, claude_emulator: EmulatorProcess
+) -> None:
+    night.submit(where="id < 30")
+    night.end()
+    night.submit()
+    night.end()
+    shown = night.metadata("results")
+    assert shown["answered"] <= 10 and shown["table_answered"] == 40
+    assert (shown["table_rows"], shown["table_missing"]) == (40, 0)
+
+
+def test_a_run_of_a_backfill_is_seen_and_no_other_is_requested_beside_it(nights: Any) -> None:
+    night = parts(nights)
+    night.submit("a")
+    night.submit("b")
+    night.clock.advance(10 * MINUTE)
+    results = night.pipeline.asset_key("results")
+    run = night.instance.create_run_for_job(
+        night.definitions.resolve_implicit_global_asset_job_def(),
+        asset_selection=frozenset({results}),
+        status=dg.DagsterRunStatus.STARTED,
+        tags={"dagster/partition": "a", "dagster/backfill": "one"},
+    )
+    requests = night.tick().run_requests
+    assert [request.partition_key for request in requests] == ["b"]
+    night.instance.report_run_failed(run)
+    assert {request.partition_key for request in night.tick().run_requests} == {"a", "b"}
+
+
+@pytest.mark.parametrize("seconds", [60, 300])
+def test_a_resource_that_is_defined_elsewhere_says_how_often_to_look(
+    night: Night, clock: HandClock, seconds: int
+) -> None:
+    claude = ClaudeBatches(
+        api_key="test-key", base_url=night.emulator.base_url, poll_interval_seconds=seconds
+    )
+    merged = dg.Definitions.merge(
+        build_definitions(night.pipeline),
+        dg.Definitions(resources={"claude": claude, "store": night.store}),
+    )
+    night.claude, night.definitions = claude, merged
+    sensor = merged.get_repository_def().get_sensor_def("invoices_status")
+    every = sensor.minimum_interval_seconds
+    assert every <= 15
+    night.submit()
+    before = _lists(night.emulator)
+    for _ in range(round(1200 / every)):
+        night.tick()
+        clock.advance(every)
+    looks = _lists(night.emulator) - before
+    assert looks == pytest.approx(1200 / seconds, abs=1)
+    assert f"poll_interval_seconds is {seconds}" in night.ticks[-1].skip_message
+
+
+def _lists(emulator: EmulatorProcess) -> int:
+    return emulator.stats()["calls"].get("GET /v1/messages/batches", 0)
+
+
+def test_a_base_url_with_the_apis_path_is_refused_with_the_right_one() -> None:
+    for path in ("/v1", "/v1/", "/v1/messages", "/v1/messages/batches/", "/V1"):
+        claude = ClaudeBatches(api_key="key", base_url=f"https://gateway.example/llm{path}")
+        with pytest.raises(
+            InputError, match=r"Write https://gateway\.example/llm\. Nothing was sent"
+        ):
+            claude.api()
+    ClaudeBatches(api_key="key", base_url="https://gateway.example/v1x").api().close()
