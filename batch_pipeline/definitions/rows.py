@@ -17,6 +17,7 @@ from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.columns import RESULT_COLUMNS, stored_columns
 from batch_pipeline.records.connections import (
+    first_line,
     memory_connection,
     open_database,
     quote_files,
@@ -120,8 +121,20 @@ class Rows:
             return found[0]
 
     def pandas(self) -> "pd.DataFrame":
-        """Return them as a data frame."""
-        return self._read(lambda rows: rows.df())
+        """Return them as a data frame.
+
+        Raises:
+            InputError: they hold a date that pandas does not have.
+        """
+        try:
+            return self._read(lambda rows: rows.df())
+        except duckdb.ConversionException as error:
+            raise InputError(
+                f"The results ({self._destination.describe()}) hold a value that pandas does not have,"
+                f" such as an infinite date. DuckDB says: {first_line(error)}. Annotate the input as"
+                ' pyarrow.Table or duckdb.DuckDBPyRelation, or leave the column out: metadata={"columns":'
+                " [...]} of the input."
+            ) from error
 
     def arrow(self) -> pa.Table:
         """Return them as an Arrow table."""

@@ -53,7 +53,12 @@ _OFTEN_LOSSY = re.compile(
     r"HUGEINT|TIMESTAMP_M?S|INTERVAL|TIME WITH TIME ZONE|UNION|VARIANT|BIGNUM|BIT|GEOMETRY|\[\d+\]"
 )
 
-_RESERVED = {name.lower() for name in (*RESULT_COLUMNS, *HELPER_COLUMNS)}
+_RESERVED = {
+    *(name.lower() for name in (*RESULT_COLUMNS, *HELPER_COLUMNS)),
+    # What rows carry on their way into a table.
+    "_bp_file",
+    "_bp_bucket",
+}
 
 
 def check_names(source_columns: Iterable[str], output_columns: Iterable[str]) -> None:

@@ -21,6 +21,8 @@ ENVELOPE = len('{"requests":[') + len("]}")
 """Bytes of a batch's body around its requests."""
 ROWS_AT_ONCE = 512
 """Records held in memory together."""
+BYTES_AT_ONCE = 1 << 26
+"""And how many bytes of them, as far as they come in more than one."""
 TOO_LARGE = "too large"
 ABOUT_THE_DATA = {EMPTY, TOO_LARGE}
 """Kinds of rejection that are no sign of a wrong template, even when all records have them."""
@@ -156,7 +158,8 @@ def _asked(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, int, str,
     done, before = 0, -1
     # Memory: pre-buffering holds a whole row group compressed; threads keep an arena each.
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as file:
-        for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(needed), use_threads=False):
+        rows_at_once = _rows_at_once(file.metadata)
+        for batch in file.iter_batches(rows_at_once, columns=list(needed), use_threads=False):
             asked = batch.filter(
                 pc.call_function("equal", [batch.column("_kind"), pa.scalar("ask")])
             )
@@ -170,6 +173,13 @@ def _asked(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, int, str,
                 done += 1
                 record = {name: values[number] for name, values in zip(columns, lists, strict=True)}
                 yield done, row, custom_id, record
+
+
+def _rows_at_once(file: pq.FileMetaData) -> int:
+    """Return how many records to hold in memory together: fewer of documents of many megabytes."""
+    groups = [file.row_group(place) for place in range(file.num_row_groups)]
+    widest = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)
+    return max(1, min(ROWS_AT_ONCE, BYTES_AT_ONCE // max(widest, 1)))
 
 
 class _Cutter:

@@ -7,7 +7,6 @@ that is a list.
 
 import math
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -35,7 +34,7 @@ def python_values(column: pa.Array, nested: bool = False) -> list[Any]:
         return _finite(column.to_pylist(), nested)
     if pa.types.is_struct(kind):
         names = [field.name for field in kind]
-        fields = [python_values(child, True) for child in column.flatten()]
+        fields = [python_values(column.field(place), True) for place in range(len(names))]
         rows = zip(*fields, strict=True)
         return [
             dict(zip(names, row, strict=True)) if valid else None
@@ -43,10 +42,9 @@ def python_values(column: pa.Array, nested: bool = False) -> list[Any]:
         ]
     if pa.types.is_map(kind):
         return _maps(column)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        inner = iter(python_values(column.flatten(), True))
-        lengths = column.value_lengths().to_pylist()
-        return [None if n is None else list(islice(inner, n)) for n in lengths]
+    if pa.types.is_list(kind):
+        inner = python_values(column.values, True)
+        return [None if part is None else inner[part] for part in _parts(column)]
     if pa.types.is_temporal(kind):
         return _times(column)
     return column.to_pylist()
@@ -65,11 +63,18 @@ def _maps(column: Any) -> list[dict[Any, Any] | None]:
     else:
         keys = python_values(column.keys, True)
     items = python_values(column.items, True)
-    ends = column.offsets.to_pylist()
     return [
-        dict(zip(keys[start:end], items[start:end], strict=True)) if valid else None
-        for valid, start, end in zip(column.is_valid().to_pylist(), ends, ends[1:], strict=False)
+        None if part is None else dict(zip(keys[part], items[part], strict=True))
+        for part in _parts(column)
     ]
+
+
+def _parts(column: Any) -> list[slice | None]:
+    """Return where each list or map lies in the array of all their elements; None for NULL."""
+    # By hand: what Arrow has for it does not know every type that may stand in a list.
+    ends = column.offsets.to_pylist()
+    valid = column.is_valid().to_pylist()
+    return [slice(*ends[n : n + 2]) if is_valid else None for n, is_valid in enumerate(valid)]
 
 
 def _times(column: pa.Array) -> list[Any]:

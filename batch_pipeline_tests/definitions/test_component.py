@@ -305,6 +305,26 @@ def test_partitions_are_written_by_type(
         assert records.partitions_def == expected
 
 
+def test_partitions_of_several_dimensions_are_written_by_their_names() -> None:
+    given = {
+        "type": "multi",
+        "dimensions": {
+            "date": {"type": "daily", "start_date": "2026-03-01"},
+            "region": {"type": "static", "partition_keys": ["EU", "US"]},
+        },
+    }
+    columns = {"date": "day", "region": "region"}
+    with loaded(attributes(partitions=given, partition_column=columns)) as (component, _):
+        pipeline = component.pipeline()
+        assert pipeline.partition_column == columns
+        assert pipeline.partitions == dg.MultiPartitionsDefinition(
+            {
+                "date": dg.DailyPartitionsDefinition(start_date="2026-03-01"),
+                "region": dg.StaticPartitionsDefinition(["EU", "US"]),
+            }
+        )
+
+
 REQUEST = attributes()["request"]
 SOURCE = attributes()["source"]
 

@@ -8,6 +8,7 @@ import dagster as dg
 import duckdb
 
 from batch_pipeline.definitions.metadata import SAMPLE_ROWS, SHOWN_CHARACTERS
+from batch_pipeline.definitions.rows import destination_of
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.support.dagster_nights import Nights
 
@@ -85,6 +86,17 @@ def test_a_sample_of_rows_is_short_and_plain(nights, warehouse: Path) -> None:
     columns = {column.name: column.type for column in schema.columns}
     assert list(columns)[:3] == ["package", "summary", "description"]
     assert columns["answer"] == "varchar" and columns["_cost_usd"] == "double"
+
+
+def test_a_sample_that_cannot_be_shown_fails_no_run(nights, monkeypatch, caplog) -> None:
+    def fails(_self: object, _rows: int) -> None:
+        raise OverflowError("days=2147483647")
+
+    run = nights()
+    monkeypatch.setattr(type(destination_of(run.pipeline, run.store.open())), "sample", fails)
+    run.night()
+    assert "sample" not in run.metadata("results") and run.metadata("results")["answered"] > 0
+    assert "is not shown" in caplog.text
 
 
 def test_long_requests_are_cut_in_the_sample_and_sent_whole(

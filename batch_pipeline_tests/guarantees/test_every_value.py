@@ -14,11 +14,12 @@ from batch_pipeline import (
     ClaudeBatches,
     DuckDBSource,
     DuckDBTable,
+    InputError,
     MessageTemplate,
     ParquetDataset,
     ParquetSource,
 )
-from batch_pipeline.definitions.rows import destination_of
+from batch_pipeline.definitions.rows import Rows, destination_of
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.records.connections import memory_connection, quote_name, quote_text
 from batch_pipeline_tests.support.dagster_nights import Nights
@@ -239,3 +240,24 @@ def test_a_store_and_a_dataset_may_lie_below_folders_that_look_like_values(
     assert [(rows[row]["v"], rows[row]["env"]) for row in sorted(rows)] == [
         ("x0", "dev"), ("x1", "dev"), ("x2", "dev"),
     ]  # fmt: skip
+
+
+def test_a_date_that_is_infinite_is_shown_kept_and_read_again(
+    claude_emulator: EmulatorProcess, tmp_path: Path
+) -> None:
+    warehouse = str(tmp_path / "warehouse.duckdb")
+    with duckdb.connect(warehouse) as con:
+        con.execute(
+            "CREATE TABLE t AS SELECT id, DATE 'infinity' AS day, 3.3::FLOAT AS n,"
+            " INTERVAL '1 us' AS took FROM range(2) r(id)"
+        )
+    destination = DuckDBTable(database=warehouse, table="answers")
+    source = DuckDBSource(database=warehouse, table="t", key="id")
+    run = night(source, destination, claude_emulator, tmp_path, prompt="{{ id }} {{ day }}")
+    shown = run.metadata("results")["sample"].records[0].data
+    assert (shown["day"], shown["n"], shown["took"]) == ("infinity", 3.3, "00:00:00.000001")
+    rows = Rows(destination, None, lambda _columns: None)
+    assert rows.arrow().num_rows == 2
+    with pytest.raises(InputError, match=r"infinite date.*pyarrow\.Table"):
+        rows.pandas()
+    assert len(Rows(destination, ["n"], lambda _columns: None).pandas()) == 2

@@ -563,6 +563,20 @@ def test_columns_are_told_as_the_file_has_them(nights: Nights) -> None:
     assert first.columns == [(row[0], row[1]) for row in described[:5]]
 
 
+def test_keys_that_are_equal_as_values_are_records_of_their_own_where_they_are_kept_as_text(
+    nights: Nights,
+) -> None:
+    nights.view(
+        "SELECT unnest([INTERVAL '30 days', INTERVAL '1 month', INTERVAL '720 hours']) AS id,"
+        " 'x' AS text"
+    )
+    first = nights.select()
+    assert first.asked == 3
+    assert sorted(nights.records(first, "id")) == [("1 month",), ("30 days",), ("720:00:00",)]
+    nights.settle(1, "answered")
+    assert nights.select().settled == 3
+
+
 def test_an_integer_that_no_decimal_holds_is_stored_as_text(nights: Nights) -> None:
     wide = "3" + "0" * 38
     nights.view(f"SELECT 1 AS id, 'x' AS text, '{wide}'::UHUGEINT AS n, [{{'a': 1::HUGEINT}}] AS l")
