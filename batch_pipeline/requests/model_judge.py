@@ -33,7 +33,7 @@ def judged_by(model: type[BaseModel], answer: Any) -> tuple[Any, str | None]:
         return answer, _reason(error)
     except Exception as error:  # a validator is the user's code: it can fail in any way
         why = f"{model.__name__} failed on the answer: {type(error).__name__}: {error}"
-        return answer, why[:MOST_SHOWN]
+        return answer, " ".join(why.split())[:MOST_SHOWN]
 
 
 def plain_values(value: Any) -> Any:
@@ -91,6 +91,7 @@ def _reason(error: ValidationError) -> str:
     found = error.errors(include_url=False, include_context=False, include_input=False)
     place = ".".join(str(step) for step in found[0]["loc"])
     words = found[0]["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    words = " ".join(words.split())
     words = words if len(words) <= MOST_SHOWN else f"{words[:MOST_SHOWN]}..."
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return f"{f'{place}: ' if place else ''}{words.strip() or found[0]['type']}{more}"
+    return f"{f'{place}: ' if place else ''}{words or found[0]['type']}{more}"

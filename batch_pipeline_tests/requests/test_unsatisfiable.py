@@ -105,7 +105,7 @@ def test_the_innermost_place_is_named() -> None:
         declare(object_of(lines=list_of(object_of(count=broken))))
     with pytest.raises(InputError, match=r"output\.\$defs\.A: no answer"):
         declare(object_of(a={"$ref": "#/$defs/A"}) | {"$defs": {"A": broken}})
-    with pytest.raises(InputError, match=r'output\.a/b "~c": no answer'):
+    with pytest.raises(InputError, match=r'output\.a/b "~c: no answer'):
         declare(object_of(**{'a/b "~c': broken}))
 
 
