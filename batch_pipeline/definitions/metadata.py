@@ -63,9 +63,8 @@ SHOWN_CHARACTERS = 60
 SHOWN_OF_A_DESCRIPTION = 500
 # What Markdown would read: code, emphasis (not the underscore in a word), links, HTML, entities, and
 # at the start of a line headings, quotes and lists.
-_MARKS = re.compile(
-    r"[\\`*~\[\]]|(?<!\w)_|_(?!\w)|<(?=[a-zA-Z/!?])|&(?=#?\w+;)|^[#>+-](?=\s|#|$)|(?<=^\d)[.)]"
-)
+_MARKS = re.compile(r"[\\`*~\[\]]|(?<![^\W_])_|_(?![^\W_])|<(?=[a-zA-Z/!?])|&(?=#?\w+;)|^[#>+-]")
+_NUMBERED = re.compile(r"^(\d{1,9})([.)])")
 SHOWN_OF_A_REQUEST = 4_000
 
 
@@ -195,7 +194,7 @@ def unmarked(text: str) -> str:
     """Return a text as one line that reads as it stands where the UI reads Markdown."""
     line = " ".join(text.split())
     line = line if len(line) <= SHOWN_OF_A_DESCRIPTION else f"{line[: SHOWN_OF_A_DESCRIPTION - 1]}…"
-    return _MARKS.sub(r"\\\g<0>", line)
+    return _NUMBERED.sub(r"\1\\\2", _MARKS.sub(r"\\\g<0>", line))
 
 
 def schema(
