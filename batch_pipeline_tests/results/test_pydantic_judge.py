@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -106,6 +106,9 @@ class Rich(BaseModel):
     at: datetime = datetime(2026, 1, 1)
     day: date | None = None
     took: timedelta = timedelta(hours=1)
+    clock: time | None = None
+    far: float = float("inf")
+    kinds: set[str] = set()
     count: int = 1
 
 
@@ -127,6 +130,10 @@ class Rich(BaseModel):
         ({"at": "2026-11-26 10:00:00+02:00"}, "at", datetime(2026, 11, 26, 8, tzinfo=UTC)),
         ({"day": "2026-11-26T00:00:00"}, "day", date(2026, 11, 26)),
         ({"day": None}, "day", None),
+        ({"clock": "10:00"}, "clock", "10:00:00"),
+        ({"clock": "10:00:00Z"}, "clock", "10:00:00+00:00"),
+        ({}, "far", float("inf")),
+        ({"kinds": ["b", "a", "b"]}, "kinds", ["a", "b"]),
     ],
 )
 def test_defaults_and_coercions_land_in_the_columns(
