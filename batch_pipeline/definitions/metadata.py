@@ -1,6 +1,7 @@
 """What the UI shows of a stage: numbers under names that never change, and a few rows to look at."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import isfinite
@@ -13,6 +14,7 @@ import pyarrow as pa
 from batch_pipeline.batches.send import Sent
 from batch_pipeline.records.connections import memory_connection, quote_name
 from batch_pipeline.records.selection import Selection
+from batch_pipeline.requests.compiled import TOOL_CALLS, answer_columns
 from batch_pipeline.requests.prepare import Prepared
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.requests.template import MessageTemplate
@@ -50,6 +52,7 @@ RESERVED = {
     "_attempt": "How many times this record, with this content, had been asked.",
     "_answered_at": "When the batch ended.",
 }
+CALLED = "The tools that the answer calls: a JSON list of name and input."
 ANSWERED = "What the model answered; empty when there is no answer."
 # Left out of the sample, which has to fit on a page.
 NOT_SAMPLED = {*RESERVED} - {"_status", "_error", "_cost_usd", "_attempt"}
@@ -62,6 +65,11 @@ SELECTED = (
 DAGSTERS_KEYS = ("__class__", "__enum__", "__set__", "__frozenset__", "__mapping_items__")
 SAMPLE_ROWS = 5
 SHOWN_CHARACTERS = 60
+SHOWN_OF_A_DESCRIPTION = 500
+# What Markdown would read: code, emphasis (not the underscore in a word), links, HTML, entities, and
+# at the start of a line headings, quotes and lists.
+_MARKS = re.compile(r"[\\`*~\[\]]|(?<![^\W_])_|_(?![^\W_])|<(?=[a-zA-Z/!?])|&(?=#?\w+;)|^[#>+-]")
+_NUMBERED = re.compile(r"^(\d{1,9})([.)])")
 SHOWN_OF_A_REQUEST = 4_000
 
 
@@ -224,10 +232,21 @@ def place_of(destination: Destination) -> dict[str, Any]:
 
 
 def answers_said(request: MessageTemplate, output_prefix: str) -> dict[str, str]:
-    """Return what is said of the answer's columns; not what its schema says: the UI reads Markdown."""
-    output = OutputSchema.from_(request.output)
-    fields = [name for name, _ in output.columns] if output else ["answer"]
-    return {f"{output_prefix}{name}": ANSWERED for name in fields}
+    """Return what is said of the answer's columns: what its schema says, or what they are."""
+    output = OutputSchema.stored(request.output)
+    said = {name: ANSWERED for name, _ in answer_columns(output, request.calls_tools)}
+    if output is not None:
+        said |= {name: unmarked(text) for name, text in output.descriptions.items()}
+    if request.calls_tools:
+        said[TOOL_CALLS] = CALLED
+    return {f"{output_prefix}{name}": text for name, text in said.items()}
+
+
+def unmarked(text: str) -> str:
+    """Return a text as one line that reads as it stands where the UI reads Markdown."""
+    line = " ".join(text.split())
+    line = line if len(line) <= SHOWN_OF_A_DESCRIPTION else f"{line[: SHOWN_OF_A_DESCRIPTION - 1]}…"
+    return _NUMBERED.sub(r"\1\\\2", _MARKS.sub(r"\\\g<0>", line))
 
 
 def schema(

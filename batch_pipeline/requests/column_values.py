@@ -3,6 +3,7 @@
 DuckDB makes NULL of a value that its column cannot hold, without a word. So it is told here.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import date, datetime
@@ -124,6 +125,8 @@ def _scalar(kind: str, value: Any, where: str) -> Any:
                 raise _misfit(where, value, "is no number")
             if isinstance(value, int) and not -(2**63) <= value < 2**64:
                 return float(value)
+            if not math.isfinite(value):
+                return str(value)  # JSON has no infinity; DuckDB reads its text
         case "BOOLEAN":
             if not isinstance(value, bool):
                 raise _misfit(where, value, "is neither true nor false")

@@ -33,7 +33,7 @@ def judged_by(model: type[BaseModel], answer: Any) -> tuple[Any, str | None]:
         return answer, _reason(error)
     except Exception as error:  # a validator is the user's code: it can fail in any way
         why = f"{model.__name__} failed on the answer: {type(error).__name__}: {error}"
-        return answer, why[:MOST_SHOWN]
+        return answer, " ".join(why.split())[:MOST_SHOWN]
 
 
 def plain_values(value: Any) -> Any:
@@ -56,7 +56,10 @@ def plain_values(value: Any) -> Any:
             }
         case Mapping():
             return {str(name): plain_values(inner) for name, inner in value.items()}
-        case list() | tuple() | set() | frozenset():
+        case set() | frozenset():
+            # In an order of their own, so that the same answer always makes the same row.
+            return sorted((plain_values(inner) for inner in value), key=repr)
+        case list() | tuple():
             return [plain_values(inner) for inner in value]
         case datetime():
             # A column of times is in UTC; so is what names no zone.
@@ -68,6 +71,19 @@ def plain_values(value: Any) -> Any:
         return {field.name: plain_values(getattr(value, field.name)) for field in fields(value)}
     secret: Callable[[], Any] | None = getattr(value, "get_secret_value", None)
     return secret() if secret else to_jsonable_python(value, fallback=str)
+
+
+def answered_part(made: Any, answer: Any) -> Any:
+    """Return what a class made of an answer without what it added to it: its defaults."""
+    if isinstance(made, dict) and isinstance(answer, Mapping):
+        return {
+            name: answered_part(inner, answer[name])
+            for name, inner in made.items()
+            if name in answer
+        }
+    if isinstance(made, list) and isinstance(answer, list) and len(made) == len(answer):
+        return [answered_part(one, other) for one, other in zip(made, answer, strict=True)]
+    return made
 
 
 def property_name(name: str, field: FieldInfo) -> str:
@@ -91,6 +107,7 @@ def _reason(error: ValidationError) -> str:
     found = error.errors(include_url=False, include_context=False, include_input=False)
     place = ".".join(str(step) for step in found[0]["loc"])
     words = found[0]["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    words = " ".join(words.split())
     words = words if len(words) <= MOST_SHOWN else f"{words[:MOST_SHOWN]}..."
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return f"{f'{place}: ' if place else ''}{words.strip() or found[0]['type']}{more}"
+    return f"{f'{place}: ' if place else ''}{words or found[0]['type']}{more}"

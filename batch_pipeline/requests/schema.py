@@ -23,7 +23,7 @@ from batch_pipeline.requests.column_values import (
     is_date,
     is_date_time,
 )
-from batch_pipeline.requests.model_judge import judged_by
+from batch_pipeline.requests.model_judge import answered_part, judged_by
 from batch_pipeline.requests.schema_reader import Schema, SchemaReader, Structure
 from batch_pipeline.requests.unsatisfiable import check_satisfiable
 
@@ -129,6 +129,12 @@ class OutputSchema:
             formats={"date": is_date, "date-time": is_date_time},
         )
 
+    @cached_property
+    def _without_formats(self) -> jsonschema_rs.Validator:
+        return jsonschema_rs.validator_for(
+            _with_int64(self.declared), offline=True, validate_formats=False
+        )
+
     def validate(self, answer: Any) -> tuple[Any, str | None]:
         """Return the answer with declared capitalisation, and why it does not fit (None: it fits).
 
@@ -156,10 +162,11 @@ class OutputSchema:
             made, refused = judged_by(self.model, fitted)
             if refused is not None:
                 return fitted, refused
-            if error is not None:
-                fitted, error = self.validate(made)
-            else:
-                fitted = made
+            # What the class reads in another form (a time without a zone), it has read.
+            said = made if error is None else answered_part(made, fitted)
+            if error is not None and not self._without_formats.is_valid(said):
+                return fitted, self.validate(said)[1] or error
+            fitted, error = made, None
         if error is not None or not (self.exact or self.model):
             return fitted, error
         try:

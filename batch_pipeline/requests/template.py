@@ -80,12 +80,8 @@ class MessageTemplate:
         self._check_words()
         self._check_params()
         output = OutputSchema.from_(self.output)
-        if self.calls_tools and output is not None:
-            if any(name.casefold() == "tool_calls" for name, _ in output.columns):
-                raise InputError(
-                    "output has a field `tool_calls`, the column of what the tools of params are called "
-                    "with. Give the field another name."
-                )
+        if output is not None:
+            self._check_output(output)
         asked = declared_messages(self.prompt, self.messages)
         system = declared_system(self.system)
         texts = [*asked.texts, *([system] if system else [])]
@@ -144,6 +140,28 @@ class MessageTemplate:
             )
         if self.build is None and self.columns:
             raise InputError("columns belongs to build; a prompt's columns are read from its text.")
+
+    def _check_output(self, output: OutputSchema) -> None:
+        """Refuse parameters that leave no answer in the form of the output."""
+        choice = self.params.get("tool_choice")
+        if isinstance(choice, Mapping) and choice.get("type") in ("any", "tool"):
+            raise InputError(
+                f"params sets tool_choice {dict(choice)!r}, so every answer calls a tool and none has the "
+                'fields of `output`. Remove one of the two, or use output_mode="tool".'
+            )
+        always = ('{"', '":', "}", *(f'"{name}"' for name in output.sent["required"]))
+        stops = self.params.get("stop_sequences") or ()
+        for stop in stops if isinstance(stops, Sequence) else ():
+            if stop and any(stop in part for part in always):
+                raise InputError(
+                    f"params sets the stop sequence {stop!r}, which every answer in the form of `output` "
+                    "contains: each would be cut there. Remove it."
+                )
+        if self.calls_tools and any(name.casefold() == "tool_calls" for name, _ in output.columns):
+            raise InputError(
+                "output has a field `tool_calls`, the column of what the tools of params are called with. "
+                "Give the field another name."
+            )
 
     def _check_params(self) -> None:
         if not isinstance(self.params, Mapping):

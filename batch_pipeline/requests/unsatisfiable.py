@@ -164,7 +164,7 @@ def _place(pointer: str) -> str:
 def _at(schema: Any, pointer: str) -> Any:
     for step in _steps(pointer):
         schema = schema[int(step)] if isinstance(schema, list) else schema[step]
-    return schema
+    return schema if isinstance(schema, Mapping) else {}
 
 
 def _shown(schema: Any, reason: Any) -> str:

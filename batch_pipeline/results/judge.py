@@ -253,7 +253,9 @@ def _fitted(answer: Any, output: OutputSchema, calls: str | None = None) -> _Ver
     fitted, error = output.judged(answer)
     try:
         text = orjson.dumps(fitted, default=number_as_written).decode()
-    except TypeError as problem:  # nested deeper than a column could be
+    except TypeError as problem:  # nested deeper than a column could be, a number of any length
+        if error is not None:
+            return _Verdict("invalid", f"{error.rstrip('.')}.")
         return _Verdict("invalid", f"The answer cannot be kept: {problem}.")
     if error is None:
         return _Verdict("answered", None, text, calls)

@@ -2,21 +2,26 @@
 
 import json
 import re
-from datetime import date, datetime
+import typing
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from pathlib import Path
 from typing import Any, Literal
+from uuid import UUID
 
 import duckdb
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.requests.schema import OutputSchema
 
 STRING = {"type": "string"}
+PAGE = Path(__file__).parents[2] / "docs" / "pipelines.md"
 
 
 def schema_of(output: Any) -> OutputSchema:
@@ -337,3 +342,27 @@ def test_a_missing_field_is_named() -> None:
 def test_a_stored_schema_reads_back_the_same() -> None:
     schema = schema_of(Invoice)
     assert schema_of(json.loads(json.dumps(schema.declared))) == schema
+
+
+def rows_of_the_page() -> list[tuple[str, str, str]]:
+    """The table of types in docs/pipelines.md: a pydantic type, a JSON Schema, a column's type."""
+    rows = re.findall(r"^\| (.+?) \| (`\{.+?\}`) \| (`.+?`) \|$", PAGE.read_text(), re.MULTILINE)
+    return [(a.replace("\\|", "|").strip("`"), b.strip("`"), c.strip("`")) for a, b, c in rows]
+
+
+class Inner(BaseModel):
+    n: int
+
+
+@pytest.mark.parametrize(("annotation", "schema", "kind"), rows_of_the_page())
+def test_the_table_of_types_on_the_page_is_so(annotation: str, schema: str, kind: str) -> None:
+    words: dict[str, Any] = {name: getattr(typing, name) for name in ("Annotated", "Literal")}
+    words |= {t.__name__: t for t in (date, datetime, time, timedelta, Decimal, UUID)}
+    a_type = Inner if annotation == "a model" else eval(annotation, {"Field": Field, **words})
+    model = create_model("Model", a=(a_type, ...))
+    assert schema_of(model).columns == (("a", kind),)
+    assert schema_of(object_of(a=yaml.safe_load(schema))).columns == (("a", kind),)
+
+
+def test_the_page_has_the_table() -> None:
+    assert len(rows_of_the_page()) >= 15

@@ -105,7 +105,7 @@ def test_the_innermost_place_is_named() -> None:
         declare(object_of(lines=list_of(object_of(count=broken))))
     with pytest.raises(InputError, match=r"output\.\$defs\.A: no answer"):
         declare(object_of(a={"$ref": "#/$defs/A"}) | {"$defs": {"A": broken}})
-    with pytest.raises(InputError, match=r'output\.a/b "~c": no answer'):
+    with pytest.raises(InputError, match=r'output\.a/b "~c: no answer'):
         declare(object_of(**{'a/b "~c': broken}))
 
 
@@ -212,6 +212,35 @@ def test_bounds_are_refused_exactly_when_nothing_lies_between(
         return
     with pytest.raises(InputError, match="no answer can ever fit"):
         declare(object_of(a=field))
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ({"stop_sequences": ["}"]}, "stop sequence '}'"),
+        ({"stop_sequences": ["END", '"']}, "stop sequence '\"'"),
+        ({"stop_sequences": ['"city"']}, "city"),
+        ({"tool_choice": {"type": "any"}}, "every answer calls a tool"),
+        ({"tool_choice": {"type": "tool", "name": "f"}}, "every answer calls a tool"),
+    ],
+)
+def test_parameters_that_leave_no_answer_in_the_form_of_the_output_are_refused(
+    params: dict[str, Any], says: str
+) -> None:
+    fields: dict[str, Any] = {"model": "m", "max_tokens": 9, "prompt": "{{ v }}", "params": params}
+    MessageTemplate(**fields)
+    with pytest.raises(InputError, match=says):
+        MessageTemplate(**fields, output=object_of(city=STRING))
+
+
+def test_a_stop_sequence_that_an_answer_can_do_without_is_taken() -> None:
+    MessageTemplate(
+        model="m",
+        max_tokens=9,
+        prompt="{{ v }}",
+        params={"stop_sequences": ["END", "\n\n"], "tool_choice": {"type": "auto"}},
+        output=object_of(city=STRING),
+    )
 
 
 def test_a_question_that_was_asked_is_read_for_good() -> None:

@@ -25,7 +25,7 @@ SAVE_CITY: dict[str, Any] = {
         "required": ["city"],
     },
 }
-TOOLS = {"params": {"tools": [SAVE_CITY]}}
+TOOLS: dict[str, Any] = {"params": {"tools": [SAVE_CITY]}}
 PARIS = {"name": "save_city", "input": {"city": "Paris"}}
 ROME = {"name": "save_city", "input": {"city": "Rome"}}
 

@@ -13,6 +13,7 @@ from batch_pipeline import (
     DuckDBSource,
     DuckDBTable,
     MessageTemplate,
+    ParquetDataset,
 )
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.support.dagster_nights import Nights
@@ -39,14 +40,15 @@ class OneRecord:
         with duckdb.connect(self.database) as connection:
             connection.execute(f"create table t as {source}")
 
-    def nights(self, output_prefix: str = "", **template: Any) -> Nights:
+    def nights(self, output_prefix: str = "", parquet: bool = False, **template: Any) -> Nights:
         """The pipeline with this template, as a code location of its own would load it."""
         fields = {"model": "claude-haiku-4-5", "max_tokens": 200, "prompt": "V {{ v }}"} | template
+        table = DuckDBTable(database=self.database, table="answers")
         pipeline = BatchPipeline(
             name="p",
             source=DuckDBSource(database=self.database, table="t", key="id"),
             request=MessageTemplate(**fields),
-            destination=DuckDBTable(database=self.database, table="answers"),
+            destination=ParquetDataset(path=str(self.folder / "answers")) if parquet else table,
             output_prefix=output_prefix,
         )
         claude = ClaudeBatches(api_key="any", base_url=self.emulator.base_url)
