@@ -40,9 +40,7 @@ def publish(deployments: Deployments, pipeline: str, everything: bool, as_json: 
     done: list[tuple[Store, str, Published]] = []
     for store in deployments.stores(pipeline):
         destination, key, names = _destination(deployments, store, pipeline)
-        report = publish_rows(
-            store, pipeline, destination, key, names=names, everything=everything
-        )
+        report = publish_rows(store, pipeline, destination, key, names=names, everything=everything)
         done.append((store, destination.describe(), report))
     if as_json:
         print_json({"pipeline": pipeline, "tables": [_as_json(*one) for one in done]})

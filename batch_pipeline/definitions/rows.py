@@ -15,6 +15,7 @@ import pyarrow as pa
 from batch_pipeline.definitions.partition import rows_of
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
+from batch_pipeline.records.columns import RESULT_COLUMNS, stored_columns
 from batch_pipeline.records.connections import (
     memory_connection,
     open_database,
@@ -22,7 +23,6 @@ from batch_pipeline.records.connections import (
     quote_text,
     with_enough_memory,
 )
-from batch_pipeline.records.columns import RESULT_COLUMNS, stored_columns
 from batch_pipeline.records.reading import open_source, source_columns
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.results.destinations import Destination, DuckDBTable, ParquetDataset

@@ -83,9 +83,7 @@ class Holding:
         return bool(self.lost or self.doubled or self.back)
 
 
-def find_winners(
-    store: Store, con: duckdb.DuckDBPyConnection, index: Sequence[IndexRow]
-) -> None:
+def find_winners(store: Store, con: duckdb.DuckDBPyConnection, index: Sequence[IndexRow]) -> None:
     """Make the table ``winners``: for each key ever selected, in which index file its latest row is.
 
     Args:
@@ -102,9 +100,7 @@ def find_winners(
     )
     con.register("files", files)
     query = sql.WINNERS.format(index=_index(store, index))
-    with_enough_memory(
-        con, lambda: con.execute(f"create or replace temp table winners as {query}")
-    )
+    with_enough_memory(con, lambda: con.execute(f"create or replace temp table winners as {query}"))
 
 
 def compare(
