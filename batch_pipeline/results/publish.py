@@ -294,6 +294,6 @@ def _superseded(store: Store, con: duckdb.DuckDBPyConnection, files: Sequence[Ro
     urls = [store.files.url(file["results_path"]) for file in files if file["results_path"]]
     if not urls:
         return 0
-    total = con.execute(f"select count(*) from read_parquet({quote_files(urls)})").fetchone()
-    kept = con.execute("select count(*) from due where fresh").fetchone()
-    return (total[0] if total else 0) - (kept[0] if kept else 0)
+    ((total,),) = con.execute(f"select count(*) from read_parquet({quote_files(urls)})").fetchall()
+    ((kept,),) = con.execute("select count(*) from due where fresh").fetchall()
+    return total - kept
