@@ -107,7 +107,7 @@ class DuckDBRows:
         self, database: OpenDatabase, mark: Mark | None, columns: dict[str, str]
     ) -> set[str]:
         """Return the columns that somebody added and filled, in small letters."""
-        if mark is None:
+        if mark is None or not mark.ours:
             return set()
         others = [name for name in columns if name.lower() not in mark.ours]
         if not others:
@@ -153,7 +153,7 @@ class DuckDBRows:
             self._check_kind(database)
             columns = self._columns(database)
             mark = read_mark(database, self._schema, self._table)
-            generation, ours = (mark.generation, mark.ours) if mark else (0, None)
+            generation, ours = (mark.generation, mark.ours or None) if mark else (0, None)
             if not columns:
                 return Snapshot(generation, {}, ours, None)
             check_key_is_there(key, columns, self.describe())
@@ -282,6 +282,7 @@ class DuckDBRows:
         if columns:
             check_key_is_there(key, columns, self.describe())
         inserted = updated = deleted = 0
+        have: dict[str, str] = {}
         if deleted_path is not None and columns:
             deleted = self._delete(con, name, columns, key, deleted_path)
         if rows_path is not None:
@@ -294,7 +295,7 @@ class DuckDBRows:
                 updated = self._update(con, name, columns, have, key, rows)
             inserted = self._insert(con, name, key, rows, is_new)
         if columns:
-            write_mark(database, self._schema, self._table, mark, writer)
+            write_mark(database, self._schema, self._table, mark, writer, have)
         total = self._count(database) if columns else 0
         return Merged(inserted=inserted, updated=updated, deleted=deleted, total=total)
 

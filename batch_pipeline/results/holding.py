@@ -131,8 +131,7 @@ def compare(
     )
     for step in steps:
         with_enough_memory(con, lambda step=step: con.execute(step))
-    found = con.execute(COUNTS).fetchone()
-    assert found is not None
+    (found,) = con.execute(COUNTS).fetchall()
     return Holding(*map(int, found))
 
 

@@ -5,6 +5,7 @@ is read and written in the transaction of the merge, so it tells a writer that s
 one was here meanwhile. A table without a mark was written by an earlier version, and is taken over.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import duckdb
@@ -49,15 +50,28 @@ def read_mark(database: OpenDatabase, schema: str, table: str) -> Mark | None:
 
 
 def write_mark(
-    database: OpenDatabase, schema: str, table: str, before: Mark | None, writer: Writer | None
+    database: OpenDatabase,
+    schema: str,
+    table: str,
+    before: Mark | None,
+    writer: Writer | None,
+    written: Iterable[str],
 ) -> None:
-    """Write down, inside a merge's transaction, that a table was changed, and by whom."""
+    """Write down, inside a merge's transaction, that a table was changed.
+
+    Args:
+        database: a connection inside the transaction.
+        schema: the table's schema.
+        table: the table.
+        before: its mark until now.
+        writer: who changed it.
+        written: the columns that were written.
+    """
     con, marks = database.connection, _marks(database)
     if before is None and writer is None:
         return
-    ours = sorted(
-        (writer.ours if writer else frozenset()) | (before.ours if before else frozenset())
-    )
+    earlier = before.ours if before else frozenset()
+    ours = sorted(earlier | {name.lower() for name in written})
     owner = writer.pipeline if writer else before.pipeline if before else ""
     generation = before.generation + 1 if before else 1
     if before is None:

@@ -49,13 +49,11 @@ class Writer:
         pipeline: the pipeline whose table it is.
         names: what the pipeline was called earlier.
         generation: the state that was looked at; None: whichever there is.
-        ours: the columns that this package wrote so far, in small letters.
     """
 
     pipeline: str
     names: tuple[str, ...] = ()
     generation: int | None = None
-    ours: frozenset[str] = frozenset()
 
     def check_owner(self, owner: str | None, destination: str) -> None:
         """Refuse the table of another pipeline.

@@ -23,7 +23,7 @@ from batch_pipeline.records.connections import (
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.holding import Holding, compare, find_winners
 from batch_pipeline.results.join import MEMORY, write_parquet
-from batch_pipeline.results.merging import OvertakenError, Snapshot, Writer
+from batch_pipeline.results.merging import Merged, OvertakenError, Snapshot, Writer
 from batch_pipeline.results.widening import Schema, read_widened, schemas_of, widened
 from batch_pipeline.store.ledger import Lease
 from batch_pipeline.store.store import Store
@@ -153,7 +153,10 @@ class _Publishing:
                 if not self.lease.still_held():
                     report.busy = True
                     return report
-                self._merge(con, rows, gone, there, report)
+                writer = Writer(self.pipeline, self.names, there.generation)
+                merged = _merge(self.destination, rows, self.key, gone, writer)
+                report.inserted, report.updated = merged.inserted, merged.updated
+                report.deleted = merged.deleted
                 after = self.destination.snapshot(self.key, f"{folder}/after.parquet")
                 report.after = compare(self.store, con, index, after, [])
         with self.store.ledger.write() as tx:
@@ -164,26 +167,6 @@ class _Publishing:
             )
         report.files = len(files)
         return report
-
-    def _merge(
-        self,
-        con: duckdb.DuckDBPyConnection,
-        rows: str | None,
-        gone: str | None,
-        there: Snapshot,
-        report: Published,
-    ) -> None:
-        ours = there.ours or frozenset()
-        if rows is not None:
-            (schema,) = schemas_of(con, [rows]).values()
-            ours |= {name.lower() for name, _ in schema}
-        writer = Writer(self.pipeline, self.names, there.generation, ours)
-        merged = self.destination.merge(rows, self.key, gone, writer)
-        report.inserted, report.updated, report.deleted = (
-            merged.inserted,
-            merged.updated,
-            merged.deleted,
-        )
 
     def _rows(
         self,
@@ -269,6 +252,17 @@ class _Publishing:
         return path
 
 
+def _merge(
+    destination: DuckDBTable | ParquetDataset,
+    rows: str | None,
+    key: tuple[str, ...],
+    gone: str | None,
+    writer: Writer,
+) -> Merged:
+    """Let the table change, in one transaction; processes are killed here in tests."""
+    return destination.merge(rows, key, gone, writer)
+
+
 def _collected(store: Store, pipeline: str) -> Sequence[RowMapping]:
     """Return the collected files of a pipeline, oldest first."""
     return store.ledger.rows(
@@ -300,6 +294,6 @@ def _superseded(store: Store, con: duckdb.DuckDBPyConnection, files: Sequence[Ro
     urls = [store.files.url(file["results_path"]) for file in files if file["results_path"]]
     if not urls:
         return 0
-    total = con.execute(f"select count(*) from read_parquet({quote_files(urls)})").fetchone()
-    kept = con.execute("select count(*) from due where fresh").fetchone()
-    return (total[0] if total else 0) - (kept[0] if kept else 0)
+    ((total,),) = con.execute(f"select count(*) from read_parquet({quote_files(urls)})").fetchall()
+    ((kept,),) = con.execute("select count(*) from due where fresh").fetchall()
+    return total - kept

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import duckdb
 
@@ -14,14 +15,19 @@ REBUILT = "_bp_rebuilt"
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its name, type and default (SQL), whether it may be NULL, whether it is computed."""
+    """A column: its name and type, its default (SQL), whether it may be NULL, how it is computed."""
 
     name: str
     kind: str
     default: str | None
     nullable: bool
-    generated: bool
+    formula: str | None
     comment: str | None
+
+    @property
+    def generated(self) -> bool:
+        """Whether it is computed from others, and takes no values."""
+        return self.formula is not None
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ def shape_of(database: OpenDatabase, schema: str, table: str) -> Shape | None:
     )
     return Shape(
         tuple(
-            Column(name, kind, default, nullable, _is_generated(sql, name, kind), said)
+            Column(name, kind, default, nullable, _formula(sql, name, kind), said)
             for name, kind, default, nullable, said in columns
         ),
         tuple(Constraint(kind, text, tuple(names)) for kind, text, names in constraints),
@@ -260,8 +266,8 @@ def rebuild(
 
 def _declared(column: Column, kind: str) -> str:
     parts = [quote_name(column.name), kind]
-    if column.generated:
-        parts.append(f"GENERATED ALWAYS AS ({column.default})")
+    if column.formula is not None:
+        parts.append(f"GENERATED ALWAYS AS ({column.formula})")
     elif column.default is not None:
         parts.append(f"DEFAULT ({column.default})")
     if not column.nullable:
@@ -269,11 +275,28 @@ def _declared(column: Column, kind: str) -> str:
     return " ".join(parts)
 
 
-def _is_generated(sql: str, name: str, kind: str) -> bool:
-    """Tell it from the table's own text: no catalogue of DuckDB says so."""
-    return any(
-        f"{spelled} {kind} GENERATED ALWAYS AS(" in sql for spelled in (name, quote_name(name))
-    )
+def _formula(sql: str, name: str, kind: str) -> str | None:
+    """Return how a column is computed, from the table's own text: no catalogue of DuckDB says so."""
+    for before, spelled in product(("(", ", "), (quote_name(name), name)):
+        _, found, rest = sql.partition(f"{before}{spelled} {kind} GENERATED ALWAYS AS(")
+        if found:
+            return _until_closed(rest)
+    return None
+
+
+def _until_closed(text: str) -> str:
+    """Return what stands before the parenthesis that closes an open one; quoted ones do not count."""
+    depth, quoted = 1, ""
+    for place, letter in enumerate(text):
+        if quoted:
+            quoted = "" if letter == quoted else quoted
+        elif letter in "'\"":
+            quoted = letter
+        else:
+            depth += {"(": 1, ")": -1}.get(letter, 0)
+            if not depth:
+                return text[:place]
+    raise ValueError(f"no end of the expression: {text[:200]}")
 
 
 def _plain_columns(columns: Sequence[tuple], expressions: str) -> tuple[str, ...] | None:
