@@ -91,6 +91,8 @@ def _lists(emulator: EmulatorProcess) -> int:
 def test_a_base_url_with_the_apis_path_is_refused_with_the_right_one() -> None:
     for path in ("/v1", "/v1/", "/v1/messages", "/v1/messages/batches/", "/V1"):
         claude = ClaudeBatches(api_key="key", base_url=f"https://gateway.example/llm{path}")
-        with pytest.raises(InputError, match=r"Write https://gateway\.example/llm\. Nothing was sent"):
+        with pytest.raises(
+            InputError, match=r"Write https://gateway\.example/llm\. Nothing was sent"
+        ):
             claude.api()
     ClaudeBatches(api_key="key", base_url="https://gateway.example/v1x").api().close()
