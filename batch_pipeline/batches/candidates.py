@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, RowMapping, and_, insert, or_, select, update
+from sqlalchemy import RowMapping, and_, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from batch_pipeline.batches.api import BatchesApi
@@ -286,7 +286,7 @@ def adopt(store: Store, file: RowMapping, batch: Batch) -> str | None:
 
 
 def _instead(
-    store: Store, tx, file: RowMapping, batch: Batch, now: Row[Any], values: dict[str, Any]
+    store: Store, tx, file: RowMapping, batch: Batch, now: Any, values: dict[str, Any]
 ) -> str:
     """Give a file its batch in place of the one that its create call named, and that is not its own."""
     fresh = dict(
@@ -301,5 +301,5 @@ def _instead(
     store.ledger.record(
         tx, file["id"], file["pipeline"], file["partition"], now.state, now.state, note
     )
-    end_file(store, tx, {**file, "batch_id": batch.id}, batch)
+    end_file(store, tx, file, batch)
     return f"{file['id']}: {note}"
