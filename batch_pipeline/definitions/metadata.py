@@ -163,12 +163,9 @@ def of_results(
         "table": table,
     }
     metadata["dagster/row_count"] = rows
-    if totals is not None:
-        metadata |= {
-            f"table_{status}": totals.get(status, 0)
-            for status in dict.fromkeys([*STATUSES, *totals])
-        }
-        metadata["table_rows"] = rows
+    totals = totals or {}
+    metadata |= {f"table_{status}": totals.get(status, 0) for status in STATUSES}
+    metadata["table_rows"] = rows
     if sample is not None and sample.num_rows:
         shown = [name for name in sample.column_names if name not in NOT_SAMPLED]
         rows_shown = sample.select(shown).to_pylist()
