@@ -36,7 +36,8 @@ class Schedule:
     def __post_init__(self) -> None:
         """Refuse what could not work."""
         try:
-            ZoneInfo(self.timezone)
+            if self.timezone != "UTC":  # to declare the usual one reads no file
+                ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
             raise InputError(
                 f"Schedule: timezone is {self.timezone!r}; it must be the IANA name of a zone, such as "
@@ -44,12 +45,7 @@ class Schedule:
             ) from None
         try:
             # It refuses a cron string that it cannot go by.
-            dg.ScheduleDefinition(
-                name="check",
-                job_name="check",
-                cron_schedule=self.cron,
-                execution_timezone=self.timezone,
-            )
+            dg.ScheduleDefinition(name="check", job_name="check", cron_schedule=self.cron)
         except Exception:
             raise InputError(
                 f"Schedule: cron is {self.cron!r}; it must be a cron string of five fields (minute, hour, day "

@@ -21,7 +21,7 @@ from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch
 from batch_pipeline.batches.wire import Batch
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
-from batch_pipeline.store.tables import FileState, candidates, request_files
+from batch_pipeline.store.tables import NOT_RESULTS, FileState, candidates, request_files
 
 MAY_BE_IT = "may be it, but its results cannot be read"  # of a file that is held for a candidate
 UNREADABLE_SECONDS = 3600.0  # how long a candidate's results may stay unreadable
@@ -263,14 +263,18 @@ def adopt(store: Store, file: RowMapping, batch: Batch) -> str | None:
         with ledger.write() as tx:
             now = tx.execute(
                 select(
-                    request_files.c.state, request_files.c.absent_since, request_files.c.batch_id
+                    request_files.c.state,
+                    request_files.c.absent_since,
+                    request_files.c.batch_id,
+                    request_files.c.error,
                 ).where(request_files.c.id == file["id"])
             ).one()
             if now.state == FileState.SENDING:
                 return None
             note = f"found in the list as {batch.id}"
-            if now.state == FileState.IN_PROGRESS and now.absent_since is not None:
-                return _instead(store, tx, file, batch, now.batch_id, values)
+            absent = now.state == FileState.IN_PROGRESS and now.absent_since is not None
+            if absent or (now.state == FileState.ENDED and NOT_RESULTS in (now.error or "")):
+                return _instead(store, tx, file, batch, now, values)
             for state in (FileState.UNKNOWN, FileState.HELD, FileState.READY):
                 if ledger.move(tx, file["id"], state, FileState.IN_PROGRESS, note, free, **values):
                     end_file(store, tx, file, batch)
@@ -282,16 +286,20 @@ def adopt(store: Store, file: RowMapping, batch: Batch) -> str | None:
 
 
 def _instead(
-    store: Store, tx, file: RowMapping, batch: Batch, named: str, values: dict[str, Any]
+    store: Store, tx, file: RowMapping, batch: Batch, now: Any, values: dict[str, Any]
 ) -> str:
-    """Give a file its batch in place of the one that its create call named, and that there is not."""
+    """Give a file its batch in place of the one that its create call named, and that is not its own."""
+    fresh = dict(
+        absent_since=None, answers_path=None, damaged=False, downloads=0, first_download_at=None
+    )
     tx.execute(
         update(request_files)
-        .where(request_files.c.id == file["id"], request_files.c.batch_id == named)
-        .values(**values, absent_since=None)
+        .where(request_files.c.id == file["id"], request_files.c.batch_id == now.batch_id)
+        .values(**values, **fresh)
     )
-    note = f"{batch.id} has its requests; there is no batch {named}, which the reply had named"
-    state = FileState.IN_PROGRESS
-    store.ledger.record(tx, file["id"], file["pipeline"], file["partition"], state, state, note)
-    end_file(store, tx, {**file, "batch_id": batch.id}, batch)
+    note = f"{batch.id} has its requests, and not {now.batch_id}, which the reply had named"
+    store.ledger.record(
+        tx, file["id"], file["pipeline"], file["partition"], now.state, now.state, note
+    )
+    end_file(store, tx, file, batch)
     return f"{file['id']}: {note}"

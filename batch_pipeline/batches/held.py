@@ -3,12 +3,19 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import and_, delete, or_, select, update
 
 from batch_pipeline.batches.policy import watch_until
 from batch_pipeline.errors import InputError
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.tables import FileState, endpoints, holds, request_files, transitions
+from batch_pipeline.store.tables import (
+    WAITS,
+    FileState,
+    endpoints,
+    holds,
+    request_files,
+    transitions,
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ def list_held(store: Store, pipeline: str | None = None) -> Held:
     files = store.ledger.rows(
         select(request_files)
         .where(
-            request_files.c.state == FileState.HELD,
+            _waits(),
             *([request_files.c.pipeline == pipeline] if pipeline else []),
         )
         .order_by(request_files.c.pipeline, request_files.c.number, request_files.c.seq)
@@ -78,6 +85,14 @@ def list_held(store: Store, pipeline: str | None = None) -> Held:
             HeldPipeline(row["pipeline"], row["base_url"], row["since"], row["reason"])
             for row in pipelines
         ],
+    )
+
+
+def _waits():
+    """What waits for a person: a held file, or one whose results are something else than results."""
+    return or_(
+        request_files.c.state == FileState.HELD,
+        and_(request_files.c.state == FileState.ENDED, request_files.c.error.contains(WAITS)),
     )
 
 
@@ -110,6 +125,8 @@ def drop(store: Store, file_id: str) -> None:
         InputError: the file is not held.
     """
     row = next((one for one in list_held(store).files if one.id == file_id), None)
+    if row is not None and _drop_ended(store, row):
+        return
     error = f"Dropped by a person while it was held: {row.error if row else ''}"
     maybe_paid = row is not None and _was_unknown(store, file_id)
     _decide(
@@ -124,6 +141,31 @@ def drop(store: Store, file_id: str) -> None:
         # A late batch of it is still looked for, and collected for what it answered.
         watch_until=watch_until(store.clock.now()),
     )
+
+
+def _drop_ended(store: Store, file: HeldFile) -> bool:
+    """Give up the answers of an ended batch of which the API gives something else than results."""
+    note = "dropped: decided by a person"
+    with store.ledger.write() as tx:
+        dropped = tx.execute(
+            update(request_files)
+            .where(
+                request_files.c.id == file.id, request_files.c.state == FileState.ENDED, _waits()
+            )
+            .values(
+                batch_id=None,
+                answers_path=None,
+                damaged=False,
+                not_before=None,
+                cost_unknown=file.requests,
+                error=f"Dropped by a person: {file.error.replace(WAITS, 'It needed a person')}",
+                watch_until=watch_until(store.clock.now()),
+            )
+        )
+        if dropped.rowcount:
+            state = FileState.ENDED
+            store.ledger.record(tx, file.id, file.pipeline, file.partition, state, state, note)
+    return bool(dropped.rowcount)
 
 
 def release(store: Store, pipeline: str) -> None:
@@ -142,6 +184,11 @@ def _decide(store: Store, file_id: str, to: FileState, note: str, **values) -> N
     with store.ledger.write() as tx:
         moved = store.ledger.move(tx, file_id, FileState.HELD, to, note, **values)
     if not moved:
+        if any(one.id == file_id for one in list_held(store).files):
+            raise InputError(
+                f"The file {file_id} was sent, and its batch has ended: it is not sent again as it is. "
+                f"Give it up (`batch-pipeline held --drop {file_id}`), and its records are asked anew."
+            )
         held = ", ".join(file.id for file in list_held(store).files) or "none is"
         raise InputError(f"The file {file_id} is not held. Held files: {held}.")
 
@@ -149,9 +196,7 @@ def _decide(store: Store, file_id: str, to: FileState, note: str, **values) -> N
 def _was_unknown(store: Store, file_id: str) -> bool:
     """Whether a file is held because nobody knows what became of it, and not because it was refused."""
     rows = store.ledger.rows(_last_hold(file_id, transitions.c.from_state))
-    return bool(rows) and rows[0]["from_state"] in (
-        FileState.UNKNOWN, FileState.IN_PROGRESS, FileState.ENDED,
-    )  # fmt: skip
+    return bool(rows) and rows[0]["from_state"] in (FileState.UNKNOWN,)
 
 
 def _since(store: Store, file_id: str) -> datetime | None:

@@ -15,10 +15,11 @@ from batch_pipeline.batches.policy import CLOCK_MARGIN_SECONDS, UNDATED, SendPol
 from batch_pipeline.batches.wire import Batch
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
-from batch_pipeline.store.tables import FileKind, FileState, candidates, request_files
+from batch_pipeline.store.tables import NOT_RESULTS, FileKind, FileState, candidates, request_files
 
 STEPS_PER_COMMIT = 100
 MOST_PAGES = 2_000  # of the list, a thousand batches each
+NEVER_SHOWN_SECONDS = 1800.0
 JITTER = timedelta(minutes=1)  # two batches of the same moment may stand in any order
 MOST_RETRIEVALS = 20  # single look-ups per poll, for batches that the list does not show
 
@@ -66,6 +67,10 @@ def doubtful_files(store: Store, endpoint: Endpoint) -> Sequence[RowMapping]:
             and_(
                 request_files.c.state == FileState.IN_PROGRESS,
                 request_files.c.absent_since.is_not(None),
+            ),
+            and_(
+                request_files.c.state == FileState.ENDED,
+                request_files.c.error.contains(NOT_RESULTS),
             ),
         ),
     )
@@ -220,14 +225,11 @@ def _retrieve(
                     .values(absent_since=now)
                 )
             elif (
-                (now - since).total_seconds() < policy.reconcile_after_seconds
+                (now - since).total_seconds() < _absent_seconds(file, policy)
                 or report.cut
                 or _may_be_another(tx, file)
             ):
                 pass  # it is too early to tell
-            elif file["answered"] is None and file["kind"] == FileKind.BATCH:
-                _never_there(store, tx, file, report)
-                return None
             else:
                 note = f"{file['batch_id']} is gone ({error}): somebody deleted it. Its answers are lost."
                 if store.ledger.move(
@@ -251,6 +253,15 @@ def _retrieve(
         return None
 
 
+def _absent_seconds(file: RowMapping, policy: SendPolicy) -> float:
+    """Return how long a batch must stay unknown to the API before it counts as deleted.
+
+    One that only the reply to its create call has named may be in the list under another id, later.
+    """
+    known = policy.reconcile_after_seconds
+    return known if file["answered"] is not None else max(known, NEVER_SHOWN_SECONDS)
+
+
 def _may_be_another(tx, file: RowMapping) -> bool:
     """Whether an open batch that nobody knows may be the one of a file whose own is not found."""
     found = select(candidates.c.batch_id).where(
@@ -259,31 +270,6 @@ def _may_be_another(tx, file: RowMapping) -> bool:
         candidates.c.requests.in_([file["requests"], 0]),
     )
     return tx.execute(found).first() is not None
-
-
-def _never_there(store: Store, tx, file: RowMapping, report: Polled) -> None:
-    """Hold a file whose batch stands in the reply to its create call, and nowhere else.
-
-    The API took something, by its word. To send it again could be to pay again.
-    """
-    note = (
-        f"The reply to its create call named the batch {file['batch_id']}, but neither the API's list nor "
-        "a look-up has ever shown that one. It may be paid for under another id: look in the Console, "
-        "then decide (`batch-pipeline held`). A batch that has its requests is collected when it turns up."
-    )
-    if store.ledger.move(
-        tx,
-        file["id"],
-        FileState.IN_PROGRESS,
-        FileState.HELD,
-        note,
-        request_files.c.batch_id == file["batch_id"],
-        batch_id=None,
-        absent_since=None,
-        not_before=None,
-        error=note,
-    ):
-        report.notes.append(f"{file['id']}: {note}")
 
 
 def end_file(store: Store, tx, file: RowMapping, batch: Batch) -> bool:

@@ -17,6 +17,7 @@ from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope
 from batch_pipeline.store.tables import (
     OPEN,
+    WAITS,
     FileState,
     endpoints,
     request_files,
@@ -206,6 +207,9 @@ def _standing(store: Store, row: RowMapping, policy: SendPolicy) -> tuple[str, s
             hours = age.total_seconds() / 3600
             asked = ", and a person has cancelled it" if row["cancel_requested_at"] else ""
             return f"the API has been working on it for {hours:.1f} h (24 at most){asked}", None
+        case FileState.ENDED if WAITS in (row["error"] or ""):
+            todo = f"batch-pipeline held --drop {row['id']}, if that cannot be put right"
+            return row["error"], todo
         case FileState.ENDED:
             when = f" after {later:%H:%M} UTC" if later else ""
             trouble = f"; {row['error']}" if row["error"] else ""

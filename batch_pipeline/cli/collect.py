@@ -72,7 +72,9 @@ def _of_store(
         from batch_pipeline.definitions.rows import destination_of
 
         destination = destination_of(code, store)
-    errors: list[str] = []
+    from batch_pipeline.results.fetch import Fetched
+
+    found, errors = Fetched(), list[str]()
     for deployment, _ in deployments.work(store, pipeline):
         with deployment.api() as (api, policy):
             found = fetch(

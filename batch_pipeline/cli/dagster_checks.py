@@ -21,6 +21,7 @@ ABOUT = "Dagster"
 SENSOR_DAEMON, SCHEDULE_DAEMON = "SENSOR", "SCHEDULER"
 START = "start it: `dagster dev`, or `dagster-daemon run` beside the webserver"
 ON, OFF = "on", "off"
+AUTOMATION = "default_automation_condition_sensor"  # Dagster's own, which is off at first
 
 
 def check_dagster(pipelines: Sequence[BatchPipeline]) -> Iterator[Check]:
@@ -47,6 +48,8 @@ def check_dagster(pipelines: Sequence[BatchPipeline]) -> Iterator[Check]:
         states = instance.all_instigator_state()
         for pipeline in pipelines:
             yield from _of_pipeline(instance, states, pipeline)
+            yield from _automation(states, pipeline)
+            yield from _upstream(instance, pipeline)
 
 
 def _daemon(instance: dg.DagsterInstance, has_schedule: bool) -> Iterator[Check]:
@@ -106,6 +109,38 @@ def _of_pipeline(
             yield Check(
                 ABOUT, name, "warning", how, "switch this sensor on in the UI (Automation) to have new records asked"
             )  # fmt: skip
+
+
+def _upstream(instance: dg.DagsterInstance, pipeline: BatchPipeline) -> Iterator[Check]:
+    """Yield the upstream assets that have not run yet: what they make may not be there."""
+    for given in pipeline.upstream:
+        key = given if isinstance(given, dg.AssetKey) else dg.AssetKey(given)
+        if instance.get_latest_materialization_event(key) is not None:
+            continue
+        if instance.fetch_observations(key, limit=1).records:
+            continue
+        name = key.to_user_string()
+        yield Check(
+            ABOUT, f"upstream {name}", "warning",
+            f"it has not run yet with this DAGSTER_HOME, and {pipeline.name} reads what it makes",
+            f"materialize {name} first, if its data is not there yet",
+        )  # fmt: skip
+
+
+def _automation(states: Sequence[Any], pipeline: BatchPipeline) -> Iterator[Check]:
+    """Yield that Dagster's automation sensor is off, where a pipeline's assets wait for it."""
+    from batch_pipeline.definitions.assets.define import build_assets
+
+    stages = build_assets(pipeline)
+    if not any(spec.automation_condition for stage in stages for spec in stage.specs):
+        return
+    _state, is_on, how = _switch(states, AUTOMATION, False)
+    if not is_on:
+        yield Check(
+            ABOUT, AUTOMATION, "warning",
+            f"{how}, and assets of {pipeline.name} have an automation condition",
+            "switch this sensor on in the UI (Automation), unless a sensor of your own looks at these assets",
+        )  # fmt: skip
 
 
 def _switch(states: Sequence[Any], name: str, default: bool) -> tuple[Any, bool, str]:

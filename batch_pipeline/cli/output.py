@@ -49,6 +49,13 @@ def errors_shown(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except BatchPipelineError as error:
             raise RefusedError(str(error)) from error
+        except Exception as error:
+            from batch_pipeline.store.trouble import meaning_of
+
+            meant = meaning_of(error)
+            if meant is None:
+                raise
+            raise RefusedError(str(meant)) from error
 
     return speak
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from batch_pipeline.errors import BatchPipelineError
+from batch_pipeline.store.trouble import meaning_of
 
 
 @contextmanager
@@ -15,3 +16,9 @@ def as_failures() -> Iterator[None]:
         yield
     except BatchPipelineError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
+    except Exception as error:
+        meant = meaning_of(error)
+        if meant is None:
+            raise
+        # Trouble that passes: a retry policy of the user's may help.
+        raise dg.Failure(description=str(meant)) from error

@@ -178,12 +178,9 @@ def of_results(
         "table": table,
     }
     metadata["dagster/row_count"] = rows
-    if totals is not None:
-        metadata |= {
-            f"table_{status}": totals.get(status, 0)
-            for status in dict.fromkeys([*STATUSES, *totals])
-        }
-        metadata["table_rows"] = rows
+    totals = totals or {}
+    metadata |= {f"table_{status}": totals.get(status, 0) for status in STATUSES}
+    metadata["table_rows"] = rows
     if sample is not None and sample.num_rows:
         rows_shown = sample.to_pylist()
         metadata["sample"] = dg.MetadataValue.table([_record(row) for row in rows_shown])

@@ -23,6 +23,7 @@ from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
+from batch_pipeline.store.trouble import meaning_of
 
 NANO = Decimal(10) ** 9
 AT_ONCE_SECONDS = 2.0  # until a download that broke is tried again, in the same run
@@ -119,7 +120,8 @@ def collect(
                 report.trouble.append(f"{file['id']}: {error}")
                 continue
             except (duckdb.Error, OSError, ValueError) as error:
-                report.broken.append(f"{file['id']}: {type(error).__name__}: {error}")
+                meant = meaning_of(error) or f"{type(error).__name__}: {error}"
+                report.broken.append(f"{file['id']}: {meant}")
                 continue
             except HeldError:
                 if report.files:

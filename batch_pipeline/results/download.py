@@ -21,7 +21,7 @@ from batch_pipeline.results.json_text import parsed
 from batch_pipeline.store.layout import answers_name, safe_part
 from batch_pipeline.store.ledger import seconds_since
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.tables import FileState, request_files
+from batch_pipeline.store.tables import NOT_RESULTS, WAITS, FileState, request_files
 
 MOST_DOWNLOADS = 5
 SPREAD_SECONDS = 3600.0
@@ -29,7 +29,6 @@ TRIES_OF_FIRST_PASS = 2
 PAUSE_SECONDS, MOST_PAUSE_SECONDS = 5.0, 300.0  # between two tries; it grows with the trouble's age
 BYTES_EACH, SPARE_BYTES = 2_000_000, 64_000_000  # of the results of a batch, on our disk
 LINES_EACH, SPARE_LINES = 4, 1_000
-NOT_OURS = "not one result of this batch is in it"
 
 
 class Incomplete(BatchPipelineError):
@@ -160,7 +159,7 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
                 damage = ", ".join(filter(None, (excess, served.damage)))
                 is_ours = served.is_ours
                 if not is_ours:
-                    damage = f"{NOT_OURS}: {damage}{_begins(served)}"
+                    damage = f"{NOT_RESULTS}: {damage}{_begins(served)}"
             except NoSuchBatch as error:
                 # One such reply proves nothing: answers are paid for, and given up only when it
                 # stays.
@@ -172,7 +171,7 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
                 # Each download was damaged in another place; together they are whole.
                 return _keep(store, file, _place(store, file, merged), downloads, first, None, 0)
             if last and not merged_lines.is_ours and fresh is not None:
-                _hold(store, file, damage, downloads)
+                _wait_for_a_person(store, file, damage, downloads)
             previous = kept
             if fresh is not None and is_ours:
                 kept = _place(store, file, merged)
@@ -233,23 +232,24 @@ def _fetch(api: BatchesApi, file: RowMapping, path: str, requests: int) -> str:
     return ""
 
 
-def _hold(store: Store, file: RowMapping, damage: str, downloads: int) -> None:
-    """Hold a file of whose batch the API gives something else than results, again and again.
+def _wait_for_a_person(store: Store, file: RowMapping, damage: str, downloads: int) -> None:
+    """Write down that nothing is concluded from what the API gives in place of a batch's results.
 
     Raises:
         Incomplete: always.
     """
     note = (
         f"What the API gave as the results of {file['batch_id']} was something else in {downloads} downloads "
-        f"over an hour ({damage}). It may be paid for, under this id or another: look in the Console, then "
-        "decide (`batch-pipeline held`). A batch that has its requests is collected when it turns up."
+        f"over an hour ({damage}). {WAITS}: put right what stands between here and the API; it is tried again "
+        f"every few minutes. Or give the answers up, they may be paid for: `batch-pipeline held --drop {file['id']}`."
     )
+    again = store.clock.now() + timedelta(seconds=MOST_PAUSE_SECONDS)
     with store.ledger.write() as tx:
-        store.ledger.move(
-            tx, file["id"], FileState.ENDED, FileState.HELD, note,
-            batch_id=None, answers_path=None, downloads=0, first_download_at=None, not_before=None,
-            damaged=False, error=note,
-        )  # fmt: skip
+        tx.execute(
+            update(request_files)
+            .where(*_still_ended(file))
+            .values(downloads=downloads, not_before=again, error=note)
+        )
     raise Incomplete(note)
 
 

@@ -13,6 +13,7 @@ from batch_pipeline.errors import counted
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import (
     OPEN,
+    WAITS,
     FileKind,
     FileState,
     endpoints,
@@ -251,7 +252,7 @@ def _is_retry(row: RowMapping) -> bool:
 def _files(store: Store, pipeline: str, ids: Sequence[str]) -> list[RowMapping]:
     names = (
         "submission_id", "kind", "state", "requests", "batch_id", "batch_created_at", "published_at",
-        "statuses", "cost_nanousd", "cost_unknown",
+        "statuses", "cost_nanousd", "cost_unknown", "error",
     )  # fmt: skip
     return [
         *store.ledger.rows(
@@ -272,6 +273,10 @@ def _standing(pipeline: str, rows: Sequence[RowMapping], files: Sequence[RowMapp
         for file in files
         if file["state"] == FileState.COLLECTED and file["published_at"] is None
     ]
+    # It has ended, but what the API gives are no results.
+    waiting = sum(
+        1 for file in files if file["state"] == FileState.ENDED and WAITS in (file["error"] or "")
+    )
     by_id = {row["id"]: row for row in rows}
     retries = {row["id"] for row in rows if _is_retry(row)} & _with_their_ask(rows)
     asked = answered = 0
@@ -299,7 +304,7 @@ def _standing(pipeline: str, rows: Sequence[RowMapping], files: Sequence[RowMapp
         other=dict(sorted(other.items())),
         ready=states[FileState.READY],
         unknown=states[FileState.UNKNOWN] + states[FileState.SENDING],
-        held=states[FileState.HELD],
+        held=states[FileState.HELD] + waiting,
         ended=states[FileState.ENDED] + len(unpublished),
         unbuilt=sum(1 for row in rows if row["state"] == "selected"),
         retryable=sum(row["retryable"] for row in rows if row["retried_at"] is None),

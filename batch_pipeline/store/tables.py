@@ -56,11 +56,15 @@ STEPS = {
     (FileState.HELD, FileState.UNKNOWN): "the candidate was not ours, so reconcile again",
     (FileState.HELD, FileState.ENDED): "a person gives it up, it ends without answers",
     (FileState.IN_PROGRESS, FileState.ENDED): "the API is done with the batch, or it is gone",
-    (FileState.IN_PROGRESS, FileState.HELD): "no list ever showed the batch its reply named",
-    (FileState.ENDED, FileState.HELD): "what the API gives are not its results, for an hour",
     (FileState.ENDED, FileState.COLLECTED): "answers kept, rows and index written",
 }
 """The only steps there are, and why each is taken; anything else is a programming error and raises."""
+
+
+NOT_RESULTS = "not one result of this batch is in it"
+"""Words in the error of an ended file of which the API gives something else than results."""
+WAITS = "That needs you"
+"""Words in it, too, once that has lasted for an hour: nothing is concluded from it without a person."""
 
 
 class FileKind(StrEnum):

@@ -1,10 +1,10 @@
 """Work that nobody looks after: of pipelines whose code was removed or renamed while batches were open."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import RowMapping, func, select
 
 from batch_pipeline.errors import counted
 from batch_pipeline.store.store import Store
@@ -87,9 +87,12 @@ def unattended(
         collected = [row for row in mine if row["state"] == FileState.COLLECTED]
         batches = [row for row in mine if row["has_batch"] and row not in collected]
         others = [row for row in mine if row not in collected and row not in batches]
-        count = [sum(row["files"] for row in some) for some in (batches, others, collected)]
-        found.append(Unattended(name, *count, since))
+        found.append(Unattended(name, _sum(batches), _sum(others), _sum(collected), since))
     return found
+
+
+def _sum(rows: Sequence[RowMapping]) -> int:
+    return sum(row["files"] for row in rows)
 
 
 def _last(store: Store, pipeline: str) -> datetime | None:

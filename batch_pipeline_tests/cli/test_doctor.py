@@ -230,6 +230,24 @@ def test_sensors_and_schedules_that_are_off(user_project: UserProject, home: Pat
     assert "0 23 * * * (UTC)" in found["Dagster", "notes_nightly"][1]
 
 
+def test_an_automation_sensor_that_is_off_and_an_upstream_that_did_not_run(
+    user_project: UserProject, home: Path
+):
+    eager = (
+        'upstream=["raw"], asset_spec=lambda spec: '
+        "spec.replace_attributes(automation_condition=dg.AutomationCondition.eager()), **more,\n"
+    )
+    user_project.write("pipelines.py", (CODE + TWO).replace("**more,\n", eager, 1))
+    found = levels(user_project, 1)
+    level, said = found["Dagster", "default_automation_condition_sensor"]
+    assert level == "warning" and "off" in said and "have an automation condition" in said
+    level, said = found["Dagster", "upstream raw"]
+    assert level == "warning" and "it has not run yet" in said
+    with inside(user_project.folder), dg.DagsterInstance.get() as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization("raw"))
+    assert ("Dagster", "upstream raw") not in levels(user_project, 1)
+
+
 def test_a_sensor_that_was_switched_off_in_the_ui(user_project: UserProject, home: Path):
     with inside(user_project.folder), dg.DagsterInstance.get() as instance:
         _switch(user_project, instance, "notes_status", on=False)

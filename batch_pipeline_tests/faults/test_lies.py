@@ -8,9 +8,11 @@ from sqlalchemy import select
 
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.bounded import MOST_REPLY_BYTES
+from batch_pipeline.batches.held import drop, resend
 from batch_pipeline.batches.lines import SHOWN_BYTES, lines_of
 from batch_pipeline.batches.outcome import ApiUnavailable, OutcomeUnknown
 from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline.errors import InputError
 from batch_pipeline.store.tables import request_files
 from batch_pipeline_tests.faults.conftest import HOUR, MINUTE, Night, sizes
 
@@ -127,18 +129,14 @@ def test_a_reply_that_names_a_batch_that_is_not_there_is_paid_once(
     assert night.held.files == []
 
 
-def test_a_batch_that_only_its_reply_has_named_is_held_and_found_when_it_turns_up(
+def test_a_batch_that_only_its_reply_has_named_is_waited_for_while_the_list_lags(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:
     fields = {"id": "msgbatch_of_nobody"}
     claude_emulator.fault("create", "change_fields", nth=4, fields=fields)
     claude_emulator.fault("list", "list_lag", newest=1, times=None)
     night.submit()
-    night.tick_for(HOUR)
-    (held,) = night.held.files
-    assert (
-        "named the batch msgbatch_of_nobody, but neither the API's list nor a look-up" in held.error
-    )
+    night.tick_for(25 * MINUTE)
     assert len(claude_emulator.batches()) == 4
     claude_emulator.clear_faults("list_lag")
     night.end()
@@ -198,11 +196,27 @@ def test_what_is_no_results_is_never_taken_for_lost_answers(
     assert theirs in held.error and "not one result of this batch is in it" in held.error
     assert len(night.rows()) == 27
     assert len(claude_emulator.batches()) == 4
-    # Whoever put it right finds the batch collected: its custom_ids prove whose it is.
+    with pytest.raises(InputError, match="it is not sent again as it is"):
+        resend(night.opened, held.id)
+    # Whoever put it right finds it collected.
     claude_emulator.clear_faults()
     night.end()
     night.judge_good()
     assert sizes(claude_emulator) == [14, 13, 12, 1]
+
+
+def test_what_is_no_results_can_be_given_up(night: Night, claude_emulator: EmulatorProcess) -> None:
+    night.submit()
+    theirs = night.batch(13)
+    claude_emulator.fault("results", "replace_body", times=None, batch_id=theirs)
+    night.tick_for(2 * HOUR, every=15 * MINUTE)
+    assert "1 file held: that needs you" in night.said
+    drop(night.opened, night.held.files[0].id)
+    night.end()
+    found = night.judge()
+    assert found.statuses == {"answered": 40}
+    assert (found.paid_twice, found.asked_again) == (0, 13)
+    assert sum(one.requests for one in found.unknown) == 13
 
 
 def test_a_batch_that_is_said_to_have_ended_and_has_not_is_waited_for(

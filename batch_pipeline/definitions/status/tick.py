@@ -28,6 +28,7 @@ from batch_pipeline.store.queue import hold_of
 from batch_pipeline.store.standing import standing
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
+from batch_pipeline.store.trouble import meaning_of
 from batch_pipeline.store.unattended import unattended
 
 MOST_RUNS = 25  # a tick's run requests are submitted one by one within its 60 s
@@ -75,8 +76,11 @@ def tick(
     try:
         store = resource.open()
         wanted, trouble = _look(store, claude, pipeline)
-    except BatchPipelineError as error:
-        return dg.SensorResult(skip_reason=dg.SkipReason(str(error)), cursor=context.cursor)
+    except Exception as error:
+        meant = error if isinstance(error, BatchPipelineError) else meaning_of(error)
+        if meant is None:
+            raise
+        return dg.SensorResult(skip_reason=dg.SkipReason(str(meant)), cursor=context.cursor)
     requests, waiting = _choose(context.instance, pipeline, wanted, store.clock.now())
     stands = standing(store, pipeline.name)
     cursor, events = observations(store, pipeline, context.cursor, stands)
