@@ -8,7 +8,7 @@ exceptions of ``outcome``, or a batch; each says what is known about the money.
 import json
 import ssl
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -46,12 +46,21 @@ class BatchesApi:
         base_url: where the API is.
         timeout_seconds: how long one call may take.
         patient: let the SDK repeat failed look-ups; not for a sensor, which has little time.
+        aliases: other addresses of the same API.
     """
 
     def __init__(
-        self, api_key: str, base_url: str, timeout_seconds: float, *, patient: bool = True
+        self,
+        api_key: str,
+        base_url: str,
+        timeout_seconds: float,
+        *,
+        patient: bool = True,
+        aliases: Sequence[str] = (),
     ):
         self.base_url = base_url.rstrip("/")
+        self.aliases = tuple(aliases)
+        self._stored: dict[tuple[str, str], Endpoint] = {}
         self._origin = _origin(self.base_url)
         self._key = api_key
         self._client = self._make(api_key, timeout_seconds, keepalive=True).with_options(
@@ -71,6 +80,10 @@ class BatchesApi:
         """Close the connections."""
         self._client.close()
         self._sender.close()
+
+    def is_known_as(self, seen: Endpoint, stored: Endpoint) -> None:
+        """Name an account of this address as a ledger does from now on, in every reply."""
+        self._stored[seen.organization, seen.workspace] = stored
 
     def identify(self) -> Endpoint:
         """Ask the API who we are to it: one list call of one batch.
@@ -276,7 +289,8 @@ class BatchesApi:
 
     def _endpoint(self, headers: httpx2.Headers) -> Endpoint:
         names = (headers.get("anthropic-organization-id"), headers.get("anthropic-workspace-id"))
-        return Endpoint(self.base_url, *(name or "" for name in names))
+        account = names[0] or "", names[1] or ""
+        return self._stored.get(account) or Endpoint(self.base_url, *account)
 
     def _make(self, api_key: str, timeout: float, *, keepalive: bool) -> anthropic.Anthropic:
         # None keeps a connection for as long as the server does.

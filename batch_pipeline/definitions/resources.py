@@ -49,6 +49,10 @@ class ClaudeBatches(dg.ConfigurableResource):
         default=None,
         description="Where the API is. None: ANTHROPIC_BASE_URL, then the public API.",
     )
+    aliases: list[str] = Field(
+        default_factory=list,
+        description="Other addresses of the same API, such as a gateway's: work and answers count for all.",
+    )
     allow_http: bool = Field(
         default=False,
         description="Send the key unencrypted to an http:// address outside the own network.",
@@ -136,7 +140,7 @@ class ClaudeBatches(dg.ConfigurableResource):
         timeout = (
             self.timeout_seconds if patient else min(self.timeout_seconds, SENSOR_TIMEOUT_SECONDS)
         )
-        return BatchesApi(key, self.url, timeout, patient=patient)
+        return BatchesApi(key, self.url, timeout, patient=patient, aliases=self.addresses[1:])
 
     def _check_address(self) -> None:
         parts = urlsplit(self.url)
@@ -161,6 +165,11 @@ class ClaudeBatches(dg.ConfigurableResource):
     def url(self) -> str:
         """The base URL in force."""
         return resolve(self.base_url or os.environ.get(URL_VARIABLE) or PUBLIC_API).rstrip("/")
+
+    @property
+    def addresses(self) -> list[str]:
+        """The base URL in force, and the other addresses of the same API."""
+        return [self.url, *(resolve(alias) for alias in self.aliases)]
 
     @property
     def policy(self) -> SendPolicy:

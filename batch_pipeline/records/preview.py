@@ -15,7 +15,7 @@ from batch_pipeline.records.selection import select as select_records
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.records.submission import Question
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Scope
+from batch_pipeline.store.submissions import Scope, index_elsewhere, latest_records
 from batch_pipeline.store.tables import request_files, submissions
 
 NO_LEDGER = "00000000"  # stands for the id of a ledger that the first run will make
@@ -114,6 +114,15 @@ def preview_records(
             content_columns=question.columns,
             version=question.version,
             index=[] if store is None else _index(store, scope),
+            elsewhere=[
+                IndexFile(store.files.url(row.name), row.number, row.partition)
+                for row in index_elsewhere(store.ledger, scope)
+            ]
+            if store is not None
+            else [],
+            earlier=[store.files.url(name) for name in latest_records(store.ledger, scope.pipeline)]
+            if store is not None
+            else [],
             out_dir=folder,
             ledger_id=NO_LEDGER if store is None else store.ledger.id,
             refresh=refresh,

@@ -8,9 +8,9 @@ are asked. ``rank`` orders the rows of a group: by submission, then attempt, the
 """
 
 INDEX = """
--- View _bp_index: every index row, with its submission's number and partition.
+-- View {view}: every index row, with its submission's number and partition.
 -- standing: 0 pending, 1 may be asked again, 2 refused or rejected, 3 answered.
-CREATE OR REPLACE TEMP VIEW _bp_index AS
+CREATE OR REPLACE TEMP VIEW {view} AS
 SELECT key_hash, content_hash, version, custom_id, attempt, number, partition, deleted,
        (number << 20) + attempt * 4 + standing AS rank
 FROM (
@@ -25,8 +25,8 @@ FROM (
 """
 
 EMPTY_INDEX = """
--- View _bp_index when nothing was ever submitted.
-CREATE OR REPLACE TEMP VIEW _bp_index AS
+-- View {view} when nothing was ever submitted.
+CREATE OR REPLACE TEMP VIEW {view} AS
 SELECT NULL::UUID AS key_hash, NULL::UUID AS content_hash, '' AS version, '' AS custom_id,
        0::BIGINT AS attempt, 0::BIGINT AS number, '' AS partition, false AS deleted,
        0::BIGINT AS rank
@@ -114,6 +114,39 @@ LEFT JOIN _bp_open AS open ON {is_open}
 COUNTS = """
 -- One row per verdict: how many source rows have it.
 SELECT verdict, count(*) FROM _bp_verdicts GROUP BY verdict
+"""
+
+REASKED = """
+-- One row: the keys that are answered here; of the records that would be asked, those that are
+-- answered with another content, and those whose content was answered under a key that is gone;
+-- those that are answered elsewhere as they are, of how many; and how many have a new key.
+WITH answered AS (
+    SELECT DISTINCT key_hash, content_hash FROM _bp_index
+    WHERE version = {version} AND rank & 3 = 3 AND NOT deleted AND {here}
+),
+elsewhere AS (
+    SELECT DISTINCT key_hash, content_hash FROM _bp_elsewhere
+    WHERE version = {version} AND rank & 3 = 3 AND NOT deleted AND {here}
+),
+asked AS (
+    SELECT hashed.key_hash, hashed.content_hash, verdict
+    FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
+    WHERE verdict IN ('new', 'changed')
+),
+gone AS (
+    SELECT content_hash, count(*) AS times FROM answered
+    ANTI JOIN _bp_hashed USING (key_hash) GROUP BY content_hash
+),
+fresh AS (
+    SELECT content_hash, count(*) AS times FROM asked WHERE verdict = 'new' GROUP BY content_hash
+)
+SELECT (SELECT count(DISTINCT key_hash) FROM answered),
+       (SELECT count(*) FROM asked SEMI JOIN answered USING (key_hash) WHERE verdict = 'changed'),
+       (SELECT coalesce(sum(least(fresh.times, gone.times)), 0)::BIGINT
+        FROM fresh JOIN gone USING (content_hash)),
+       (SELECT count(*) FROM asked SEMI JOIN elsewhere USING (key_hash, content_hash)),
+       (SELECT count(DISTINCT key_hash) FROM elsewhere),
+       (SELECT count(*) FROM asked WHERE verdict = 'new')
 """
 
 PLAN = """

@@ -14,6 +14,7 @@ from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.selection import Ask
 from batch_pipeline.records.submission import SelectedSubmission, select_submission
 from batch_pipeline.requests.compiled import compile_question
+from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope, asked_elsewhere
 
@@ -73,9 +74,18 @@ def _check_account(
     elsewhere = asked_elsewhere(store.ledger, scopes[0])
     if elsewhere is None or ask.force:
         return
+    here = scopes[0].endpoint
+    if not same_address(elsewhere.base_url, [here.base_url]):
+        raise HeldError(
+            f"{pipeline.name} was asked at {elsewhere}, and the base URL is {here.base_url} now: the same "
+            "organization and workspace at another address. What was answered there would not count here, so "
+            "everything would be asked and paid again; nothing was. If both addresses lead to the same API, say so: "
+            f'ClaudeBatches(aliases=["{elsewhere.base_url}"]). Else set base_url back; or, to ask all of it here, on '
+            f"purpose, launch {pipeline.name}_submit once with force: true."
+        )
     raise HeldError(
         f"{pipeline.name} was asked at {elsewhere}, and the API key now belongs to "
-        f"{scopes[0].endpoint}. What was answered there does not count here, so everything would be "
+        f"{here}. What was answered there does not count here, so everything would be "
         "asked and paid again; nothing was. Set ClaudeBatches(api_key=...) back to a key of that "
         f"workspace; what is open there is collected then. To ask all of it here, on purpose, launch "
         f"{pipeline.name}_submit once with force: true."

@@ -7,6 +7,7 @@ import dagster as dg
 
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.outcome import ApiUnavailable
+from batch_pipeline.batches.whose import expect, whose
 from batch_pipeline.definitions.failures import as_failures
 from batch_pipeline.definitions.partition import partitions_of
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
@@ -14,7 +15,7 @@ from batch_pipeline.errors import StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.rebuild import rebuild_lost
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Endpoint, Scope, know_endpoint, known_endpoints
+from batch_pipeline.store.submissions import Endpoint, Scope, known_endpoints
 
 
 @contextmanager
@@ -46,14 +47,13 @@ def step(
 def _identify(store: Store, api: BatchesApi, *, offline: bool) -> Endpoint:
     """Ask the API who it is; while it does not answer, an offline step goes by who it always was."""
     try:
-        endpoint = api.identify()
+        return whose(store, api)
     except ApiUnavailable:
-        known = known_endpoints(store.ledger, api.base_url)
+        known = known_endpoints(store.ledger, api.base_url, *api.aliases)
         if not offline or len(known) != 1:
             raise
+        expect(api, known)
         return known[0]
-    know_endpoint(store.ledger, endpoint)
-    return endpoint
 
 
 def count_rows(
