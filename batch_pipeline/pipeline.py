@@ -85,6 +85,8 @@ class BatchPipeline:
         backfill_policy: how a backfill's partitions are divided into runs: None is a run each,
             ``dg.BackfillPolicy.single_run()`` one run for a range. Either way each partition is
             selected, asked and collected by itself, and nothing is asked twice.
+        renamed_from: the name that this pipeline had before: what was asked and answered under it counts,
+            and open batches are collected.
 
     Raises:
         InputError: a field cannot be what it is.
@@ -112,6 +114,7 @@ class BatchPipeline:
     claude_key: str = "claude"
     store_key: str = "store"
     backfill_policy: dg.BackfillPolicy | None = None
+    renamed_from: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -120,6 +123,13 @@ class BatchPipeline:
                 "A pipeline's name must start with a letter and hold only letters, digits and "
                 "underscores; "
                 f"{self.name!r} does not. Dagster builds job and sensor names from it."
+            )
+        if self.renamed_from is not None and (
+            not NAME.fullmatch(str(self.renamed_from)) or self.renamed_from == self.name
+        ):
+            raise InputError(
+                f"Pipeline {self.name}: renamed_from is {self.renamed_from!r}; it must be the name that the pipeline "
+                "had before."
             )
         if (self.partitions is None) != (self.partition_column is None):
             raise InputError(

@@ -118,11 +118,17 @@ def build_preview(
     from batch_pipeline.requests.compiled import compile_question
     from batch_pipeline.requests.sample import expected, render
     from batch_pipeline.store.clock import process_clock
+    from batch_pipeline.store.renaming import name_in_ledger
     from batch_pipeline.store.submissions import Scope
 
     pipeline, now = one.pipeline, process_clock().now()
     partition = _partition(one, wanted.partition, now)
-    scope = Scope(pipeline.name, partition, _endpoint(one, store, api))
+    name = (
+        name_in_ledger(store.ledger, pipeline.name, pipeline.renamed_from)
+        if store
+        else pipeline.name
+    )
+    scope = Scope(name, partition, _endpoint(one, store, api))
     if store is not None:
         _note_other_account(store, scope, wanted.force)
     records = preview_records(

@@ -7,6 +7,7 @@ API's list like any file without a reply, so nothing is bought twice.
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from batch_pipeline.results.file_records import custom_ids_in, custom_ids_of
 from batch_pipeline.results.join import FINAL
 from batch_pipeline.store.layout import safe_part
 from batch_pipeline.store.manifest import read_manifest
+from batch_pipeline.store.renaming import read_note
 from batch_pipeline.store.store import Store, own
 from batch_pipeline.store.submissions import Endpoint, NewFile, add_endpoint, add_file
 from batch_pipeline.store.tables import (
@@ -33,6 +35,7 @@ from batch_pipeline.store.tables import (
 )
 
 MANIFEST = re.compile(r"(?P<pipeline>[^/]+)/(?P<submission>[^/]+)/manifest-(?P<files>\d+)\.json")
+RENAMED = re.compile(r"[^/]+/renamed-to-[^/]+\.json")
 # <file's number>-<batch id, or what stands for it>-<6 random hex digits>
 PART = re.compile(r"(?P<seq>\d{5})-(?P<batch>.+)-[0-9a-f]{6}\.(jsonl|parquet)")
 
@@ -104,6 +107,7 @@ def rebuild(store: Store) -> Rebuilt:
             report.skipped.append(
                 f"{name} cannot be read ({error}): what it was about is asked again"
             )
+    _renamed(store, names, manifests)
     ledgers = sorted({manifest["ledger"] for manifest in manifests})
     if len(ledgers) != 1:
         raise StoreError(
@@ -205,10 +209,10 @@ def _answers_again(store: Store, api: BatchesApi, file, there: set[str]) -> Answ
 
 def _newest_manifests(names: set[str]) -> list[str]:
     """Return, of each submission, the manifest that was written last: the one with the most files."""
-    newest: dict[tuple[str, str], tuple[int, str]] = {}
+    newest: dict[str, tuple[int, str]] = {}
     for name in names:
         if found := MANIFEST.fullmatch(name):
-            one = found["pipeline"], found["submission"]
+            one = found["submission"]  # under its pipeline's name, or under the one of before
             newest[one] = max(newest.get(one, (0, "")), (int(found["files"]), name))
     return sorted(name for _, name in newest.values())
 
@@ -224,7 +228,7 @@ class _Found:
 
 def _submission(store: Store, manifest: dict[str, Any], names: set[str]) -> _Found:
     submission, endpoint = manifest["submission"], Endpoint(**manifest["endpoint"])
-    parts = _parts(f"{submission['pipeline']}/{submission['id']}", names)
+    parts = _parts(submission["id"], names)
     cut = {seq for file in manifest["files"] if (seq := _cut_from(file["path"]))}
     files = []
     for file in manifest["files"]:
@@ -254,15 +258,28 @@ def _add(store: Store, tx: Connection, found: _Found, report: Rebuilt) -> None:
         report.kept += state is not FileState.COLLECTED and bool(values.get("answers_path"))
 
 
-def _parts(folder: str, names: set[str]) -> dict[str, dict[str, list[str]]]:
-    """Return what there is of each file of a submission: names by kind of folder, by its number."""
+def _parts(submission: str, names: set[str]) -> dict[str, dict[str, list[str]]]:
+    """Return what there is of each file of a submission: names by kind of folder, by its number.
+
+    Of a pipeline that was renamed, they may lie under both of its names.
+    """
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for kind in ("answers", "results", "index"):
-        start = f"{folder}/{kind}/"
-        for name in sorted(names):
-            if name.startswith(start) and (part := PART.fullmatch(name[len(start) :])):
-                found[part["seq"]][kind].append(name)
+    for name in sorted(name for name in names if f"/{submission}/" in name):
+        folders = name.split("/")
+        if len(folders) == 4 and folders[1] == submission and (part := PART.fullmatch(folders[3])):
+            found[part["seq"]][folders[2]].append(name)
     return found
+
+
+def _renamed(store: Store, names: set[str], manifests: Sequence[dict[str, Any]]) -> None:
+    """Give submissions the names that their pipelines have by now."""
+    notes = [read_note(store, name) for name in names if RENAMED.fullmatch(name)]
+    for note in sorted(notes, key=lambda note: note["at"]):
+        went_over = set(note["submissions"])
+        for manifest in manifests:
+            one = manifest["submission"]
+            if one["pipeline"] == note["from"] and one["id"] in went_over:
+                one["pipeline"] = note["to"]
 
 
 def _cut_from(path: str | None) -> str | None:

@@ -6,6 +6,7 @@
 <pipeline>/<submission>/results/<file>.parquet  joined, typed, judged rows
 <pipeline>/<submission>/index/*.parquet         all that selection reads
 <pipeline>/<submission>/manifest-00025.json     what the ledger says of it, when it had that many files
+<pipeline>/renamed-to-<pipeline>-1a2b3c.json      which submissions went over to a new name
 ledger.json                                     which ledger all this belongs to
 """
 
@@ -73,6 +74,11 @@ def index_name(pipeline: str, submission: str, part: str) -> str:
 def manifest_name(pipeline: str, submission: str, files: int) -> str:
     """Return the name of a submission's manifest."""
     return f"{pipeline}/{submission}/manifest-{files:05d}.json"
+
+
+def renamed_name(pipeline: str, to: str, part: str) -> str:
+    """Return the name of the note that says that a pipeline was renamed."""
+    return f"{pipeline}/renamed-to-{to}-{part}.json"
 
 
 def table_name(pipeline: str) -> str:

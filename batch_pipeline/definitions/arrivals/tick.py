@@ -26,6 +26,7 @@ from batch_pipeline.records.sources import DuckDBSource
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.queue import hold_of
+from batch_pipeline.store.renaming import take_over
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope, asked_at
 
@@ -41,7 +42,11 @@ def tick(
     try:
         claude: ClaudeBatches = getattr(context.resources, pipeline.claude_key)
         resource: BatchStore = getattr(context.resources, pipeline.store_key)
-        one = _Tick(pipeline, arrivals, context.instance, resource.open(), claude, context.cursor)
+        store = resource.open()
+        take_over(
+            store, pipeline.name, pipeline.renamed_from, republish=pipeline.destination is None
+        )
+        one = _Tick(pipeline, arrivals, context.instance, store, claude, context.cursor)
         requests = one.run()
     except BatchPipelineError as error:
         return dg.SensorResult(skip_reason=dg.SkipReason(str(error)), cursor=context.cursor)

@@ -15,6 +15,7 @@ from batch_pipeline.records.selection import Ask
 from batch_pipeline.records.submission import SelectedSubmission, select_submission
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.store.addresses import same_address
+from batch_pipeline.store.renaming import check_not_renamed
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope, asked_elsewhere
 
@@ -26,6 +27,8 @@ def materialize(
     with step(context, pipeline, offline=True) as (store, _claude, api, scopes):
         if ask.limit is not None and ask.limit < 0:
             raise InputError(f"The limit of this run is {ask.limit}; it must be 0 or more.")
+        if not (ask.force or ask.allow_reask):
+            check_not_renamed(store.ledger, pipeline.name)
         _check_account(store, pipeline, scopes, ask)
         # What cannot be written is not asked for.
         destination_of(pipeline, store).check()

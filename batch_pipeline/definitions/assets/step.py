@@ -14,6 +14,7 @@ from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
 from batch_pipeline.errors import StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.rebuild import rebuild_lost
+from batch_pipeline.store.renaming import take_over
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope, known_endpoints
 
@@ -34,6 +35,10 @@ def step(
     resource: BatchStore = getattr(context.resources, pipeline.store_key)
     with as_failures():
         store = resource.open()
+        if goes_on_with_old_name(store, pipeline):
+            context.log.info(
+                f"What was asked as {pipeline.renamed_from} belongs to {pipeline.name} from now on"
+            )
         with closing(claude.api()) as api:
             endpoint = _identify(store, api, offline=offline)
             yield (
@@ -42,6 +47,13 @@ def step(
                 api,
                 [Scope(pipeline.name, part, endpoint) for part in partitions_of(context)],
             )
+
+
+def goes_on_with_old_name(store: Store, pipeline: BatchPipeline) -> bool:
+    """Let a renamed pipeline go on with what the ledger has under its old name; whether it was there."""
+    return take_over(
+        store, pipeline.name, pipeline.renamed_from, republish=pipeline.destination is None
+    )
 
 
 def _identify(store: Store, api: BatchesApi, *, offline: bool) -> Endpoint:

@@ -26,6 +26,7 @@ from batch_pipeline.results.retention import retention
 from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.needs import Need, endpoints_at_work, needs
 from batch_pipeline.store.queue import hold_of
+from batch_pipeline.store.renaming import take_over
 from batch_pipeline.store.standing import standing
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
@@ -50,6 +51,9 @@ def tick(context: dg.SensorEvaluationContext, pipeline: BatchPipeline) -> dg.Sen
     resource: BatchStore = getattr(context.resources, pipeline.store_key)
     try:
         store = resource.open()
+        take_over(
+            store, pipeline.name, pipeline.renamed_from, republish=pipeline.destination is None
+        )
         wanted, trouble = _look(store, claude, pipeline)
     except BatchPipelineError as error:
         return dg.SensorResult(skip_reason=dg.SkipReason(str(error)), cursor=context.cursor)
