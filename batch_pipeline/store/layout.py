@@ -2,6 +2,7 @@
 
 <pipeline>/<submission>/records.parquet         the selected records as they were
 <pipeline>/<submission>/requests/00000.jsonl    a request a line, one file per batch
+<pipeline>/<submission>/sent/00000-0001         that a file is about to be sent: a note per attempt
 <pipeline>/<submission>/answers/<file>.jsonl    what the API returned, byte for byte
 <pipeline>/<submission>/results/<file>.parquet  joined, typed, judged rows
 <pipeline>/<submission>/index/*.parquet         all that selection reads
@@ -49,6 +50,11 @@ def records_name(pipeline: str, submission: str) -> str:
 def request_name(pipeline: str, submission: str, part: str) -> str:
     """Return the name of a request file."""
     return f"{pipeline}/{submission}/requests/{part}.jsonl"
+
+
+def sent_name(pipeline: str, submission: str, seq: int, attempt: int) -> str:
+    """Return the name of the note that a request file is about to be sent."""
+    return f"{pipeline}/{submission}/sent/{seq:05d}-{attempt:04d}"
 
 
 def rejected_name(pipeline: str, submission: str, part: str) -> str:
