@@ -44,6 +44,7 @@ RESERVED = {
     "_batch_id": "The batch's id at the API.",
     "_attempt": "How many times this record, with this content, had been asked.",
     "_answered_at": "When the batch ended.",
+    "_last_error": "Why a later attempt failed, while this earlier answer stays; else empty.",
 }
 ANSWERED = "What the model answered; empty when there is no answer."
 # Left out of the sample, which has to fit on a page.

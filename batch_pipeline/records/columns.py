@@ -22,6 +22,7 @@ RESULT_COLUMNS: dict[str, str] = {
     "_batch_id": "VARCHAR",
     "_attempt": "INTEGER",
     "_answered_at": "TIMESTAMP WITH TIME ZONE",
+    "_last_error": "VARCHAR",
 }
 """The columns every result row ends with, in order, and their DuckDB types."""
 

@@ -79,12 +79,18 @@ WITH history AS (
            past.rank * 2 + CAST(past.deleted AS BIGINT) AS past,
            {in_group} AND NOT past.deleted AS in_group,
            past.content_hash = hashed.content_hash AS same_content,
+           -- An answer to this content and question stays, whatever later attempts came to.
+           past.content_hash = hashed.content_hash AND past.version = {version} AS as_now,
+           past.rank & 3 = 3 AND NOT past.deleted AS answered,
            past.content_hash = hashed.content_hash AND past.version <> {version} AS other_version
     FROM _bp_index AS past JOIN _bp_hashed AS hashed USING (key_hash)
 ),
 state AS (
     SELECT id, max(number) AS key_number, bool_or(other_version) AS other_version,
-           max(rank) FILTER (WHERE in_group) AS latest,
+           max(rank) FILTER (WHERE in_group) AS last,
+           coalesce(CASE WHEN arg_max(as_now, rank) FILTER (WHERE in_group)
+                         THEN max(rank) FILTER (WHERE in_group AND as_now AND answered) END,
+                    max(rank) FILTER (WHERE in_group)) AS latest,
            max(attempt) FILTER (WHERE in_group) AS attempts,
            arg_max(same_content, rank) FILTER (WHERE in_group) AS same_content,
            arg_max(partition, past) AS partition
@@ -99,8 +105,8 @@ SELECT hashed.rowid AS id, coalesce(state.attempts, 0) AS attempts, state.latest
            WHEN state.latest IS NULL THEN 'changed'
            WHEN state.latest & 3 < 2 AND state.attempts < {max_attempts} THEN 'retry'
            -- A key that was deleted and is back: its earlier answer is about what it said then.
-           WHEN state.key_number > state.latest >> 20 AND NOT state.same_content THEN 'changed'
-           WHEN state.key_number > state.latest >> 20 THEN 'reuse'
+           WHEN state.key_number > state.last >> 20 AND NOT state.same_content THEN 'changed'
+           WHEN state.key_number > state.last >> 20 THEN 'reuse'
            -- A key that came from another partition, which would drop its row as gone.
            WHEN {moves} AND state.same_content AND state.partition <> {partition} THEN 'reuse'
            WHEN state.latest & 3 < 2 THEN 'exhausted'

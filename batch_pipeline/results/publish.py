@@ -15,6 +15,7 @@ from sqlalchemy import RowMapping, select, update
 from batch_pipeline.records.connections import (
     memory_connection,
     quote_files,
+    quote_list,
     quote_name,
     with_enough_memory,
 )
@@ -113,7 +114,7 @@ def _merge(
         rows_path = deleted_path = None
         if results:
             rows_path = f"{folder}/rows.parquet"
-            report.superseded = _rows(store, connection, results, rows_path)
+            report.superseded = _rows(store, connection, pipeline, results, rows_path)
         gone = connection.execute(
             "select count(*) from winners where status = 'deleted'"
         ).fetchone()
@@ -167,22 +168,73 @@ def _winners(
 
 
 def _rows(
-    store: Store, connection: duckdb.DuckDBPyConnection, results: dict[str, str], rows_path: str
+    store: Store,
+    connection: duckdb.DuckDBPyConnection,
+    pipeline: str,
+    fresh: dict[str, str],
+    rows_path: str,
 ) -> int:
-    """Write the rows to publish that are the latest of their key; return how many are not."""
+    """Write the rows to publish that are the ones to show of their key; return how many are not.
+
+    An answer that stays although a later attempt failed is in a file that was published before.
+    """
+    results = fresh | _kept_answers(store, connection, pipeline, fresh)
     urls = [store.files.url(path) for path in results.values()]
-    pairs = pa.table({"position": pa.array(range(len(results)), pa.int64()), "name": list(results)})
+    pairs = pa.table(
+        {
+            "position": pa.array(range(len(results)), pa.int64()),
+            "name": list(results),
+            "fresh": [name in fresh for name in results],
+        }
+    )
     connection.register("pairs", pairs)
     connection.execute(
         "create temp table latest as "
-        "select w.custom_id, p.position from winners w join pairs p on p.name = w.name"
+        "select w.custom_id, w.failed_id, p.position, p.fresh "
+        "from winners w join pairs p on p.name = w.name left join pairs f on f.name = w.failed_name "
+        "where p.fresh or f.fresh"
+    )
+    failures = [store.files.url(fresh[name]) for name in _failed(connection) if name in fresh]
+    connection.execute(
+        "create temp table failures as "
+        + (
+            sql.FAILURES.format(results=quote_files(failures))
+            if failures
+            else "select '' as custom_id, '' as said where false"
+        )
     )
     write_parquet(connection, sql.LATEST.format(results=quote_files(urls)), rows_path)
-    total = connection.execute(f"select count(*) from read_parquet({quote_files(urls)})").fetchone()
-    kept = connection.execute(
-        f"select count(*) from read_parquet({quote_files([rows_path])})"
-    ).fetchone()
+    read = quote_files(store.files.url(path) for path in fresh.values())
+    total = connection.execute(f"select count(*) from read_parquet({read})").fetchone()
+    kept = connection.execute("select count(*) from latest where fresh").fetchone()
     return (total[0] if total else 0) - (kept[0] if kept else 0)
+
+
+def _failed(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Return the index files of attempts that failed and whose earlier answer stays."""
+    found = connection.execute(
+        "select distinct failed_name from winners where failed_name is not null"
+    )
+    return [name for (name,) in found.fetchall()]
+
+
+def _kept_answers(
+    store: Store, connection: duckdb.DuckDBPyConnection, pipeline: str, fresh: dict[str, str]
+) -> dict[str, str]:
+    """Return the earlier files with answers that stay: index file to rows."""
+    failed = [name for name in _failed(connection) if name in fresh]
+    if not failed:
+        return {}
+    names = connection.execute(
+        f"select distinct name from winners where list_contains({quote_list(failed)}, failed_name)"
+    ).fetchall()
+    wanted = {name for (name,) in names} - fresh.keys()
+    rows = store.ledger.rows(
+        select(request_files.c.index_path, request_files.c.results_path).where(
+            request_files.c.pipeline == pipeline, request_files.c.results_path.is_not(None)
+        )
+    )
+    return {row["index_path"]: row["results_path"] for row in rows if row["index_path"] in wanted}
 
 
 def _deleted(

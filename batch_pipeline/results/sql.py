@@ -78,27 +78,52 @@ select _key_hash as key_hash, _content_hash as content_hash, $version as version
 from joined
 """
 
-# Per key of the files to publish, which index file holds its latest row: over all the index files
-# of the pipeline, the highest submission, then attempt, then an answer before no answer.
+# Per key of the files to publish, which index file holds the row to show: over all the index files
+# of the pipeline, the highest submission, then attempt, then an answer before no answer. When that is
+# a failure and the same content and question were answered before, the answer stays; then
+# ``failed_id`` and ``failed_name`` say which attempt failed.
 WINNERS = """
 with fresh as (select distinct key_hash from read_parquet({fresh})),
      ranked as (
-       select i.key_hash, i.custom_id, i.status, files.name,
+       select i.key_hash, i.custom_id, i.status, i.content_hash, i.version, files.name,
               (files.number << 20) + i.attempt * 4 + (i.status = 'answered')::int as rank
        from (select *, file_index as position from read_parquet({index})) as i
        join files using (position)
-       where i.status <> 'pending' and i.key_hash in (select key_hash from fresh))
-select key_hash, arg_max(custom_id, rank) as custom_id, arg_max(status, rank) as status,
-       arg_max(name, rank) as name
-from ranked group by key_hash
+       where i.status <> 'pending' and i.key_hash in (select key_hash from fresh)),
+     latest as (
+       select key_hash, arg_max(custom_id, rank) as custom_id, arg_max(status, rank) as status,
+              arg_max(name, rank) as name, arg_max(content_hash, rank) as content_hash,
+              arg_max(version, rank) as version
+       from ranked group by key_hash),
+     kept as (
+       select key_hash, arg_max(ranked.custom_id, rank) as custom_id,
+              arg_max(ranked.name, rank) as name
+       from ranked join latest using (key_hash, content_hash, version)
+       where ranked.status = 'answered' and latest.status not in ('answered', 'deleted')
+       group by key_hash)
+select key_hash, coalesce(kept.custom_id, latest.custom_id) as custom_id,
+       case when kept.custom_id is null then latest.status else 'answered' end as status,
+       coalesce(kept.name, latest.name) as name,
+       case when kept.custom_id is not null then latest.custom_id end as failed_id,
+       case when kept.custom_id is not null then latest.name end as failed_name
+from latest left join kept using (key_hash)
 """
 
-# The rows of the files to publish that are the latest of their key.
+# The rows to show of the files to publish, with what a later attempt failed by.
 LATEST = """
-select r.* exclude (_bp_position)
+select r.* exclude (_bp_position), f.said as _last_error
 from (select *, file_index as _bp_position
       from read_parquet({results}, union_by_name = true)) r
-semi join latest l on l.custom_id = r._custom_id and l.position = r._bp_position
+join latest l on l.custom_id = r._custom_id and l.position = r._bp_position
+left join failures f on f.custom_id = l.failed_id
+"""
+
+# What attempts failed by whose earlier answer stays.
+FAILURES = """
+select _custom_id as custom_id, any_value(_status || coalesce(': ' || _error, '')) as said
+from read_parquet({results}, union_by_name = true)
+where _status <> 'answered' and _custom_id in (select failed_id from winners)
+group by _custom_id
 """
 
 # The keys whose latest row says that they are deleted.
