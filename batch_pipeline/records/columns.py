@@ -26,6 +26,9 @@ RESULT_COLUMNS: dict[str, str] = {
 }
 """The columns every result row ends with, in order, and their DuckDB types."""
 
+DOUBLED = "_bp_doubled"
+"""The column of records.parquet that says how often a record's answer was cut short."""
+
 HELPER_COLUMNS: dict[str, str] = {
     "_row": "BIGINT",
     "_kind": "VARCHAR",
@@ -34,6 +37,7 @@ HELPER_COLUMNS: dict[str, str] = {
     "_content_hash": "UUID",
     "_custom_id": "VARCHAR",
     "_attempt": "INTEGER",
+    DOUBLED: "INTEGER",
 }
 """What records.parquet holds after the source columns, in order, and their DuckDB types."""
 

@@ -44,8 +44,11 @@ def count_needed(
             keys=source.keys,
             content_columns=question.columns,
             version=question.version,
+            request=question.request_hash,
+            most_doublings=question.most_doublings,
             index=[
-                IndexFile(store.files.url(row.name), row.number, row.partition) for row in index
+                IndexFile(store.files.url(row.name), row.number, row.partition, row.request)
+                for row in index
             ],
             earlier=[store.files.url(name) for name in latest_records(store.ledger, scope.pipeline)]
             if scope

@@ -54,6 +54,7 @@ class IndexFile:
     path: str
     number: int
     partition: str
+    request: str | None = None  # a hash of what its requests had in common, if that is known
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,8 @@ def select(
     earlier: Sequence[str] = (),
     out_dir: str,
     ledger_id: str,
+    request: str = "",
+    most_doublings: int = 0,
     refresh: Literal["changed", "new"] = "changed",
     max_attempts: int = 3,
     on_deleted: Literal["keep", "drop"] = "keep",
@@ -144,6 +147,8 @@ def select(
         earlier: the pipeline's latest files of selected records, the newest first.
         out_dir: a local folder; gets ``records.parquet`` and ``index/selected.parquet``.
         ledger_id: 8 hex characters that tell this ledger's requests from others'.
+        request: a hash of what the requests have in common; "" when it is not known.
+        most_doublings: how often an answer that was cut short may get twice as many tokens.
         refresh: "changed" asks again when a record's content or the version changed; "new" asks
             each key once.
         max_attempts: how often a record is asked before its last failure stands.
@@ -168,7 +173,9 @@ def select(
     def select_from(source: str) -> Selection | None:
         question.hash_source(source)
         drops_into = partition.key if partition and on_deleted == "drop" else None
-        verdicts = question.judge(refresh, max_attempts, ask.force, drops_into)
+        verdicts = question.judge(
+            refresh, max_attempts, ask.force, drops_into, request, most_doublings
+        )
         reasons = question.plan(ledger_id, asked_verdicts, ask.limit, not ask.retries_only)
         # A whole source without any row is taken for an accident upstream, not for a wish to drop
         # the table; a partition may well be empty.
@@ -267,7 +274,8 @@ def _view_index(con: duckdb.DuckDBPyConnection, view: str, index: Sequence[Index
     paths = [file.path for file in index]
     let_read(con, paths)
     files = ", ".join(
-        f"({position}, {int(file.number)}::BIGINT, {quote_text(file.partition)})"
+        f"({position}, {int(file.number)}::BIGINT, {quote_text(file.partition)}, "
+        f"{quote_text(file.request) if file.request else 'NULL'}::VARCHAR)"
         for position, file in enumerate(index)
     )
     con.execute(statements.INDEX.format(view=view, paths=quote_files(paths), files=files))

@@ -40,6 +40,16 @@ class Question(Protocol):
         ...
 
     @property
+    def request_hash(self) -> str:
+        """A hash of what its requests have in common."""
+        ...
+
+    @property
+    def most_doublings(self) -> int:
+        """How often an answer that was cut short may get twice as many tokens."""
+        ...
+
+    @property
     def output_columns(self) -> Sequence[tuple[str, str]]:
         """The columns of its answer."""
         ...
@@ -91,8 +101,10 @@ def select_submission(
                 keys=source.keys,
                 content_columns=question.columns,
                 version=question.version,
+                request=question.request_hash,
+                most_doublings=question.most_doublings,
                 index=[
-                    IndexFile(store.files.url(row.name), row.number, row.partition)
+                    IndexFile(store.files.url(row.name), row.number, row.partition, row.request)
                     for row in read.index
                 ],
                 elsewhere=[

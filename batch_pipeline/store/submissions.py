@@ -76,6 +76,7 @@ class IndexRow:
     name: str
     number: int
     partition: str
+    request: str | None = None  # a hash of what its requests had in common, if that is known
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,10 @@ class NewSelection:
     records_path: str | None
     index_path: str
     counts: dict[str, Any] = field(default_factory=dict)
+
+
+REQUEST = submissions.c.question["request"].as_string()
+"""The hash of what a submission's requests have in common; NULL for those of earlier versions."""
 
 
 def know_endpoint(ledger: Ledger, endpoint: Endpoint, aliases: Collection[str] = ()) -> Endpoint:
@@ -289,11 +294,10 @@ def situation(ledger: Ledger, scope: Scope) -> Situation:
             submissions.c.endpoint_id == scope.endpoint.id,
             submissions.c.state != "abandoned",
         )
-        selected = select(
-            submissions.c.index_path, submissions.c.number, submissions.c.partition
-        ).where(*mine)
+        about = submissions.c.number, submissions.c.partition, REQUEST
+        selected = select(submissions.c.index_path, *about).where(*mine)
         collected = (
-            select(request_files.c.index_path, submissions.c.number, submissions.c.partition)
+            select(request_files.c.index_path, *about)
             .join(submissions, submissions.c.id == request_files.c.submission_id)
             .where(*mine, request_files.c.index_path.is_not(None))
         )

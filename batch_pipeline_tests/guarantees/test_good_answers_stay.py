@@ -23,9 +23,9 @@ def rows_of(house: House, where: str = "true") -> list[tuple[Any, ...]]:
     )
 
 
-# The emulator's invalid answers are of several kinds, some of them cut short.
+# What the emulator calls invalid is an invalid_request_error.
 FAILURES = {status: {status} for status in ("errored", "expired", "truncated", "refused")} | {
-    "invalid": {"invalid", "truncated"}
+    "invalid": {"rejected"}
 }
 
 
