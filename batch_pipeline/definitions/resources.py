@@ -50,7 +50,7 @@ class ClaudeBatches(dg.ConfigurableResource):
         description="Where the API is. None: ANTHROPIC_BASE_URL, then the public API.",
     )
     aliases: list[str] = Field(
-        default_factory=list,
+        default=[],
         description="Other addresses of the same API, such as a gateway's: work and answers count for all.",
     )
     allow_http: bool = Field(
