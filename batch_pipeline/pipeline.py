@@ -110,6 +110,8 @@ class BatchPipeline:
         backfill_policy: how a backfill's partitions are divided into runs: None is a run each,
             ``dg.BackfillPolicy.single_run()`` one run for a range. Either way each partition is
             selected, asked and collected by itself, and nothing is asked twice.
+        renamed_from: the name that this pipeline had before: what was asked and answered under it counts,
+            and open batches are collected.
 
     Raises:
         InputError: a field cannot be what it is.
@@ -137,6 +139,7 @@ class BatchPipeline:
     claude_key: str = "claude"
     store_key: str = "store"
     backfill_policy: dg.BackfillPolicy | None = None
+    renamed_from: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -147,6 +150,13 @@ class BatchPipeline:
                 f"{self.name!r} does not. Dagster builds job and sensor names from it."
             )
         _ = self.nightly  # a cron string that is none is refused here
+        if self.renamed_from is not None and (
+            not NAME.fullmatch(str(self.renamed_from)) or self.renamed_from == self.name
+        ):
+            raise InputError(
+                f"Pipeline {self.name}: renamed_from is {self.renamed_from!r}; it must be the name that the pipeline "
+                "had before."
+            )
         if (self.partitions is None) != (self.partition_column is None):
             raise InputError(
                 f"Pipeline {self.name}: partitions and partition_column go together; "

@@ -9,7 +9,7 @@ import json
 import math
 import ssl
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -58,6 +58,7 @@ class BatchesApi:
         patient: let the SDK repeat failed look-ups; not for a sensor, which has little time.
         budget_seconds: how long all calls together may take, from now on; a sensor's tick has a
             minute for everything.
+        aliases: other addresses of the same API.
     """
 
     def __init__(
@@ -68,8 +69,11 @@ class BatchesApi:
         *,
         patient: bool = True,
         budget_seconds: float = math.inf,
+        aliases: Sequence[str] = (),
     ):
         self.base_url = base_url.rstrip("/")
+        self.aliases = tuple(aliases)
+        self._stored: dict[tuple[str, str], Endpoint] = {}
         self._origin = _origin(self.base_url)
         self._key = api_key
         self._timeout = timeout_seconds
@@ -91,6 +95,10 @@ class BatchesApi:
         """Close the connections."""
         self._client.close()
         self._sender.close()
+
+    def is_known_as(self, seen: Endpoint, stored: Endpoint) -> None:
+        """Name an account of this address as a ledger does from now on, in every reply."""
+        self._stored[seen.organization, seen.workspace] = stored
 
     def identify(self) -> Endpoint:
         """Ask the API who we are to it: one list call of one batch.
@@ -311,7 +319,8 @@ class BatchesApi:
 
     def _endpoint(self, headers: httpx2.Headers) -> Endpoint:
         names = (headers.get("anthropic-organization-id"), headers.get("anthropic-workspace-id"))
-        return Endpoint(self.base_url, *(name or "" for name in names))
+        account = names[0] or "", names[1] or ""
+        return self._stored.get(account) or Endpoint(self.base_url, *account)
 
     def _make(self, api_key: str, timeout: float, *, keepalive: bool) -> anthropic.Anthropic:
         # None keeps a connection for as long as the server does.

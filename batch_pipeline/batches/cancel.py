@@ -11,6 +11,7 @@ from sqlalchemy import RowMapping, select, update
 
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch
+from batch_pipeline.batches.whose import whose
 from batch_pipeline.errors import HeldError
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
@@ -60,7 +61,7 @@ def cancel(store: Store, api: BatchesApi, pipeline: str, partition: str | None =
     Raises:
         HeldError, ApiUnavailable: the API refuses the key, or does not answer. Nothing is changed.
     """
-    here, report = api.identify(), Canceled()
+    here, report = whose(store, api), Canceled()
     _request(store, pipeline, partition, report)
     for file in cancellable(store, pipeline, partition):
         if file["state"] != FileState.IN_PROGRESS:

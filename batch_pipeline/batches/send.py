@@ -29,6 +29,7 @@ from batch_pipeline.batches.policy import SendPolicy, back_off, watch_until
 from batch_pipeline.batches.split import split
 from batch_pipeline.batches.wire import Batch
 from batch_pipeline.errors import BatchPipelineError, counted, sentence
+from batch_pipeline.store.high_water import note_attempt
 from batch_pipeline.store.ledger import new_owner
 from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
@@ -119,6 +120,8 @@ def _attempt(
             raise NotAccepted(
                 "half of the lease was gone before the call could start; nothing was sent", 1.0
             )
+        # Whoever brings back an older ledger is told by it that this may have been paid.
+        note_attempt(store.files, file)
         batch = api.create(body(store, file["path"]), length)
         if why := _not_believed(store, file, batch):
             raise OutcomeUnknown(f"a reply from {api.base_url} that cannot be so: {why}")

@@ -12,6 +12,7 @@ from batch_pipeline.batches.held import list_held
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.reconcile import reconcile
+from batch_pipeline.batches.whose import whose
 from batch_pipeline.store.cost_unknown import CostUnknown, costs_unknown
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope
@@ -81,7 +82,7 @@ def settle(
         HeldError, ApiUnavailable: the API refuses the key or does not answer. Nothing is decided
             then.
     """
-    here = api.identify()
+    here = whose(store, api)
     report = Settlement()
     with store.ledger.read() as tx:
         before = tx.execute(select(func.max(transitions.c.id))).scalar() or 0

@@ -118,11 +118,17 @@ def build_preview(
     from batch_pipeline.requests.compiled import compile_question
     from batch_pipeline.requests.sample import expected, render
     from batch_pipeline.store.clock import process_clock
+    from batch_pipeline.store.renaming import name_in_ledger
     from batch_pipeline.store.submissions import Scope
 
     pipeline, now = one.pipeline, process_clock().now()
     partition = _partition(one, wanted.partition, now)
-    scope = Scope(pipeline.name, partition, _endpoint(one, store, api))
+    name = (
+        name_in_ledger(store.ledger, pipeline.name, pipeline.renamed_from)
+        if store
+        else pipeline.name
+    )
+    scope = Scope(name, partition, _endpoint(one, store, api))
     if store is not None:
         _note_other_account(store, scope, wanted.force)
     records = preview_records(
@@ -138,6 +144,10 @@ def build_preview(
         force=wanted.force,
         folder=folder,
     )
+    if records.selection.reask is not None and not wanted.force:
+        warn(
+            f"Note: {records.selection.reask} A run refuses that, unless it has allow_reask: true."
+        )
     template, limits = records.question, one.claude.limits
     rendered = [
         render(first.path, template, limits, f"{folder}/request-{place}")
@@ -163,11 +173,12 @@ def build_preview(
 
 def _endpoint(one: "Declared", store: "Store | None", api: "BatchesApi | None") -> "Endpoint":
     """Return whose answers count as answered: what was asked elsewhere would be asked again."""
-    from batch_pipeline.store.submissions import Endpoint, known_endpoints
+    from batch_pipeline.store.submissions import Endpoint, known_as, known_endpoints
 
     if api is not None:
-        return api.identify()
-    known = known_endpoints(store.ledger, one.claude.url) if store else []
+        seen = api.identify()
+        return known_as(store.ledger, seen, api.aliases) if store else seen
+    known = known_endpoints(store.ledger, *one.claude.addresses) if store else []
     if len(known) > 1:
         raise InputError(
             f"{one.claude.url} does not say who we are, and the ledger knows {len(known)} accounts there: what is "
@@ -178,10 +189,7 @@ def _endpoint(one: "Declared", store: "Store | None", api: "BatchesApi | None") 
 
 def _note_other_account(store: "Store", scope: "Scope", force: bool) -> None:
     """Say so when all that is answered was answered elsewhere, and counts for nothing here."""
-    from sqlalchemy import select
-
-    from batch_pipeline.store.submissions import Endpoint, asked_elsewhere
-    from batch_pipeline.store.tables import endpoints, submissions
+    from batch_pipeline.store.submissions import asked_at, asked_elsewhere
 
     if elsewhere := asked_elsewhere(store.ledger, scope):
         if not force:
@@ -190,17 +198,10 @@ def _note_other_account(store: "Store", scope: "Scope", force: bool) -> None:
                 "refuses to ask all of it again there, unless it has force: true."
             )
         return
-    columns = endpoints.c.base_url, endpoints.c.organization, endpoints.c.workspace
-    rows = store.ledger.rows(
-        select(*columns)
-        .join(submissions, submissions.c.endpoint_id == endpoints.c.id)
-        .where(submissions.c.pipeline == scope.pipeline, submissions.c.state == "built")
-        .distinct()
-    )
-    asked_at = [Endpoint(**row) for row in rows]
-    if asked_at and scope.endpoint not in asked_at:
+    asked = asked_at(store.ledger, scope.pipeline)
+    if asked and scope.endpoint not in asked:
         warn(
-            f"Note: {scope.pipeline} was asked at {asked_at[0]} and never at {scope.endpoint}: what was answered there "
+            f"Note: {scope.pipeline} was asked at {asked[0]} and never at {scope.endpoint}: what was answered there "
             "does not count here."
         )
 

@@ -167,6 +167,7 @@ class BatchPipelineComponent(dg.Component, dg.Resolvable, dg.Model):
     backfill_policy: Annotated[
         Any, dg.Resolver(_backfill_policy, model_field_type=str | int | None)
     ] = None
+    renamed_from: str | None = None
 
     def pipeline(self) -> BatchPipeline:
         """Return the pipeline that the YAML declares. Override it to set what YAML cannot say."""
@@ -191,6 +192,7 @@ class BatchPipelineComponent(dg.Component, dg.Resolvable, dg.Model):
             claude_key=self.claude_key,
             store_key=self.store_key,
             backfill_policy=self.backfill_policy,
+            renamed_from=self.renamed_from,
         )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:

@@ -30,11 +30,13 @@ def build_jobs(pipeline: BatchPipeline) -> list[Any]:
         "or the queue's room is used up. Run config: "
     )
     if pipeline.partitions is None:
-        description += "limit, where, force."
+        description += "limit, where, force, allow_reask."
         ask = {"config": _ask_mapping(_records_op(pipeline))}
     else:
         # Dagster takes no config mapping for a partitioned job.
-        description += f"ops: {{{_records_op(pipeline)}: {{config: {{limit, where, force}}}}}}."
+        description += (
+            f"ops: {{{_records_op(pipeline)}: {{config: {{limit, where, force, allow_reask}}}}}}."
+        )
         ask = {}
     return [
         job("submit", description, submit, **ask),
@@ -69,7 +71,7 @@ def _records_op(pipeline: BatchPipeline) -> str:
 
 
 def _ask_mapping(records_op: str) -> dg.ConfigMapping:
-    """Let the submit job take ``{limit, where, force}``, without Dagster's way to the op around it."""
+    """Let the submit job take ``{limit, where, force, allow_reask}``, without Dagster's way to the op around it."""
 
     def to_ops(config: Mapping[str, Any]) -> dict[str, Any]:
         ask = {name: value for name, value in config.items() if name != "ops"}
@@ -99,6 +101,12 @@ def _ask_mapping(records_op: str) -> dg.ConfigMapping:
                 is_required=False,
                 default_value=False,
                 description="Ask only what failed before.",
+            ),
+            "allow_reask": dg.Field(
+                bool,
+                is_required=False,
+                default_value=False,
+                description="Ask, even if that is most of an answered table over again.",
             ),
             "ops": dg.Field(
                 dg.Permissive(), is_required=False, description="Dagster's long form of the same."

@@ -51,6 +51,7 @@ RESERVED = {
     "_batch_id": "The batch's id at the API.",
     "_attempt": "How many times this record, with this content, had been asked.",
     "_answered_at": "When the batch ended.",
+    "_last_error": "Why a later attempt failed, while this earlier answer stays; else empty.",
 }
 CALLED = "The tools that the answer calls: a JSON list of name and input."
 ANSWERED = "What the model answered; empty when there is no answer."

@@ -53,6 +53,10 @@ class ClaudeBatches(dg.ConfigurableResource):
         default=None,
         description="Where the API is. None: ANTHROPIC_BASE_URL, then the public API.",
     )
+    aliases: list[str] = Field(
+        default=[],
+        description="Other addresses of the same API, such as a gateway's: work and answers count for all.",
+    )
     allow_http: bool = Field(
         default=False,
         description="Send the key unencrypted to an http:// address outside the own network.",
@@ -141,7 +145,14 @@ class ClaudeBatches(dg.ConfigurableResource):
             self.timeout_seconds if patient else min(self.timeout_seconds, SENSOR_TIMEOUT_SECONDS)
         )
         budget = math.inf if patient else TICK_SECONDS
-        return BatchesApi(key, self.url, timeout, patient=patient, budget_seconds=budget)
+        return BatchesApi(
+            key,
+            self.url,
+            timeout,
+            patient=patient,
+            budget_seconds=budget,
+            aliases=self.addresses[1:],
+        )
 
     def _check_address(self) -> None:
         parts = urlsplit(self.url)
@@ -172,6 +183,11 @@ class ClaudeBatches(dg.ConfigurableResource):
     def url(self) -> str:
         """The base URL in force."""
         return resolve(self.base_url or os.environ.get(URL_VARIABLE) or PUBLIC_API).rstrip("/")
+
+    @property
+    def addresses(self) -> list[str]:
+        """The base URL in force, and the other addresses of the same API."""
+        return [self.url, *(resolve(alias) for alias in self.aliases)]
 
     @property
     def policy(self) -> SendPolicy:

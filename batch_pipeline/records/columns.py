@@ -24,8 +24,12 @@ RESULT_COLUMNS: dict[str, str] = {
     "_batch_id": "VARCHAR",
     "_attempt": "INTEGER",
     "_answered_at": "TIMESTAMP WITH TIME ZONE",
+    "_last_error": "VARCHAR",
 }
 """The columns every result row ends with, in order, and their DuckDB types."""
+
+DOUBLED = "_bp_doubled"
+"""The column of records.parquet that says how often a record's answer was cut short."""
 
 HELPER_COLUMNS: dict[str, str] = {
     "_row": "BIGINT",
@@ -35,6 +39,7 @@ HELPER_COLUMNS: dict[str, str] = {
     "_content_hash": "UUID",
     "_custom_id": "VARCHAR",
     "_attempt": "INTEGER",
+    DOUBLED: "INTEGER",
 }
 """What records.parquet holds after the source columns, in order, and their DuckDB types."""
 

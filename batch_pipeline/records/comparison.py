@@ -133,7 +133,13 @@ class Comparison:
             )
 
     def judge(
-        self, refresh: str, max_attempts: int, force: bool, drops_into: str | None
+        self,
+        refresh: str,
+        max_attempts: int,
+        force: bool,
+        drops_into: str | None,
+        request: str = "",
+        most_doublings: int = 0,
     ) -> dict[str, int]:
         """Give each hashed row a verdict; return how many rows have which.
 
@@ -143,6 +149,8 @@ class Comparison:
             force: ask again what is answered.
             drops_into: this partition, when partitions drop the rows of keys that left them: a key
                 that came from another one is published again. None: they keep them.
+            request: a hash of what requests have in common; "" when it is not known.
+            most_doublings: how often an answer that was cut short may get twice as many tokens.
         """
         by_key = refresh == "new"
         group = "key_hash" if by_key else "key_hash, content_hash, version"
@@ -158,6 +166,8 @@ class Comparison:
                 version=version,
                 force="true" if force else "false",
                 max_attempts=int(max_attempts),
+                request=quote_text(request) if request else "NULL",
+                most_doublings=int(most_doublings),
                 is_open=is_open,
                 moves="false" if drops_into is None else "true",
                 partition=quote_text(drops_into or ""),

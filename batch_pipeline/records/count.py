@@ -10,7 +10,7 @@ from batch_pipeline.records.selection import Ask, IndexFile, select
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.records.submission import Question
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Scope, situation
+from batch_pipeline.store.submissions import Scope, latest_records, situation
 
 
 def count_needed(
@@ -44,9 +44,15 @@ def count_needed(
             keys=source.keys,
             content_columns=question.columns,
             version=question.version,
+            request=question.request_hash,
+            most_doublings=question.most_doublings,
             index=[
-                IndexFile(store.files.url(row.name), row.number, row.partition) for row in index
+                IndexFile(store.files.url(row.name), row.number, row.partition, row.request)
+                for row in index
             ],
+            earlier=[store.files.url(name) for name in latest_records(store.ledger, scope.pipeline)]
+            if scope
+            else [],
             out_dir=folder,
             ledger_id=store.ledger.id,
             refresh=refresh,

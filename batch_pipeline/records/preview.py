@@ -15,7 +15,7 @@ from batch_pipeline.records.selection import select as select_records
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.records.submission import Question
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Scope
+from batch_pipeline.store.submissions import REQUEST, Scope, index_elsewhere, latest_records
 from batch_pipeline.store.tables import request_files, submissions
 
 NO_LEDGER = "00000000"  # stands for the id of a ledger that the first run will make
@@ -113,7 +113,18 @@ def preview_records(
             keys=source.keys,
             content_columns=question.columns,
             version=question.version,
+            request=question.request_hash,
+            most_doublings=question.most_doublings,
             index=[] if store is None else _index(store, scope),
+            elsewhere=[
+                IndexFile(store.files.url(row.name), row.number, row.partition)
+                for row in index_elsewhere(store.ledger, scope)
+            ]
+            if store is not None
+            else [],
+            earlier=[store.files.url(name) for name in latest_records(store.ledger, scope.pipeline)]
+            if store is not None
+            else [],
             out_dir=folder,
             ledger_id=NO_LEDGER if store is None else store.ledger.id,
             refresh=refresh,
@@ -138,7 +149,7 @@ def _index(store: Store, scope: Scope) -> list[IndexFile]:
         submissions.c.endpoint_id == scope.endpoint.id,
         kept,
     )
-    about = submissions.c.number, submissions.c.partition
+    about = submissions.c.number, submissions.c.partition, REQUEST
     selected = select(submissions.c.index_path, *about).where(*mine)
     collected = (
         select(request_files.c.index_path, *about)
@@ -147,7 +158,7 @@ def _index(store: Store, scope: Scope) -> list[IndexFile]:
     )
     with store.ledger.read() as tx:
         rows = [row for query in (selected, collected) for row in tx.execute(query) if row[0]]
-    return [IndexFile(store.files.url(name), number, part) for name, number, part in rows]
+    return [IndexFile(store.files.url(name), *rest) for name, *rest in rows]
 
 
 def _each(

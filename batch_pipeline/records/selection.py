@@ -20,7 +20,10 @@ from batch_pipeline.records.connections import (
     quote_text,
     with_enough_memory,
 )
+from batch_pipeline.records.earlier import look_back
 from batch_pipeline.records.partitions import PartitionFilter
+from batch_pipeline.records.reading import source_columns
+from batch_pipeline.records.reask import LEAST, Reask, find_reask
 
 ASKED_VERDICTS = ("new", "changed", "version", "retry", "forced")
 
@@ -34,12 +37,14 @@ class Ask:
         where: a SQL condition over the source's columns; other records are left alone.
         force: ask again even what is answered (but never what is in flight).
         retries_only: ask only records whose earlier attempt failed.
+        allow_reask: ask, even if that is most of an answered table over again.
     """
 
     limit: int | None = None
     where: str | None = None
     force: bool = False
     retries_only: bool = False
+    allow_reask: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class IndexFile:
     path: str
     number: int
     partition: str
+    request: str | None = None  # a hash of what its requests had in common, if that is known
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ class Selection:
         records_path: local records.parquet; None when there is nothing to ask or publish.
         index_path: local index/selected.parquet; None when there is also nothing to delete.
         columns: the source's columns as records.parquet has them: (name, DuckDB type).
+        reask: answered records that would be asked again, if they are most of the table.
     """
 
     source_rows: int
@@ -93,6 +100,7 @@ class Selection:
     records_path: str | None
     index_path: str | None
     columns: list[tuple[str, str]]
+    reask: Reask | None = None
 
 
 def check_keys(
@@ -115,8 +123,12 @@ def select(
     content_columns: Sequence[str],
     version: str,
     index: Sequence[IndexFile],
+    elsewhere: Sequence[IndexFile] = (),
+    earlier: Sequence[str] = (),
     out_dir: str,
     ledger_id: str,
+    request: str = "",
+    most_doublings: int = 0,
     refresh: Literal["changed", "new"] = "changed",
     max_attempts: int = 3,
     on_deleted: Literal["keep", "drop"] = "keep",
@@ -131,8 +143,12 @@ def select(
         content_columns: the columns the template reads.
         version: the template's version.
         index: all index files of the pipeline, of every partition.
+        elsewhere: those of what was asked at other endpoints, which does not count here.
+        earlier: the pipeline's latest files of selected records, the newest first.
         out_dir: a local folder; gets ``records.parquet`` and ``index/selected.parquet``.
         ledger_id: 8 hex characters that tell this ledger's requests from others'.
+        request: a hash of what the requests have in common; "" when it is not known.
+        most_doublings: how often an answer that was cut short may get twice as many tokens.
         refresh: "changed" asks again when a record's content or the version changed; "new" asks
             each key once.
         max_attempts: how often a record is asked before its last failure stands.
@@ -144,9 +160,11 @@ def select(
         InputError: keys are missing or repeated, or ``where`` or the partition cannot be applied.
     """
     ask = ask or Ask()
-    question = Comparison(con, keys, content_columns, version, partition, ask.where)
+    found = look_back(con, keys, source_columns(con), earlier)
+    question = Comparison(con, found.keys, content_columns, version, partition, ask.where)
     question.check_where()
-    _view_index(con, index)
+    _view_index(con, "_bp_index", index)
+    _view_index(con, "_bp_elsewhere", elsewhere)
     asked_verdicts = ("retry",) if ask.retries_only else ASKED_VERDICTS
     # Only a whole look at the source can say that a key is gone.
     partial = ask.limit is not None or bool(ask.where) or ask.retries_only
@@ -155,13 +173,26 @@ def select(
     def select_from(source: str) -> Selection | None:
         question.hash_source(source)
         drops_into = partition.key if partition and on_deleted == "drop" else None
-        verdicts = question.judge(refresh, max_attempts, ask.force, drops_into)
+        verdicts = question.judge(
+            refresh, max_attempts, ask.force, drops_into, request, most_doublings
+        )
         reasons = question.plan(ledger_id, asked_verdicts, ask.limit, not ask.retries_only)
         # A whole source without any row is taken for an accident upstream, not for a wish to drop
         # the table; a partition may well be empty.
         look = look_for_gone and (partition is not None or bool(verdicts))
         deleted = _find_gone(con, partition.key if partition else "", look)
         selection = _counted(verdicts, reasons, deleted, stored_columns(question.types))
+        if not (ask.force or ask.retries_only) and _may_reask(verdicts, index, elsewhere):
+            reask = find_reask(
+                con,
+                version=version,
+                partition=partition.key if partition else None,
+                earlier=found,
+                retyped_key=found.retyped(keys, question.types),
+                retyped_content=found.retyped(content_columns, question.types),
+                keys=keys,
+            )
+            selection = replace(selection, reask=reask)
         return _written(question, source, selection, Path(out_dir))
 
     selection = with_enough_memory(con, lambda: select_from("source"))
@@ -175,6 +206,14 @@ def select(
             f" 0.0 and -0.0). Cast it to text in the source's query."
         )
     return selection
+
+
+def _may_reask(
+    verdicts: dict[str, int], index: Sequence[IndexFile], elsewhere: Sequence[IndexFile]
+) -> bool:
+    """Whether it is worth to look for answered records among those that would be asked."""
+    asked = verdicts.get("new", 0) + verdicts.get("changed", 0)
+    return asked >= LEAST and bool(index or elsewhere)
 
 
 def _counted(
@@ -228,17 +267,18 @@ def _written(
     return replace(selection, index_path=str(index_path))
 
 
-def _view_index(con: duckdb.DuckDBPyConnection, index: Sequence[IndexFile]) -> None:
+def _view_index(con: duckdb.DuckDBPyConnection, view: str, index: Sequence[IndexFile]) -> None:
     if not index:
-        con.execute(statements.EMPTY_INDEX)
+        con.execute(statements.EMPTY_INDEX.format(view=view))
         return
     paths = [file.path for file in index]
     let_read(con, paths)
     files = ", ".join(
-        f"({position}, {int(file.number)}::BIGINT, {quote_text(file.partition)})"
+        f"({position}, {int(file.number)}::BIGINT, {quote_text(file.partition)}, "
+        f"{quote_text(file.request) if file.request else 'NULL'}::VARCHAR)"
         for position, file in enumerate(index)
     )
-    con.execute(statements.INDEX.format(paths=quote_files(paths), files=files))
+    con.execute(statements.INDEX.format(view=view, paths=quote_files(paths), files=files))
 
 
 def _find_gone(con: duckdb.DuckDBPyConnection, partition_key: str, look: bool) -> int:

@@ -85,7 +85,14 @@ Source = DuckDBSource | ParquetSource
 
 
 def _key_columns(key: str | Sequence[str]) -> tuple[str, ...]:
-    return (key,) if isinstance(key, str) else tuple(key)
+    """Return the names of a key's columns; what SQL would write in quotes may be declared with them."""
+    columns = (key,) if isinstance(key, str) else tuple(key)
+    return tuple(
+        column[1:-1].replace('""', '"')
+        if len(column) > 2 and column[0] == column[-1] == '"'
+        else column
+        for column in columns
+    )
 
 
 def _check_key(key: str | Sequence[str], kind: str) -> None:

@@ -8,27 +8,31 @@ are asked. ``rank`` orders the rows of a group: by submission, then attempt, the
 """
 
 INDEX = """
--- View _bp_index: every index row, with its submission's number and partition.
+-- View {view}: every index row, with its submission's number and partition.
 -- standing: 0 pending, 1 may be asked again, 2 refused, rejected or paused, 3 answered.
-CREATE OR REPLACE TEMP VIEW _bp_index AS
-SELECT key_hash, content_hash, version, custom_id, attempt, number, partition, deleted,
-       (number << 20) + attempt * 4 + standing AS rank
+-- request: a hash of what requests had in common then; NULL when that is not known.
+CREATE OR REPLACE TEMP VIEW {view} AS
+SELECT key_hash, content_hash, version, custom_id, attempt, number, partition, deleted, request,
+       truncated, rejected, (number << 20) + attempt * 4 + standing AS rank
 FROM (
     SELECT rows.key_hash, rows.content_hash, rows.version, rows.custom_id,
            CAST(rows.attempt AS BIGINT) AS attempt, files.number, files.partition,
+           files.request, rows.status = 'truncated' AS truncated,
+           rows.status = 'rejected' AS rejected,
            rows.status = 'deleted' AS deleted,
            CASE rows.status WHEN 'pending' THEN 0 WHEN 'answered' THEN 3
                 WHEN 'refused' THEN 2 WHEN 'rejected' THEN 2 WHEN 'paused' THEN 2 ELSE 1 END AS standing
     FROM (SELECT *, file_index AS file FROM read_parquet({paths})) AS rows
-    JOIN (VALUES {files}) AS files (file, number, partition) USING (file)
+    JOIN (VALUES {files}) AS files (file, number, partition, request) USING (file)
 )
 """
 
 EMPTY_INDEX = """
--- View _bp_index when nothing was ever submitted.
-CREATE OR REPLACE TEMP VIEW _bp_index AS
+-- View {view} when nothing was ever submitted.
+CREATE OR REPLACE TEMP VIEW {view} AS
 SELECT NULL::UUID AS key_hash, NULL::UUID AS content_hash, '' AS version, '' AS custom_id,
        0::BIGINT AS attempt, 0::BIGINT AS number, '' AS partition, false AS deleted,
+       '' AS request, false AS truncated, false AS rejected,
        0::BIGINT AS rank
 WHERE false
 """
@@ -72,35 +76,54 @@ SELECT DISTINCT {group} FROM (
 
 VERDICTS = """
 -- Table _bp_verdicts: for each row of _bp_hashed (by rowid) what is to be done with it, the
--- attempts that its group has had, and the rank of its group's latest row.
+-- attempts that its group has had, the rank of its group's latest row, and how often its answer
+-- was cut short. Attempts count since the request became what it is now: a correction asks again.
 CREATE OR REPLACE TEMP TABLE _bp_verdicts AS
 WITH history AS (
     SELECT hashed.rowid AS id, past.number, past.rank, past.attempt, past.partition,
            past.rank * 2 + CAST(past.deleted AS BIGINT) AS past,
            {in_group} AND NOT past.deleted AS in_group,
            past.content_hash = hashed.content_hash AS same_content,
+           -- An answer to this content and question stays, whatever later attempts came to.
+           past.content_hash = hashed.content_hash AND past.version = {version} AS as_now,
+           past.rank & 3 = 3 AND NOT past.deleted AS answered,
+           coalesce(past.request = {request}, true) AS same_request,
+           past.rejected, past.truncated,
            past.content_hash = hashed.content_hash AND past.version <> {version} AS other_version
     FROM _bp_index AS past JOIN _bp_hashed AS hashed USING (key_hash)
 ),
 state AS (
     SELECT id, max(number) AS key_number, bool_or(other_version) AS other_version,
-           max(rank) FILTER (WHERE in_group) AS latest,
+           max(rank) FILTER (WHERE in_group) AS last,
+           coalesce(CASE WHEN arg_max(as_now, rank) FILTER (WHERE in_group)
+                         THEN max(rank) FILTER (WHERE in_group AND as_now AND answered) END,
+                    max(rank) FILTER (WHERE in_group)) AS latest,
            max(attempt) FILTER (WHERE in_group) AS attempts,
+           max(attempt) FILTER (WHERE in_group)
+               - coalesce(max(attempt) FILTER (WHERE in_group AND NOT same_request), 0) AS used,
+           count(DISTINCT attempt) FILTER (WHERE in_group AND same_request AND truncated)
+               AS cut_short,
+           arg_max(rejected AND NOT same_request, rank) FILTER (WHERE in_group) AS corrected,
+           arg_max(truncated AND same_request, rank) FILTER (WHERE in_group) AS is_cut_short,
            arg_max(same_content, rank) FILTER (WHERE in_group) AS same_content,
            arg_max(partition, past) AS partition
     FROM history GROUP BY id
 )
 SELECT hashed.rowid AS id, coalesce(state.attempts, 0) AS attempts, state.latest,
+       CAST(least(coalesce(state.cut_short, 0), {most_doublings}) AS INTEGER) AS doubled,
        CASE
            WHEN open.key_hash IS NOT NULL THEN 'in_flight'
            WHEN {force} AND hashed.wanted THEN 'forced'
            WHEN state.id IS NULL THEN 'new'
            WHEN state.latest IS NULL AND state.other_version THEN 'version'
            WHEN state.latest IS NULL THEN 'changed'
-           WHEN state.latest & 3 < 2 AND state.attempts < {max_attempts} THEN 'retry'
+           WHEN state.latest & 3 < 2 AND state.used < {max_attempts}
+               -- It would be cut short again, and paid.
+               AND NOT (state.is_cut_short AND state.cut_short > {most_doublings}) THEN 'retry'
+           WHEN state.latest & 3 = 2 AND state.corrected THEN 'retry'
            -- A key that was deleted and is back: its earlier answer is about what it said then.
-           WHEN state.key_number > state.latest >> 20 AND NOT state.same_content THEN 'changed'
-           WHEN state.key_number > state.latest >> 20 THEN 'reuse'
+           WHEN state.key_number > state.last >> 20 AND NOT state.same_content THEN 'changed'
+           WHEN state.key_number > state.last >> 20 THEN 'reuse'
            -- A key that came from another partition, which would drop its row as gone.
            WHEN {moves} AND state.same_content AND state.partition <> {partition} THEN 'reuse'
            WHEN state.latest & 3 < 2 THEN 'exhausted'
@@ -116,11 +139,44 @@ COUNTS = """
 SELECT verdict, count(*) FROM _bp_verdicts GROUP BY verdict
 """
 
+REASKED = """
+-- One row: the keys that are answered here; of the records that would be asked, those that are
+-- answered with another content, and those whose content was answered under a key that is gone;
+-- those that are answered elsewhere as they are, of how many; and how many have a new key.
+WITH answered AS (
+    SELECT DISTINCT key_hash, content_hash FROM _bp_index
+    WHERE version = {version} AND rank & 3 = 3 AND NOT deleted AND {here}
+),
+elsewhere AS (
+    SELECT DISTINCT key_hash, content_hash FROM _bp_elsewhere
+    WHERE version = {version} AND rank & 3 = 3 AND NOT deleted AND {here}
+),
+asked AS (
+    SELECT hashed.key_hash, hashed.content_hash, verdict
+    FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
+    WHERE verdict IN ('new', 'changed')
+),
+gone AS (
+    SELECT content_hash, count(*) AS times FROM answered
+    ANTI JOIN _bp_hashed USING (key_hash) GROUP BY content_hash
+),
+fresh AS (
+    SELECT content_hash, count(*) AS times FROM asked WHERE verdict = 'new' GROUP BY content_hash
+)
+SELECT (SELECT count(DISTINCT key_hash) FROM answered),
+       (SELECT count(*) FROM asked SEMI JOIN answered USING (key_hash) WHERE verdict = 'changed'),
+       (SELECT coalesce(sum(least(fresh.times, gone.times)), 0)::BIGINT
+        FROM fresh JOIN gone USING (content_hash)),
+       (SELECT count(*) FROM asked SEMI JOIN elsewhere USING (key_hash, content_hash)),
+       (SELECT count(DISTINCT key_hash) FROM elsewhere),
+       (SELECT count(*) FROM asked WHERE verdict = 'new')
+"""
+
 PLAN = """
 -- Table _bp_plan: the records of this submission in their final order (asked first, then by key).
 CREATE OR REPLACE TEMP TABLE _bp_plan AS
 WITH actionable AS (
-    SELECT {key_names}, key_hash, content_hash, verdict, attempts, latest
+    SELECT {key_names}, key_hash, content_hash, verdict, attempts, latest, doubled
     FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
     WHERE wanted AND verdict IN {asked_verdicts}
     ORDER BY {key_names}
@@ -129,7 +185,7 @@ WITH actionable AS (
 chosen AS (
     SELECT 'ask' AS kind, * FROM actionable
     UNION ALL
-    SELECT 'reuse', {key_names}, key_hash, content_hash, verdict, attempts, latest
+    SELECT 'reuse', {key_names}, key_hash, content_hash, verdict, attempts, latest, 0
     FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
     WHERE wanted AND verdict = 'reuse' AND {with_reuse}
 ),
@@ -148,7 +204,7 @@ numbered AS (
     FROM chosen
 )
 SELECT numbered.row, numbered.kind, numbered.verdict AS reason, {key_names},
-       numbered.key_hash, numbered.content_hash, numbered.attempt,
+       numbered.key_hash, numbered.content_hash, numbered.attempt, numbered.doubled,
        CASE kind WHEN 'ask' THEN {custom_id} ELSE earlier.custom_id END AS custom_id
 FROM numbered
 LEFT JOIN earlier ON earlier.key_hash = numbered.key_hash AND earlier.rank = numbered.latest
@@ -185,7 +241,7 @@ RECORDS = """
 COPY (
     SELECT {columns}, plan.row AS _row, plan.kind AS _kind, plan.reason AS _reason,
            plan.key_hash AS _key_hash, {content_hash} AS _content_hash,
-           plan.custom_id AS _custom_id, plan.attempt AS _attempt
+           plan.custom_id AS _custom_id, plan.attempt AS _attempt, plan.doubled AS _bp_doubled
     FROM (SELECT * FROM {source} AS source WHERE {partition}) AS source
     JOIN _bp_plan AS plan ON {same_key}
     ORDER BY plan.row

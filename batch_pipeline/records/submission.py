@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from batch_pipeline.errors import BatchPipelineError
+from batch_pipeline.errors import BatchPipelineError, HeldError
 from batch_pipeline.records.columns import check_names
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import open_source, source_columns
+from batch_pipeline.records.reask import Reask
 from batch_pipeline.records.selection import Ask, IndexFile, Selection, select
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.store.layout import index_name, new_submission_id, records_name
@@ -17,6 +18,8 @@ from batch_pipeline.store.submissions import (
     Scope,
     abandon_unbuilt,
     commit_selection,
+    index_elsewhere,
+    latest_records,
     situation,
 )
 
@@ -34,6 +37,16 @@ class Question(Protocol):
     @property
     def version(self) -> str:
         """A hash of the question."""
+        ...
+
+    @property
+    def request_hash(self) -> str:
+        """A hash of what its requests have in common."""
+        ...
+
+    @property
+    def most_doublings(self) -> int:
+        """How often an answer that was cut short may get twice as many tokens."""
         ...
 
     @property
@@ -88,9 +101,18 @@ def select_submission(
                 keys=source.keys,
                 content_columns=question.columns,
                 version=question.version,
+                request=question.request_hash,
+                most_doublings=question.most_doublings,
                 index=[
-                    IndexFile(store.files.url(row.name), row.number, row.partition)
+                    IndexFile(store.files.url(row.name), row.number, row.partition, row.request)
                     for row in read.index
+                ],
+                elsewhere=[
+                    IndexFile(store.files.url(row.name), row.number, row.partition)
+                    for row in index_elsewhere(store.ledger, scope)
+                ],
+                earlier=[
+                    store.files.url(name) for name in latest_records(store.ledger, scope.pipeline)
                 ],
                 out_dir=folder,
                 ledger_id=store.ledger.id,
@@ -100,6 +122,8 @@ def select_submission(
                 partition=partition_filter(columns),
                 ask=ask,
             )
+            if selection.reask is not None and not ask.allow_reask:
+                raise HeldError(_refused(scope, selection.reask))
             new = _place(store, scope, submission, selection, question.version)
         complete = ask.limit is None and not ask.where
         number = commit_selection(store.ledger, scope, read, new, complete=complete)
@@ -114,6 +138,18 @@ def select_submission(
     raise BatchPipelineError(
         f"{scope.pipeline}: other runs selected records {MOST_TRIES} times while this one did. "
         "Nothing was sent by it; what they selected is being asked. Launch it again later."
+    )
+
+
+def _refused(scope: Scope, reask: Reask) -> str:
+    name = f"{scope.pipeline} {scope.partition}".strip()
+    aliases = (
+        ", ClaudeBatches(aliases=[...]) if both addresses are one API" if reask.elsewhere else ""
+    )
+    return (
+        f"{name}: {reask} Nothing was sent. If that is not meant, put it back as it was{aliases}. If the ledger was "
+        "restored from a backup, run `batch-pipeline rebuild-ledger`. To ask them again, on purpose, launch "
+        f"{scope.pipeline}_submit once with allow_reask: true."
     )
 
 

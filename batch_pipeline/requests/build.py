@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batch_pipeline.errors import InputError, StoreError
+from batch_pipeline.records.columns import DOUBLED
 from batch_pipeline.requests.compiled import EMPTY, CompiledTemplate, RecordRejected
 from batch_pipeline.requests.values import python_values
 
@@ -71,6 +72,7 @@ class Built:
         rejected: records that cannot be asked.
         rejected_path: Parquet of these (``_row, _custom_id, reason``), None when there are none.
         samples: the API parameters of the first three requests.
+        more_tokens: of all answers together, beyond ``max_tokens`` each: earlier ones were cut short.
     """
 
     files: list[RequestFile]
@@ -79,6 +81,7 @@ class Built:
     rejected: int
     rejected_path: str | None
     samples: list[dict[str, Any]]
+    more_tokens: int = 0
 
 
 def build_requests(
@@ -105,15 +108,18 @@ def build_requests(
     cutter = _Cutter(limits, Path(out_dir))
     rejects = _Rejects(Path(out_dir) / "rejected.parquet")
     samples: list[dict[str, Any]] = []
+    more_tokens = 0
     try:
-        for done, row, custom_id, record in _asked(records_path, template.columns):
+        for done, row, custom_id, record, doublings in _asked(records_path, template.columns):
             try:
-                params = template.params(record)
+                params = template.params(record, doublings)
                 line = _line(custom_id, params, limits)
             except RecordRejected as rejected:
                 rejects.add(row, custom_id, rejected)
             else:
                 cutter.add(row, line)
+                if doublings:
+                    more_tokens += max(0, params["max_tokens"] - template.template.max_tokens)
                 if len(samples) < 3:
                     samples.append(params)
             if on_progress and done % ROWS_AT_ONCE == 0:
@@ -133,6 +139,7 @@ def build_requests(
         rejected=rejects.count,
         rejected_path=str(rejects.path) if rejects.count else None,
         samples=samples,
+        more_tokens=more_tokens,
     )
 
 
@@ -152,12 +159,18 @@ def _line(custom_id: str, params: dict[str, Any], limits: Limits) -> bytes:
     return line
 
 
-def _asked(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, int, str, dict[str, Any]]]:
-    """Yield (records so far, row, custom_id, record) of each record to ask, by ascending row."""
+def _asked(
+    path: str, columns: tuple[str, ...]
+) -> Iterator[tuple[int, int, str, dict[str, Any], int]]:
+    """Yield (records so far, row, custom_id, record, doublings) of each record to ask, by ascending row."""
     needed = dict.fromkeys([*columns, "_row", "_kind", "_custom_id"])
     done, before = 0, -1
     # Memory: pre-buffering holds a whole row group compressed; threads keep an arena each.
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as file:
+        # What was selected by an earlier version has no such column.
+        doubles = DOUBLED in file.schema_arrow.names
+        if doubles:
+            needed[DOUBLED] = None
         rows_at_once = _rows_at_once(file.metadata)
         for batch in file.iter_batches(rows_at_once, columns=list(needed), use_threads=False):
             asked = batch.filter(
@@ -165,6 +178,7 @@ def _asked(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, int, str,
             )
             rows = asked.column("_row").to_pylist()
             ids = asked.column("_custom_id").to_pylist()
+            doublings = asked.column(DOUBLED).to_pylist() if doubles else [0] * len(rows)
             lists = [python_values(asked.column(name)) for name in columns]
             for number, (row, custom_id) in enumerate(zip(rows, ids, strict=True)):
                 if row <= before:
@@ -172,7 +186,7 @@ def _asked(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, int, str,
                 before = row
                 done += 1
                 record = {name: values[number] for name, values in zip(columns, lists, strict=True)}
-                yield done, row, custom_id, record
+                yield done, row, custom_id, record, doublings[number]
 
 
 def _rows_at_once(file: pq.FileMetaData) -> int:

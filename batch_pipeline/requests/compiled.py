@@ -78,6 +78,29 @@ class CompiledTemplate:
         used = {name: value for name, value in question.items() if value}
         return hashlib.sha256(orjson.dumps(used, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
+    @property
+    def request_hash(self) -> str:
+        """16 hex characters that change when a request of the same record would now differ in any way."""
+        declared = self.template
+        constant = {
+            "fixed": self._fixed,
+            "cache": declared.cache,
+            "system": declared.system,
+            "prompt": declared.prompt,
+            "messages": declared.messages and list(declared.messages),
+            "version": self.version,
+        }
+        text = orjson.dumps(constant, option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(text).hexdigest()[:16]
+
+    @property
+    def most_doublings(self) -> int:
+        """How often twice as many tokens may be allowed for an answer that was cut short."""
+        tokens, doublings = self.template.max_tokens, 0
+        while tokens < self.template.most_tokens:
+            tokens, doublings = tokens * 2, doublings + 1
+        return doublings
+
     def _fixed_params(self) -> dict[str, Any]:
         declared = self.template
         fixed: dict[str, Any] = {"model": declared.model, "max_tokens": declared.max_tokens}
@@ -113,15 +136,24 @@ class CompiledTemplate:
             block["cache_control"] = {"type": "ephemeral", "ttl": self.template.cache}
         return {"system": [block]}
 
-    def params(self, record: dict[str, Any]) -> dict[str, Any]:
+    def params(self, record: dict[str, Any], doublings: int = 0) -> dict[str, Any]:
         """Return the API parameters that ask about one record.
 
         Args:
             record: column to value, with at least `columns`.
+            doublings: how often its answer was cut short: each time, it may be twice as long.
 
         Raises:
             RecordRejected: the record cannot be asked.
         """
+        params = self._params(record)
+        if doublings:
+            params["max_tokens"] = min(
+                params["max_tokens"] * 2**doublings, self.template.most_tokens
+            )
+        return params
+
+    def _params(self, record: dict[str, Any]) -> dict[str, Any]:
         params = dict(self._fixed)
         if self.template.build is not None:
             return self._built(params, record)

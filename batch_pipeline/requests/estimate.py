@@ -57,11 +57,13 @@ def estimate(
     elif price is not None:
         shared = _shared_tokens(template)
         mean_input = math.ceil(input_tokens / count)
-        usd_max = _usd(price, count, mean_input, shared, declared.cache, declared.max_tokens)
+        longest = declared.max_tokens + math.ceil(built.more_tokens / count)
+        usd_max = _usd(price, count, mean_input, shared, declared.cache, longest)
         if mean_output_tokens is not None:
             likely = min(math.ceil(mean_output_tokens), declared.max_tokens)
             usd_likely = _usd(price, count, mean_input, 0, None, likely)
-    return Estimate(input_tokens, count * declared.max_tokens, usd_max, usd_likely)
+    output_tokens = count * declared.max_tokens + built.more_tokens
+    return Estimate(input_tokens, output_tokens, usd_max, usd_likely)
 
 
 def _usd(

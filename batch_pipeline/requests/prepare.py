@@ -75,7 +75,9 @@ def prepare(
             rejected_path=rejected_path,
             rejected=built.rejected if built else 0,
             estimate_nanousd=None if usd is None else int(usd * NANO),
-            question=question_to_store(question) if question else {"output": None, "prefix": ""},
+            question=question_to_store(question) | {"request": question.request_hash}
+            if question
+            else {"output": None, "prefix": ""},
         )
         if not committed:
             for file in files:

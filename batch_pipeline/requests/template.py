@@ -13,6 +13,10 @@ from batch_pipeline.requests.schema import OutputSchema
 
 CACHE_TTLS = (None, "5m", "1h")
 OUTPUT_MODES = ("json_schema", "tool")
+DOUBLED_MOST = 8
+"""How often max_tokens an answer that was cut short may have at its next attempts."""
+DOUBLED_LIMIT = 32_000
+"""And how many tokens at most: each model of today takes so many (model overview, 2026)."""
 OWN_FIELDS = ("model", "max_tokens", "messages", "system")
 """Parameters that `MessageTemplate` has fields for."""
 NO_FORCED_TOOL = (
@@ -44,6 +48,8 @@ class MessageTemplate:
     Attributes:
         model: the Claude model, e.g. ``claude-haiku-4-5``.
         max_tokens: the longest answer, in tokens (thinking included); at least 1.
+        max_tokens_limit: a record whose answer was cut short is asked again with twice as many
+            tokens, up to this many. None: up to 8 times ``max_tokens``, and 32,000 at most.
         prompt: Jinja text of the one user message. Columns are variables; ``record["a b"]`` reaches
             a column whose name is no identifier. NULL prints as nothing.
         messages: the ``messages`` of the API; every text in it is Jinja.
@@ -75,6 +81,7 @@ class MessageTemplate:
     output_mode: str = "json_schema"
     version: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    max_tokens_limit: int | None = None
 
     def __post_init__(self) -> None:
         self._check_words()
@@ -105,6 +112,13 @@ class MessageTemplate:
         """Whether ``params`` declares tools, so that what the model calls has a column."""
         return bool(self.params.get("tools"))
 
+    @property
+    def most_tokens(self) -> int:
+        """How many tokens an answer that was cut short may have at a later attempt."""
+        if self.max_tokens_limit is not None:
+            return self.max_tokens_limit
+        return max(self.max_tokens, min(self.max_tokens * DOUBLED_MOST, DOUBLED_LIMIT))
+
     def _check_words(self) -> None:
         given = [n for n in ("prompt", "messages", "build") if getattr(self, n) is not None]
         if len(given) != 1:
@@ -120,6 +134,13 @@ class MessageTemplate:
         ):
             raise InputError(
                 f"max_tokens must be a whole number of at least 1, not {self.max_tokens!r}."
+            )
+        limit = self.max_tokens_limit
+        if limit is not None and (
+            not isinstance(limit, int) or isinstance(limit, bool) or limit < self.max_tokens
+        ):
+            raise InputError(
+                f"max_tokens_limit must be a whole number of at least max_tokens ({self.max_tokens}), not {limit!r}."
             )
         if self.cache not in CACHE_TTLS:
             raise InputError(f'cache must be None, "5m" or "1h", not {self.cache!r}.')

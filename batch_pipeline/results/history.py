@@ -11,10 +11,11 @@ from sqlalchemy import RowMapping, select
 
 from batch_pipeline.errors import InputError, StoreError
 from batch_pipeline.records.connections import memory_connection, quote_files, quote_name
+from batch_pipeline.records.earlier import look_back
 from batch_pipeline.records.identity import key_hash_sql
 from batch_pipeline.results.join import Question
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import index_files
+from batch_pipeline.store.submissions import index_files, latest_records
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
 
 EXAMPLES = 5
@@ -105,7 +106,8 @@ def history(
     try:
         with memory_connection() as connection:
             store.files.register(connection)
-            rows = _index_rows(connection, store, pipeline, _key_hash(connection, keys, values))
+            key_hash = _key_hash(connection, store, pipeline, keys, values)
+            rows = _index_rows(connection, store, pipeline, key_hash)
             # Of the same request, what was collected says more than what was selected.
             weight = {PENDING: 0, DELETED: 0, "answered": 2}
             ordered = sorted(rows, key=lambda row: weight.get(row[1], 1))
@@ -144,9 +146,17 @@ def key_examples(store: Store, pipeline: str, keys: Sequence[str]) -> list[str]:
 
 
 def _key_hash(
-    connection: duckdb.DuckDBPyConnection, keys: Sequence[str], values: Sequence[str]
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    pipeline: str,
+    keys: Sequence[str],
+    values: Sequence[str],
 ) -> UUID:
     """Return the hash of a key: it is built on texts, so the columns' types do not matter."""
+    records = [store.files.url(name) for name in latest_records(store.ledger, pipeline)]
+    given = {key.lower(): value for key, value in zip(keys, values, strict=True)}
+    keys = look_back(connection, keys, {}, records).keys
+    values = [given[key.lower()] for key in keys]
     columns = ", ".join(f"CAST(? AS VARCHAR) AS {quote_name(key)}" for key in keys)
     query = f"SELECT {key_hash_sql(keys, dict.fromkeys(keys, 'VARCHAR'))} FROM (SELECT {columns}) AS source"
     (found,) = connection.execute(query, list(values)).fetchall()[0]

@@ -31,7 +31,9 @@ select key, count(*) as n from there group by key having n > 1
 # absent (or an older one stands there), or twice.
 DUE = """
 create or replace temp table due as
-select w.custom_id, w.position, w.position in (select position from fresh) as fresh,
+select w.custom_id, w.position,
+       w.position in (select position from fresh)
+       or coalesce(w.failed_position in (select position from fresh), false) as fresh,
        w.custom_id not in (select custom_id from there where custom_id is not null) as absent,
        w.custom_id in (select t.custom_id from there t join doubled using (key)
                        where t.custom_id is not null) as twice

@@ -20,6 +20,7 @@ from batch_pipeline.records.connections import (
     quote_name,
     quote_text,
 )
+from batch_pipeline.results import sql
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.holding import Holding, compare, find_winners
 from batch_pipeline.results.join import MEMORY, write_parquet
@@ -33,6 +34,7 @@ from batch_pipeline.store.tables import FileState, request_files
 WAIT_SECONDS = 60.0  # for another process that is publishing
 MOST_TRIES = 20
 FILES_AT_ONCE = 32  # results files that one statement reads
+LAST_ERROR = "_last_error"  # why a later attempt failed, while an earlier answer stays
 
 
 @dataclass
@@ -196,14 +198,16 @@ class _Publishing:
         schemas = schemas_of(con, urls)
         columns = widened(con, schemas.values())
         columns |= self._emptied(con, collected, there, columns)
+        self._failures(con, results, index)
         parts = []
         for start in range(0, len(urls), FILES_AT_ONCE):
             part = f"{folder}/rows-{start:06d}.parquet"
             some = list(urls.items())[start : start + FILES_AT_ONCE]
             query = " union all ".join(
-                f"select * from ({read_widened(con, {url: schemas[url]}, columns)}) as r "
-                "where r._custom_id in "
-                f"(select custom_id from needed where position = {position})"
+                f"select r.*, f.said as {LAST_ERROR}"
+                f" from ({read_widened(con, {url: schemas[url]}, columns)}) as r"
+                " left join failures f on f.custom_id = r._custom_id"
+                f" where r._custom_id in (select custom_id from needed where position = {position})"
                 for url, position in some
             )
             write_parquet(con, query, part)
@@ -213,6 +217,20 @@ class _Publishing:
         whole = f"{folder}/rows.parquet"
         write_parquet(con, f"select * from read_parquet({quote_files(parts)})", whole)
         return whole
+
+    def _failures(
+        self, con: duckdb.DuckDBPyConnection, results: dict[str, str], index: Sequence[IndexRow]
+    ) -> None:
+        """Make the table ``failures``: by the custom_id of an answer that stays, what failed later."""
+        found = con.execute(
+            "select distinct failed_position from winners join needed using (custom_id)"
+            " where failed_position is not null order by all"
+        ).fetchall()
+        urls = [self.store.files.url(results[index[place].name]) for (place,) in found]
+        query = "select '' as custom_id, '' as said where false"
+        if urls:
+            query = sql.FAILURES.format(results=quote_files(urls))
+        con.execute(f"create or replace temp table failures as {query}")
 
     def _emptied(
         self,
@@ -225,7 +243,7 @@ class _Publishing:
 
         They are NULL in these rows. What is neither here nor there is the team's, and is kept.
         """
-        given = {name.lower() for name in columns}
+        given = {name.lower() for name in (*columns, LAST_ERROR)}
         others = {name: kind for name, kind in there.columns.items() if name.lower() not in given}
         if not others:
             return {}

@@ -7,11 +7,12 @@ API's list like any file without a reply, so nothing is bought twice.
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.errors import StoreError, counted
@@ -20,8 +21,10 @@ from batch_pipeline.results.collect import join_file
 from batch_pipeline.results.download import Answers, Lines, fetch_again, read_lines
 from batch_pipeline.results.file_records import custom_ids_in, custom_ids_of
 from batch_pipeline.results.join import FINAL, Question
+from batch_pipeline.store.high_water import attempts_in, behind
 from batch_pipeline.store.layout import safe_part
 from batch_pipeline.store.manifest import read_manifest
+from batch_pipeline.store.renaming import read_note
 from batch_pipeline.store.store import Store, own
 from batch_pipeline.store.submissions import Endpoint, NewFile, add_endpoint, add_file
 from batch_pipeline.store.tables import (
@@ -33,6 +36,7 @@ from batch_pipeline.store.tables import (
 )
 
 MANIFEST = re.compile(r"(?P<pipeline>[^/]+)/(?P<submission>[^/]+)/manifest-(?P<files>\d+)\.json")
+RENAMED = re.compile(r"[^/]+/renamed-to-[^/]+\.json")
 # <file's number>-<batch id, or what stands for it>-<6 random hex digits>
 PART = re.compile(r"(?P<seq>\d{5})-(?P<batch>.+)-[0-9a-f]{6}\.(jsonl|parquet)")
 
@@ -79,21 +83,22 @@ class Rebuilt:
 
 
 def rebuild(store: Store) -> Rebuilt:
-    """Fill an empty ledger with what the store's files tell.
+    """Fill an empty ledger with what the store's files tell, or add to an older one what it lacks.
 
     Args:
-        store: opened with ``lost=True``; its ledger is empty.
+        store: opened with ``lost=True``.
 
     Raises:
-        StoreError: the ledger is not empty, the files belong to several ledgers, or there are none.
+        StoreError: the ledger knows all that the files tell, the files belong to several ledgers, or
+            there are none.
     """
     with store.ledger.read() as tx:
-        if tx.execute(select(func.count()).select_from(submissions)).scalar_one():
-            raise StoreError(
-                f"The ledger at {store.ledger.shown} is not empty, so it is not rebuilt. If it is "
-                "damaged, move it away first (its files: the name, and the name with -wal and "
-                "-shm)."
-            )
+        is_empty = not tx.execute(select(func.count()).select_from(submissions)).scalar_one()
+    if not is_empty and not behind(store.files, store.ledger):
+        raise StoreError(
+            f"The ledger at {store.ledger.shown} is not empty, and it knows all that the store's files tell, so it is "
+            "not rebuilt. If it is damaged, move it away first (its files: the name, and the name with -wal and -shm)."
+        )
     names = store.files.names("")
     report = Rebuilt()
     manifests = []
@@ -104,7 +109,12 @@ def rebuild(store: Store) -> Rebuilt:
             report.skipped.append(
                 f"{name} cannot be read ({error}): what it was about is asked again"
             )
+    _renamed(store, names, manifests)
     ledgers = sorted({manifest["ledger"] for manifest in manifests})
+    if store.ledger.id in ledgers and not is_empty:
+        # Files of a ledger that was given up before this one began are not its own.
+        manifests = [one for one in manifests if one["ledger"] == store.ledger.id]
+        ledgers = [store.ledger.id]
     if len(ledgers) != 1:
         raise StoreError(
             f"The store at {store.files.root} has files of {len(ledgers)} ledgers"
@@ -118,7 +128,8 @@ def rebuild(store: Store) -> Rebuilt:
     # All of it or nothing: a ledger that knows a part would have the rest asked again.
     with store.ledger.write() as tx:
         for one in found:
-            _add(store, tx, one, report)
+            if is_empty or not _mend(store, tx, one, report):
+                _add(store, tx, one, report)
         _count_on(tx)
         store.ledger.rename(tx, ledgers[0])
     own(store)
@@ -210,10 +221,10 @@ def _answers_again(store: Store, api: BatchesApi, file, there: set[str]) -> Answ
 
 def _newest_manifests(names: set[str]) -> list[str]:
     """Return, of each submission, the manifest that was written last: the one with the most files."""
-    newest: dict[tuple[str, str], tuple[int, str]] = {}
+    newest: dict[str, tuple[int, str]] = {}
     for name in names:
         if found := MANIFEST.fullmatch(name):
-            one = found["pipeline"], found["submission"]
+            one = found["submission"]  # under its pipeline's name, or under the one of before
             newest[one] = max(newest.get(one, (0, "")), (int(found["files"]), name))
     return sorted(name for _, name in newest.values())
 
@@ -229,7 +240,7 @@ class _Found:
 
 def _submission(store: Store, manifest: dict[str, Any], names: set[str]) -> _Found:
     submission, endpoint = manifest["submission"], Endpoint(**manifest["endpoint"])
-    parts = _parts(f"{submission['pipeline']}/{submission['id']}", names)
+    parts = _parts(submission["id"], names)
     cut = {seq for file in manifest["files"] if (seq := _cut_from(file["path"]))}
     files = []
     for file in manifest["files"]:
@@ -259,15 +270,101 @@ def _add(store: Store, tx: Connection, found: _Found, report: Rebuilt) -> None:
         report.kept += state is not FileState.COLLECTED and bool(values.get("answers_path"))
 
 
-def _parts(folder: str, names: set[str]) -> dict[str, dict[str, list[str]]]:
-    """Return what there is of each file of a submission: names by kind of folder, by its number."""
+def _mend(store: Store, tx: Connection, found: _Found, report: Rebuilt) -> bool:
+    """Tell a ledger what it does not know of a submission that it has; False when it has it not."""
+    one = found.row
+    known = tx.execute(select(submissions).where(submissions.c.id == one["id"])).mappings().first()
+    if known is None or known["state"] != "built":
+        tx.execute(delete(submissions).where(submissions.c.id == one["id"]))
+        taken = select(submissions.c.number).where(
+            submissions.c.pipeline == one["pipeline"], submissions.c.number == one["number"]
+        )
+        if tx.execute(taken).first():  # it was used again since: this one goes behind all others
+            last = select(func.max(submissions.c.number)).where(
+                submissions.c.pipeline == one["pipeline"]
+            )
+            one["number"] = tx.execute(last).scalar_one() + 1
+        return False
+    rows = tx.execute(select(request_files).where(request_files.c.submission_id == one["id"]))
+    there = {row["seq"]: row for row in rows.mappings()}
+    scope = {name: known[name] for name in ("id", "pipeline", "partition", "endpoint_id", "number")}
+    gained = 0
+    for file, state, values in found.files:
+        row = there.get(file["seq"])
+        if row is None:
+            new = NewFile(
+                file["seq"], file["path"], file["requests"], file["bytes"],
+                file["first_row"], file["last_row"], FileKind(file["kind"]),
+            )  # fmt: skip
+            add_file(store.ledger, tx, scope, new, state, "from the store's files", **values)
+        elif not _is_further(row, state, values):
+            continue
+        else:
+            tx.execute(
+                update(request_files)
+                .where(request_files.c.id == row["id"])
+                .values(state=state, owner=None, lease_until=None, not_before=None, **values)
+            )
+            store.ledger.record(
+                tx, row["id"], row["pipeline"], row["partition"], row["state"], state,
+                "from the store's files: the ledger was older",
+            )  # fmt: skip
+        gained += values.get("retryable") or 0
+        report.files += 1
+        report.collected += state is FileState.COLLECTED
+        report.unknown += state is FileState.UNKNOWN
+        report.kept += state is not FileState.COLLECTED and bool(values.get("answers_path"))
+    if gained:
+        tx.execute(
+            update(submissions)
+            .where(submissions.c.id == one["id"])
+            .values(retryable=submissions.c.retryable + gained)
+        )
+    return True
+
+
+def _is_further(row: Any, state: FileState, values: dict[str, Any]) -> bool:
+    """Whether a file stands further by what the store tells than a ledger knows that is older.
+
+    Of a file that was ready then, nobody knows whether it was sent since: the API's list tells.
+    """
+    if row["state"] in (FileState.COLLECTED, FileState.SPLIT):
+        return False
+    if state in (FileState.COLLECTED, FileState.SPLIT):
+        return True
+    if row["kind"] not in (FileKind.BATCH, FileKind.LATE):
+        return False
+    return row["state"] == FileState.READY or (
+        row["state"] == FileState.HELD and values.get("attempts", 0) > row["attempts"]
+    )
+
+
+def _parts(submission: str, names: set[str]) -> dict[str, dict[str, list[str]]]:
+    """Return what there is of each file of a submission: names by kind of folder, by its number.
+
+    Of a pipeline that was renamed, they may lie under both of its names.
+    """
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for kind in ("answers", "results", "index"):
-        start = f"{folder}/{kind}/"
-        for name in sorted(names):
-            if name.startswith(start) and (part := PART.fullmatch(name[len(start) :])):
-                found[part["seq"]][kind].append(name)
+    for name in sorted(name for name in names if f"/{submission}/" in name):
+        folders = name.split("/")
+        if len(folders) != 4 or folders[1] != submission:
+            continue
+        if folders[2] == "sent":
+            found[folders[3][:5]]["sent"].append(name)
+        elif part := PART.fullmatch(folders[3]):
+            found[part["seq"]][folders[2]].append(name)
     return found
+
+
+def _renamed(store: Store, names: set[str], manifests: Sequence[dict[str, Any]]) -> None:
+    """Give submissions the names that their pipelines have by now."""
+    notes = [read_note(store, name) for name in names if RENAMED.fullmatch(name)]
+    for note in sorted(notes, key=lambda note: note["at"]):
+        went_over = set(note["submissions"])
+        for manifest in manifests:
+            one = manifest["submission"]
+            if one["pipeline"] == note["from"] and one["id"] in went_over:
+                one["pipeline"] = note["to"]
 
 
 def _cut_from(path: str | None) -> str | None:
@@ -285,7 +382,7 @@ def _state_of(
         if index in parts["index"]:
             return FileState.COLLECTED, _collected(store, file, results, index, parts["answers"])
     sent = {
-        "attempts": 1,
+        "attempts": _attempts(file["seq"], parts["sent"]),
         "first_sent_at": file["first_sent_at"] or submission["created_at"],
         "sent_at": file["first_sent_at"] or submission["created_at"],
         "attempt_ended_at": store.clock.now(),
@@ -301,6 +398,12 @@ def _state_of(
     return FileState.IN_PROGRESS, sent | {"batch_id": batch_id} | _kept(
         store, submission, file, parts["answers"]
     )
+
+
+def _attempts(seq: int, notes: list[str]) -> int:
+    """Return how often a file was about to be sent, at least once for all that is known."""
+    found = attempts_in(name.rsplit("/", 1)[1] for name in notes)
+    return max((attempt for one, attempt in found if one == seq), default=1)
 
 
 def _batch_of(answers: list[str]) -> str | None:
@@ -378,5 +481,6 @@ def _count_on(tx: Connection) -> None:
             submissions.c.pipeline
         )
     ).all()
+    tx.execute(delete(numbers))
     for pipeline, number in highest:
         tx.execute(insert(numbers).values(pipeline=pipeline, last=number))

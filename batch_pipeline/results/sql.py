@@ -78,16 +78,40 @@ select _key_hash as key_hash, _content_hash as content_hash, $version as version
 from joined
 """
 
-# Per key, which index file holds its latest row: over all the index files of the pipeline, the
-# highest submission, then attempt, then an answer before no answer.
+# Per key, which index file holds the row to show: over all the index files of the pipeline, the highest
+# submission, then attempt, then an answer before no answer. When that is a failure and the same
+# content and question were answered before, the answer stays; then ``failed_id`` and
+# ``failed_position`` say which attempt failed.
 WINNERS = """
 with ranked as (
-       select i.key_hash, i.custom_id, i.status, files.position,
+       select i.key_hash, i.custom_id, i.status, i.content_hash, i.version, files.position,
               (files.number << 20) + i.attempt * 4 + (i.status = 'answered')::int as rank
-       from (select *, file_index as position from read_parquet({index})) as i
+       from (select *, file_index as position from read_parquet({index}, union_by_name = true)) as i
        join files using (position)
-       where i.status <> 'pending')
-select key_hash, arg_max(custom_id, rank) as custom_id, arg_max(status, rank) as status,
-       arg_max(position, rank) as position
-from ranked group by key_hash
+       where i.status <> 'pending'),
+     latest as (
+       select key_hash, arg_max(custom_id, rank) as custom_id, arg_max(status, rank) as status,
+              arg_max(position, rank) as position, arg_max(content_hash, rank) as content_hash,
+              arg_max(version, rank) as version
+       from ranked group by key_hash),
+     kept as (
+       select key_hash, arg_max(ranked.custom_id, rank) as custom_id,
+              arg_max(ranked.position, rank) as position
+       from ranked join latest using (key_hash, content_hash, version)
+       where ranked.status = 'answered' and latest.status not in ('answered', 'deleted')
+       group by key_hash)
+select key_hash, coalesce(kept.custom_id, latest.custom_id) as custom_id,
+       case when kept.custom_id is null then latest.status else 'answered' end as status,
+       coalesce(kept.position, latest.position) as position,
+       case when kept.custom_id is not null then latest.custom_id end as failed_id,
+       case when kept.custom_id is not null then latest.position end as failed_position
+from latest left join kept using (key_hash)
+"""
+
+# What attempts failed by whose earlier answer stays.
+FAILURES = """
+select w.custom_id, any_value(r._status || coalesce(': ' || r._error, '')) as said
+from read_parquet({results}, union_by_name = true) r join winners w on w.failed_id = r._custom_id
+where r._status <> 'answered'
+group by w.custom_id
 """

@@ -114,6 +114,31 @@ class Files:
         names = (found[start:] for found in self.filesystem.find(path))
         return set(filter(_is_name, names))
 
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders right in a folder ("": the root); one cheap listing."""
+        return [name for name, is_folder in self._listed(folder) if is_folder]
+
+    def file_names(self, folder: str) -> list[str]:
+        """Return the names of the files right in a folder; none when it is not there."""
+        return [name for name, is_folder in self._listed(folder) if not is_folder]
+
+    def _listed(self, folder: str) -> list[tuple[str, bool]]:
+        """Return what is right in a folder and has a name that can be ours, and which are folders."""
+        path = self._path(folder) if folder else self.base.rstrip("/")
+        try:
+            if self.is_local:
+                with os.scandir(path) as found:
+                    there = [(one.name, one.is_dir()) for one in found]
+            else:
+                self.filesystem.invalidate_cache(path)
+                there = [
+                    (one["name"].rstrip("/").rsplit("/", 1)[-1], one["type"] == "directory")
+                    for one in self.filesystem.ls(path, detail=True)
+                ]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [(name, is_folder) for name, is_folder in there if _is_name(name)]
+
     def size(self, name: str) -> int:
         """Return the file's size in bytes."""
         return self.filesystem.size(self._path(name))

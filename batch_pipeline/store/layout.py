@@ -3,10 +3,12 @@
 <pipeline>/<submission>/records.parquet         the selected records as they were
 <pipeline>/<submission>/requests/00000-*.jsonl  a request a line, one file per batch
 <pipeline>/<submission>/requests/*.parquet      the records that could not be asked
+<pipeline>/<submission>/sent/00000-0001         that a file is about to be sent: a note per attempt
 <pipeline>/<submission>/answers/00000-*.jsonl   what the API returned, byte for byte
 <pipeline>/<submission>/results/00000-*.parquet joined, typed, judged rows
 <pipeline>/<submission>/index/*.parquet         all that selection reads
 <pipeline>/<submission>/manifest-00025.json     what the ledger says of it, when it had that many files
+<pipeline>/renamed-to-<pipeline>-1a2b3c.json      which submissions went over to a new name
 ledger.json                                     which ledger all this belongs to
 """
 
@@ -51,6 +53,11 @@ def request_name(pipeline: str, submission: str, part: str) -> str:
     return f"{pipeline}/{submission}/requests/{part}.jsonl"
 
 
+def sent_name(pipeline: str, submission: str, seq: int, attempt: int) -> str:
+    """Return the name of the note that a request file is about to be sent."""
+    return f"{pipeline}/{submission}/sent/{seq:05d}-{attempt:04d}"
+
+
 def rejected_name(pipeline: str, submission: str, part: str) -> str:
     """Return the name of the list of records that could not be asked."""
     return f"{pipeline}/{submission}/requests/{part}.parquet"
@@ -74,6 +81,11 @@ def index_name(pipeline: str, submission: str, part: str) -> str:
 def manifest_name(pipeline: str, submission: str, files: int) -> str:
     """Return the name of a submission's manifest."""
     return f"{pipeline}/{submission}/manifest-{files:05d}.json"
+
+
+def renamed_name(pipeline: str, to: str, part: str) -> str:
+    """Return the name of the note that says that a pipeline was renamed."""
+    return f"{pipeline}/renamed-to-{to}-{part}.json"
 
 
 def table_name(pipeline: str) -> str:

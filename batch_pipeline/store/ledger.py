@@ -42,6 +42,7 @@ from batch_pipeline.store.tables import STEPS, FileState, leases, meta, request_
 SQLITE_WAIT_SECONDS = 120
 SECRET_OPTIONS = ("password", "sslpassword")  # of a PostgreSQL URL
 CONNECT_SECONDS = 10
+DAMAGED = ("malformed", "not a database", "corrupt", "invalid page", "could not read block")
 LEASE_SECONDS = 120.0  # after its holder's last sign of life
 LEASE_RENEWAL_SECONDS = 20.0
 LEASE_POLL_SECONDS = 0.25
@@ -66,9 +67,7 @@ class Ledger:
             self.id = self._prepare()
         except DBAPIError as error:
             raise StoreError(
-                f"The ledger at {self.shown} cannot be used: {error.orig}. Check that the database "
-                "runs, that the "
-                "URL is right and that its user may create tables."
+                f"The ledger at {self.shown} cannot be used: {error.orig}. {self._to_do(error)}"
             ) from error
 
     def rename(self, tx: Connection, ledger_id: str) -> None:
@@ -118,10 +117,33 @@ class Ledger:
             raise
         except DatabaseError as error:
             raise StoreError(
-                f"The ledger at {self.shown} fails ({error.orig}). Nothing is lost: what is sent "
-                "and paid stands in it, and the next run goes on from there. Check that the "
-                "database runs, that its disk has room, and that nothing else keeps it locked."
+                f"The ledger at {self.shown} fails ({error.orig}). {self._to_do(error)}"
             ) from error
+
+    def _to_do(self, error: DBAPIError) -> str:
+        """Say what state a ledger is in that does not do its work, and what mends it."""
+        said = str(error.orig).lower()
+        if any(words in said for words in DAMAGED):
+            return (
+                "It is damaged, and what it knew of sent and paid batches may be gone from it. Do "
+                "not delete the store's files. Stop Dagster, move the ledger away (its file, and those with -wal and "
+                "-shm behind the name), bring back the newest copy if there is one, and run `batch-pipeline "
+                "rebuild-ledger`: it takes what is missing from the store's files and the API's batch list."
+            )
+        if "locked" in said or "busy" in said:
+            return (
+                f"Another program has kept it locked for more than {SQLITE_WAIT_SECONDS} s. What was committed stands "
+                "in it. End that program (a shell with an open transaction, a backup), then launch the run again. On "
+                "a network disk SQLite's locks do not work: use a PostgreSQL URL there."
+            )
+        if "full" in said or "no space" in said:
+            return "Its disk is full. What was committed stands in it. Make room, then launch the run again."
+        if "readonly" in said or "read-only" in said or "unable to open" in said:
+            return "Give the user that runs Dagster write access to its file and folder."
+        return (
+            "What was committed stands in it. Check that the database runs, that the URL is right, that its user may "
+            "create tables, and that its disk has room; then launch the run again."
+        )
 
     @property
     def shown(self) -> str:

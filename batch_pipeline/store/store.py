@@ -6,6 +6,7 @@ import orjson
 from sqlalchemy.engine import make_url
 
 from batch_pipeline.errors import StoreError
+from batch_pipeline.store import high_water
 from batch_pipeline.store.clock import Clock, process_clock
 from batch_pipeline.store.files import Files
 from batch_pipeline.store.layout import OWNER
@@ -70,11 +71,12 @@ def own(store: Store) -> None:
 
 
 def _check_owner(store: Store) -> None:
-    """Refuse a ledger that knows nothing of these files: all they hold would be asked, and paid, again."""
+    """Refuse a ledger that does not know these files: what they hold would be asked, and paid, again."""
     try:
         with store.files.open(OWNER) as file:
             owner = orjson.loads(file.read())["ledger"]
     except FileNotFoundError:
+        high_water.check(store.files, store.ledger)
         own(store)
         return
     except (ValueError, KeyError, TypeError):
@@ -87,3 +89,4 @@ def _check_owner(store: Store) -> None:
             "database, set it right. If the ledger is lost, run `batch-pipeline rebuild-ledger`. "
             "Nothing was sent."
         )
+    high_water.check(store.files, store.ledger)

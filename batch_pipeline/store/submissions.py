@@ -1,7 +1,7 @@
 """Submissions in the ledger: begun by a selection, built into request files, or abandoned."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,13 +9,16 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from batch_pipeline.store.addresses import normal_address, same_address
 from batch_pipeline.store.ledger import Ledger
 from batch_pipeline.store.tables import (
     OPEN,
     FileKind,
     FileState,
+    candidates,
     endpoints,
     generations,
+    holds,
     numbers,
     request_files,
     submissions,
@@ -46,6 +49,11 @@ class Endpoint:
             )
         )
 
+    def is_account_of(self, other: "Endpoint") -> bool:
+        """Whether both are the same organization and workspace, and say so."""
+        mine, yours = (self.organization, self.workspace), (other.organization, other.workspace)
+        return any(mine) and mine == yours
+
     def __str__(self) -> str:
         """The endpoint as a message names it."""
         names = [name for name in (self.organization, self.workspace) if name]
@@ -68,6 +76,7 @@ class IndexRow:
     name: str
     number: int
     partition: str
+    request: str | None = None  # a hash of what its requests had in common, if that is known
 
 
 @dataclass(frozen=True)
@@ -105,12 +114,91 @@ class NewSelection:
     counts: dict[str, Any] = field(default_factory=dict)
 
 
-def know_endpoint(ledger: Ledger, endpoint: Endpoint) -> None:
-    """Write an endpoint down, once."""
-    if ledger.rows(select(endpoints.c.id).where(endpoints.c.id == endpoint.id)):
-        return
-    with suppress(IntegrityError), ledger.write() as tx:  # another process writes it down, too
-        add_endpoint(tx, endpoint)
+REQUEST = submissions.c.question["request"].as_string()
+"""The hash of what a submission's requests have in common; NULL for those of earlier versions."""
+
+
+def know_endpoint(ledger: Ledger, endpoint: Endpoint, aliases: Collection[str] = ()) -> Endpoint:
+    """Return an endpoint as the ledger knows it, however its address is spelled; a new one is written down.
+
+    Where the ledger knows several that are one, by their spelling or because ``aliases`` says so, the
+    one that was asked first goes on, and the work of the others becomes its own.
+
+    Args:
+        ledger: where endpoints are known.
+        endpoint: the address in force, and the account that its replies name.
+        aliases: other addresses of the same API.
+    """
+    found, goes_on = _known_as(ledger, endpoint, aliases)
+    if goes_on is None:
+        with suppress(IntegrityError), ledger.write() as tx:  # another process writes it down, too
+            add_endpoint(tx, endpoint)
+        return endpoint
+    others = [one.id for one in found if one != goes_on]
+    if others and _has_work(ledger, others):
+        _make_one(ledger, goes_on.id, others)
+    return goes_on
+
+
+def known_as(ledger: Ledger, endpoint: Endpoint, aliases: Collection[str] = ()) -> Endpoint:
+    """Return an endpoint as the ledger knows it, and as it is when it does not; nothing is changed."""
+    return _known_as(ledger, endpoint, aliases)[1] or endpoint
+
+
+def _known_as(
+    ledger: Ledger, endpoint: Endpoint, aliases: Collection[str]
+) -> tuple[list[Endpoint], Endpoint | None]:
+    """Return the endpoints of the ledger that are this one, and which of them goes on."""
+    found = _the_same(known_endpoints(ledger, endpoint.base_url, *aliases), endpoint)
+    if len(found) < 2:
+        return found, found[0] if found else None
+    ids = [one.id for one in found]
+    asked = ledger.rows(
+        select(submissions.c.endpoint_id, func.min(submissions.c.created_at).label("first"))
+        .where(submissions.c.endpoint_id.in_(ids))
+        .group_by(submissions.c.endpoint_id)
+    )
+    first = {row["endpoint_id"]: row["first"] for row in asked}
+    if not first:
+        return found, endpoint if endpoint in found else found[0]
+    return found, min((one for one in found if one.id in first), key=lambda one: first[one.id])
+
+
+def _the_same(known: Sequence[Endpoint], endpoint: Endpoint) -> list[Endpoint]:
+    """Return those that are the endpoint: of its account; else the only account that may be."""
+    account = endpoint.organization, endpoint.workspace
+    exact = [one for one in known if (one.organization, one.workspace) == account]
+    others = [one for one in known if one not in exact and not one.differs_from(endpoint)]
+    elsewhere = [one for one in others if not same_address(one.base_url, [endpoint.base_url])]
+    # An alias may hide the account that the other address names.
+    accounts = {(one.organization, one.workspace) for one in elsewhere}
+    return [*exact, *elsewhere] if len(accounts) == 1 else exact
+
+
+def _has_work(ledger: Ledger, endpoint_ids: Sequence[str]) -> bool:
+    with ledger.read() as tx:
+        return any(
+            tx.execute(
+                select(table.c.endpoint_id).where(table.c.endpoint_id.in_(endpoint_ids)).limit(1)
+            ).first()
+            for table in (submissions, request_files, holds, candidates)
+        )
+
+
+def _make_one(ledger: Ledger, goes_on: str, others: Sequence[str]) -> None:
+    """Give one endpoint all that the ledger has of others."""
+    with ledger.write() as tx:
+        for table in (submissions, request_files):
+            tx.execute(
+                update(table).where(table.c.endpoint_id.in_(others)).values(endpoint_id=goes_on)
+            )
+        # A hold is about an address, and is found out again.
+        tx.execute(holds.delete().where(holds.c.endpoint_id.in_(others)))
+        for other in others:
+            known = select(candidates.c.batch_id).where(candidates.c.endpoint_id == goes_on)
+            theirs = candidates.c.endpoint_id == other
+            tx.execute(candidates.delete().where(theirs, candidates.c.batch_id.in_(known)))
+            tx.execute(update(candidates).where(theirs).values(endpoint_id=goes_on))
 
 
 def add_endpoint(tx: Connection, endpoint: Endpoint) -> None:
@@ -127,32 +215,45 @@ def add_endpoint(tx: Connection, endpoint: Endpoint) -> None:
     )
 
 
-def known_endpoints(ledger: Ledger, base_url: str) -> list[Endpoint]:
-    """Return the endpoints that a base URL was found to be."""
+def known_endpoints(ledger: Ledger, *addresses: str) -> list[Endpoint]:
+    """Return the endpoints that addresses were found to be, however they were spelled then."""
     columns = endpoints.c.base_url, endpoints.c.organization, endpoints.c.workspace
-    rows = ledger.rows(select(*columns).where(endpoints.c.base_url == base_url))
-    return [Endpoint(**row) for row in rows]
+    rows = ledger.rows(select(*columns).order_by(endpoints.c.id))
+    wanted = {normal_address(address) for address in addresses}
+    return [Endpoint(**row) for row in rows if normal_address(row["base_url"]) in wanted]
+
+
+def asked_at(ledger: Ledger, pipeline: str) -> list[Endpoint]:
+    """Return the endpoints at which a pipeline was asked, the latest first."""
+    last = func.max(submissions.c.number).label("last")
+    rows = ledger.rows(
+        select(endpoints.c.base_url, endpoints.c.organization, endpoints.c.workspace, last)
+        .join(submissions, submissions.c.endpoint_id == endpoints.c.id)
+        .where(submissions.c.pipeline == pipeline, submissions.c.state == "built")
+        .group_by(endpoints.c.base_url, endpoints.c.organization, endpoints.c.workspace)
+        .order_by(last.desc())
+    )
+    return [Endpoint(row["base_url"], row["organization"], row["workspace"]) for row in rows]
 
 
 def asked_elsewhere(ledger: Ledger, scope: Scope) -> Endpoint | None:
-    """Return the account at the same address for which a pipeline was asked, when it never was here.
+    """Return where a pipeline was asked when it never was here: of another account at this address, or
+    of this account at another address.
 
-    A key that was moved to another workspace finds nothing of what was asked: it would all be asked,
-    and paid, once more.
+    What was asked there would not be found: it would all be asked, and paid, once more.
     """
-    built = (
-        select(submissions.c.endpoint_id)
-        .where(submissions.c.pipeline == scope.pipeline, submissions.c.state == "built")
-        .distinct()
+    found = asked_at(ledger, scope.pipeline)
+    if scope.endpoint in found:
+        return None
+    return next(
+        (
+            one
+            for one in found
+            if same_address(one.base_url, [scope.endpoint.base_url])
+            or one.is_account_of(scope.endpoint)
+        ),
+        None,
     )
-    columns = endpoints.c.base_url, endpoints.c.organization, endpoints.c.workspace
-    rows = ledger.rows(
-        select(*columns).where(
-            endpoints.c.id.in_(built), endpoints.c.base_url == scope.endpoint.base_url
-        )
-    )
-    found = [Endpoint(**row) for row in rows]
-    return found[0] if found and scope.endpoint not in found else None
 
 
 def abandon_unbuilt(ledger: Ledger, scope: Scope) -> int:
@@ -193,11 +294,10 @@ def situation(ledger: Ledger, scope: Scope) -> Situation:
             submissions.c.endpoint_id == scope.endpoint.id,
             submissions.c.state != "abandoned",
         )
-        selected = select(
-            submissions.c.index_path, submissions.c.number, submissions.c.partition
-        ).where(*mine)
+        about = submissions.c.number, submissions.c.partition, REQUEST
+        selected = select(submissions.c.index_path, *about).where(*mine)
         collected = (
-            select(request_files.c.index_path, submissions.c.number, submissions.c.partition)
+            select(request_files.c.index_path, *about)
             .join(submissions, submissions.c.id == request_files.c.submission_id)
             .where(*mine, request_files.c.index_path.is_not(None))
         )
@@ -380,6 +480,36 @@ def index_files(ledger: Ledger, pipeline: str) -> list[IndexRow]:
         return [
             IndexRow(*row) for query in (selected, collected) for row in tx.execute(query) if row[0]
         ]
+
+
+def index_elsewhere(ledger: Ledger, scope: Scope) -> list[IndexRow]:
+    """Return the collected index files of a pipeline at other endpoints than the scope's."""
+    rows = ledger.rows(
+        select(request_files.c.index_path, submissions.c.number, submissions.c.partition)
+        .join(submissions, submissions.c.id == request_files.c.submission_id)
+        .where(
+            submissions.c.pipeline == scope.pipeline,
+            submissions.c.endpoint_id != scope.endpoint.id,
+            submissions.c.state != "abandoned",
+            request_files.c.index_path.is_not(None),
+        )
+    )
+    return [IndexRow(*row.values()) for row in rows]
+
+
+def latest_records(ledger: Ledger, pipeline: str, most: int = 3) -> list[str]:
+    """Return the names of a pipeline's latest files of selected records, the newest first."""
+    rows = ledger.rows(
+        select(submissions.c.records_path)
+        .where(
+            submissions.c.pipeline == pipeline,
+            submissions.c.state != "abandoned",
+            submissions.c.records_path.is_not(None),
+        )
+        .order_by(submissions.c.number.desc())
+        .limit(most)
+    )
+    return [row["records_path"] for row in rows]
 
 
 def _open_submissions(scope: Scope):

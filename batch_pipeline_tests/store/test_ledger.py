@@ -244,7 +244,7 @@ def test_a_ledger_of_an_older_version_is_brought_up_to_date(ledger_url: str) -> 
 def test_a_database_that_fails_says_so_and_what_to_do(tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path}/one.sqlite", SystemClock())
     (tmp_path / "one.sqlite").write_bytes(b"no database" * 1000)
-    with pytest.raises(StoreError, match=r"fails.*Nothing is lost"), ledger.write():
+    with pytest.raises(StoreError, match=r"fails.*is damaged.*rebuild-ledger"), ledger.write():
         pass
     with pytest.raises(StoreError, match="cannot be used"):
         Ledger(f"sqlite:///{tmp_path}/one.sqlite", SystemClock())

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import duckdb
-from sqlalchemy import select
 
 from batch_pipeline.definitions.arrivals.changes import Arrived, named, short
 from batch_pipeline.definitions.arrivals.cursor import Waiting, remembered
@@ -25,10 +24,11 @@ from batch_pipeline.records.count import count_needed
 from batch_pipeline.records.fingerprint import BusyError, TooLongError, count_changes
 from batch_pipeline.records.sources import DuckDBSource
 from batch_pipeline.requests.compiled import compile_question
+from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.queue import hold_of
+from batch_pipeline.store.renaming import take_over
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Endpoint, Scope
-from batch_pipeline.store.tables import endpoints, submissions
+from batch_pipeline.store.submissions import Endpoint, Scope, asked_at
 
 MOST_RUNS = 25  # a tick's run requests are submitted one by one within its 60 s
 # A tick has 60 s in all, and while it reads a DuckDB file no other program can write to it.
@@ -42,7 +42,11 @@ def tick(
     try:
         claude: ClaudeBatches = getattr(context.resources, pipeline.claude_key)
         resource: BatchStore = getattr(context.resources, pipeline.store_key)
-        one = _Tick(pipeline, arrivals, context.instance, resource.open(), claude, context.cursor)
+        store = resource.open()
+        take_over(
+            store, pipeline.name, pipeline.renamed_from, republish=pipeline.destination is None
+        )
+        one = _Tick(pipeline, arrivals, context.instance, store, claude, context.cursor)
         requests = one.run()
     except BatchPipelineError as error:
         return dg.SensorResult(skip_reason=dg.SkipReason(str(error)), cursor=context.cursor)
@@ -201,18 +205,9 @@ class _Tick:
 
     def _endpoint(self) -> Endpoint | None:
         """Return the account at the address in force that this pipeline was last asked at."""
-        columns = endpoints.c.base_url, endpoints.c.organization, endpoints.c.workspace
-        rows = self.store.ledger.rows(
-            select(*columns)
-            .join(submissions, submissions.c.endpoint_id == endpoints.c.id)
-            .where(
-                submissions.c.pipeline == self.pipeline.name,
-                endpoints.c.base_url == self.claude.url,
-            )
-            .order_by(submissions.c.number.desc())
-            .limit(1)
-        )
-        return Endpoint(**rows[0]) if rows else None
+        asked = asked_at(self.store.ledger, self.pipeline.name)
+        here = self.claude.addresses
+        return next((one for one in asked if same_address(one.base_url, here)), None)
 
     def _hold(self) -> str | None:
         endpoint = self._endpoint()

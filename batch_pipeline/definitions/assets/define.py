@@ -24,6 +24,7 @@ class AskConfig(dg.Config):
     where: str | None = None
     force: bool = False
     retries_only: bool = False
+    allow_reask: bool = False
 
 
 def build_assets(pipeline: BatchPipeline) -> list[dg.AssetsDefinition]:
@@ -43,7 +44,7 @@ def _records(pipeline: BatchPipeline) -> dg.AssetsDefinition:
         from batch_pipeline.definitions.assets.records import materialize
         from batch_pipeline.records.selection import Ask
 
-        ask = Ask(config.limit, config.where, config.force, config.retries_only)
+        ask = Ask(**{name: getattr(config, name) for name in type(config).model_fields})
         return materialize(context, pipeline, ask)
 
     return _define(pipeline, "records", spec, records)

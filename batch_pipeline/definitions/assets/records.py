@@ -16,6 +16,8 @@ from batch_pipeline.records.submission import SelectedSubmission, select_submiss
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.publish import publish
+from batch_pipeline.store.addresses import same_address
+from batch_pipeline.store.renaming import check_not_renamed
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope, asked_elsewhere
 
@@ -27,6 +29,8 @@ def materialize(
     with step(context, pipeline, offline=True) as (store, _claude, api, scopes):
         if ask.limit is not None and ask.limit < 0:
             raise InputError(f"The limit of this run is {ask.limit}; it must be 0 or more.")
+        if not (ask.force or ask.allow_reask):
+            check_not_renamed(store.ledger, pipeline.name)
         _check_account(store, pipeline, scopes, ask)
         # What cannot be written is not asked for.
         destination = destination_of(pipeline, store)
@@ -103,9 +107,18 @@ def _check_account(
     elsewhere = asked_elsewhere(store.ledger, scopes[0])
     if elsewhere is None or ask.force:
         return
+    here = scopes[0].endpoint
+    if not same_address(elsewhere.base_url, [here.base_url]):
+        raise HeldError(
+            f"{pipeline.name} was asked at {elsewhere}, and the base URL is {here.base_url} now: the same "
+            "organization and workspace at another address. What was answered there would not count here, so "
+            "everything would be asked and paid again; nothing was. If both addresses lead to the same API, say so: "
+            f'ClaudeBatches(aliases=["{elsewhere.base_url}"]). Else set base_url back; or, to ask all of it here, on '
+            f"purpose, launch {pipeline.name}_submit once with force: true."
+        )
     raise HeldError(
         f"{pipeline.name} was asked at {elsewhere}, and the API key now belongs to "
-        f"{scopes[0].endpoint}. What was answered there does not count here, so everything would be "
+        f"{here}. What was answered there does not count here, so everything would be "
         "asked and paid again; nothing was. Set ClaudeBatches(api_key=...) back to a key of that "
         f"workspace; what is open there is collected then. To ask all of it here, on purpose, launch "
         f"{pipeline.name}_submit once with force: true."

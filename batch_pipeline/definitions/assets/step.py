@@ -7,6 +7,7 @@ import dagster as dg
 
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.outcome import ApiUnavailable
+from batch_pipeline.batches.whose import expect, whose
 from batch_pipeline.definitions.failures import as_failures
 from batch_pipeline.definitions.partition import partitions_of
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
@@ -15,8 +16,9 @@ from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results.join import Question
 from batch_pipeline.results.rebuild import rebuild_lost
+from batch_pipeline.store.renaming import take_over
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Endpoint, Scope, know_endpoint, known_endpoints
+from batch_pipeline.store.submissions import Endpoint, Scope, known_endpoints
 
 
 @contextmanager
@@ -35,6 +37,10 @@ def step(
     resource: BatchStore = getattr(context.resources, pipeline.store_key)
     with as_failures():
         store = resource.open()
+        if goes_on_with_old_name(store, pipeline):
+            context.log.info(
+                f"What was asked as {pipeline.renamed_from} belongs to {pipeline.name} from now on"
+            )
         with closing(claude.api()) as api:
             endpoint = _identify(store, api, offline=offline)
             yield (
@@ -45,17 +51,23 @@ def step(
             )
 
 
+def goes_on_with_old_name(store: Store, pipeline: BatchPipeline) -> bool:
+    """Let a renamed pipeline go on with what the ledger has under its old name; whether it was there."""
+    return take_over(
+        store, pipeline.name, pipeline.renamed_from, republish=pipeline.destination is None
+    )
+
+
 def _identify(store: Store, api: BatchesApi, *, offline: bool) -> Endpoint:
     """Ask the API who it is; while it does not answer, an offline step goes by who it always was."""
     try:
-        endpoint = api.identify()
+        return whose(store, api)
     except ApiUnavailable:
-        known = known_endpoints(store.ledger, api.base_url)
+        known = known_endpoints(store.ledger, api.base_url, *api.aliases)
         if not offline or len(known) != 1:
             raise
+        expect(api, known)
         return known[0]
-    know_endpoint(store.ledger, endpoint)
-    return endpoint
 
 
 def count_rows(

@@ -16,15 +16,19 @@ import dagster as dg
 from batch_pipeline.batches.clocks import put_right
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll, share_poll
+from batch_pipeline.batches.whose import expect
+from batch_pipeline.batches.whose import whose as ask_whose
 from batch_pipeline.definitions.jobs import PIPELINE_TAG, ask_config
 from batch_pipeline.definitions.resources import KEY_VARIABLE, BatchStore, ClaudeBatches
 from batch_pipeline.definitions.status.observations import evaluations, looked_at, observations
 from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.retention import retention
+from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.clock import process_clock
 from batch_pipeline.store.needs import Need, endpoints_at_work, needs
 from batch_pipeline.store.queue import hold_of
+from batch_pipeline.store.renaming import take_over
 from batch_pipeline.store.standing import standing
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
@@ -75,6 +79,9 @@ def tick(
     resource: BatchStore = getattr(context.resources, pipeline.store_key)
     try:
         store = resource.open()
+        take_over(
+            store, pipeline.name, pipeline.renamed_from, republish=pipeline.destination is None
+        )
         wanted, trouble = _look(store, claude, pipeline)
     except Exception as error:
         meant = error if isinstance(error, BatchPipelineError) else meaning_of(error)
@@ -140,7 +147,7 @@ def _look(
     """
     put_right(store.ledger)
     known = endpoints_at_work(store, pipeline.name)
-    here = [endpoint for endpoint in known if endpoint.base_url == claude.url]
+    here = [endpoint for endpoint in known if same_address(endpoint.base_url, claude.addresses)]
     said = [
         f"What was sent to {endpoint} is left alone while base_url is {claude.url}"
         for endpoint in known
@@ -151,9 +158,10 @@ def _look(
     endpoint, now = here[0], store.clock.now()
     try:
         with closing(claude.api(patient=False)) as api:
+            expect(api, here)
             whose = _whose_key(store, claude, now)
             if len(here) > 1:
-                endpoint = whose = whose or _remember(store, claude, api.identify(), now)
+                endpoint = whose = whose or _remember(store, claude, ask_whose(store, api), now)
             if share_poll(store, endpoint, pipeline.name, claude.poll_interval_seconds):
                 found = poll(
                     store, api, endpoint, claude.policy, pipeline.name, POLL_BUDGET_SECONDS
@@ -165,7 +173,7 @@ def _look(
             # A run works for the account that the key belongs to: for another one it would find
             # nothing to do, at every tick again.
             if wanted and whose is None:
-                whose = _remember(store, claude, api.identify(), now)
+                whose = _remember(store, claude, ask_whose(store, api), now)
             if wanted and whose != endpoint:
                 said.append(
                     f"What was sent to {endpoint} is left alone while the key belongs to {whose}"

@@ -1,0 +1,141 @@
+"""A pipeline that was renamed goes on with what the ledger has under its old name.
+
+The files stay where they are: the ledger's rows name them. A note beside the old files says which
+submissions went over, so that a ledger that is made again from the files knows it, too.
+"""
+
+import hashlib
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from batch_pipeline.errors import HeldError, StoreError
+from batch_pipeline.store.layout import renamed_name
+from batch_pipeline.store.ledger import Ledger
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.tables import (
+    FileState,
+    generations,
+    holds,
+    looks,
+    meta,
+    numbers,
+    request_files,
+    submissions,
+    transitions,
+)
+
+NAMED = (submissions, request_files, transitions, generations, numbers, holds, looks)
+
+
+def name_in_ledger(ledger: Ledger, name: str, renamed_from: str | None) -> str:
+    """Return the name under which the ledger has a pipeline's work now; nothing is changed."""
+    if renamed_from is None:
+        return name
+    with ledger.read() as tx:
+        return name if _built(tx, name) or not _built(tx, renamed_from) else renamed_from
+
+
+def take_over(store: Store, name: str, renamed_from: str | None, *, republish: bool) -> bool:
+    """Give a pipeline all that the ledger has under its old name; whether there was anything.
+
+    Args:
+        store: where files and ledger are.
+        name: the pipeline's name now.
+        renamed_from: its old name; None: it never had another.
+        republish: its table is another one now, and gets all rows.
+
+    Raises:
+        StoreError: both names have work of their own.
+    """
+    if renamed_from is None:
+        return False
+    with store.ledger.read() as tx:
+        if not _built(tx, renamed_from):
+            return False
+    with store.ledger.read() as tx:
+        if _built(tx, name):
+            raise StoreError(
+                f"{name} is declared with renamed_from={renamed_from!r}, and the ledger has work of both: "
+                f"{_built(tx, name):,} submissions of {name}, {_built(tx, renamed_from):,} of {renamed_from}. They "
+                "are not mixed; nothing was sent or changed. If they are two pipelines, take renamed_from away. If "
+                f"{name} ran before renamed_from was set, give the pipeline back its old name, and go on with that."
+            )
+        ids = list(
+            tx.execute(
+                select(submissions.c.id).where(
+                    submissions.c.pipeline == renamed_from, submissions.c.state == "built"
+                )
+            ).scalars()
+        )
+    _note(store, name, renamed_from, ids)
+    with store.ledger.write() as tx:
+        if _built(tx, name) or not _built(tx, renamed_from):
+            return False  # another process did it first
+        # What the new name has selected and never sent is selected afresh.
+        tx.execute(delete(submissions).where(submissions.c.pipeline == name))
+        for table in (generations, numbers, holds, looks):
+            tx.execute(delete(table).where(table.c.pipeline == name))
+        for table in NAMED:
+            tx.execute(update(table).where(table.c.pipeline == renamed_from).values(pipeline=name))
+        if republish:
+            tx.execute(
+                update(request_files)
+                .where(
+                    request_files.c.pipeline == name,
+                    request_files.c.state == FileState.COLLECTED,
+                )
+                .values(published_at=None)
+            )
+        for gone in (name, renamed_from):
+            tx.execute(delete(meta).where(meta.c.key == _key(gone)))
+        tx.execute(insert(meta).values(key=_key(renamed_from), value=name))
+    return True
+
+
+def check_not_renamed(ledger: Ledger, name: str) -> None:
+    """Refuse a pipeline whose work went over to another name: it would ask everything anew.
+
+    Raises:
+        HeldError: it did, and there is nothing of this name since.
+    """
+    with ledger.read() as tx:
+        now = tx.execute(select(meta.c.value).where(meta.c.key == _key(name))).scalar()
+        if now is None or _built(tx, name):
+            return
+    raise HeldError(
+        f"{name} was renamed to {now}, and all that was asked and answered went with it. Under the old name all of it "
+        f"would be asked and paid again; nothing was. If this code is older than the renaming, deploy the new one. To "
+        f"go back to the old name, declare renamed_from={now!r}. If this is another pipeline of the same name, launch "
+        f"{name}_submit once with allow_reask: true."
+    )
+
+
+def _built(tx: Connection, name: str) -> int:
+    return tx.execute(
+        select(func.count())
+        .select_from(submissions)
+        .where(submissions.c.pipeline == name, submissions.c.state == "built")
+    ).scalar_one()
+
+
+def _key(name: str) -> str:
+    return f"renamed/{hashlib.sha256(name.encode()).hexdigest()[:40]}"
+
+
+def _note(store: Store, name: str, renamed_from: str, ids: list[str]) -> None:
+    note = {"from": renamed_from, "to": name, "at": store.clock.now(), "submissions": ids}
+    with store.files.scratch() as folder:
+        with open(f"{folder}/note", "wb") as out:
+            out.write(orjson.dumps(note))
+        store.files.put(f"{folder}/note", renamed_name(renamed_from, name, store.files.new_part()))
+
+
+def read_note(store: Store, name: str) -> dict[str, Any]:
+    """Return what a note of a renaming says: from, to, at, submissions."""
+    with store.files.open(name) as file:
+        note = orjson.loads(file.read())
+    note["at"] = datetime.fromisoformat(note["at"])
+    return note

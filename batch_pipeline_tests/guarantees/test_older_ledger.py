@@ -1,0 +1,283 @@
+"""A ledger that is older than the store's files refuses to work, and is mended from them."""
+
+import secrets
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from batch_pipeline.errors import StoreError
+from batch_pipeline.results.rebuild import rebuild
+from batch_pipeline.store import high_water
+from batch_pipeline.store.files import Files
+from batch_pipeline.store.layout import new_submission_id
+from batch_pipeline.store.store import open_store
+from batch_pipeline_tests.support.house import RECORDS, House
+
+MORE = "insert into notes select id + 1000, text || ' more', part from notes where id < 10"
+
+
+def ledger_files(house: House) -> list[Path]:
+    return list(house.root.glob("ledger.sqlite*"))
+
+
+def backup(house: House) -> Path:
+    """Copy the ledger, as a backup would."""
+    kept = house.folder / f"backup-{secrets.token_hex(3)}.sqlite"
+    with sqlite3.connect(house.root / "ledger.sqlite") as now, sqlite3.connect(kept) as copy:
+        now.backup(copy)
+    return kept
+
+
+def restore(house: House, kept: Path) -> None:
+    lose(house)
+    shutil.copy(kept, house.root / "ledger.sqlite")
+
+
+def lose(house: House) -> None:
+    for path in ledger_files(house):
+        path.unlink()
+
+
+def refused(house: House) -> str:
+    """What a run and a tick say."""
+    run = house.nights()
+    said = house.refusal(run)
+    assert "rebuild-ledger" in said and "rebuild-ledger" in run.tick().skip_message
+    return said
+
+
+def mended(house: House):
+    return rebuild(open_store(str(house.root), lost=True))
+
+
+def all_right(house: House, records: int) -> None:
+    house.clock.advance(300)
+    house.nights().night()
+    house.nights().night()
+    assert house.statuses() == {"answered": records}
+    assert house.paid == records and not house.paid_twice
+
+
+def test_a_ledger_restored_from_before_a_night_refuses_and_is_mended(house: House) -> None:
+    house.nights().night()
+    kept = backup(house)
+    house.sql(MORE)
+    house.nights().night()
+    restore(house, kept)
+    said = refused(house)
+    assert "older than the files" in said and house.paid == RECORDS + 10
+    report = mended(house)
+    assert report.submissions == 1 and report.collected == 1
+    all_right(house, RECORDS + 10)
+
+
+def test_a_ledger_restored_from_before_the_first_night_is_mended(house: House) -> None:
+    house.nights().store.open()
+    kept = backup(house)
+    house.nights().night()
+    restore(house, kept)
+    refused(house)
+    mended(house)
+    all_right(house, RECORDS)
+
+
+def test_a_ledger_deleted_with_its_guard_refuses_and_is_mended(house: House) -> None:
+    house.nights().night()
+    lose(house)
+    (house.root / "ledger.json").unlink()
+    refused(house)
+    refused(house)  # and it is no stranger at the second look
+    mended(house)
+    all_right(house, RECORDS)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_ledger_of_before_the_sending_does_not_send_again(house: House, answered: bool) -> None:
+    """The submission is known, and that it was sent is not."""
+    house.emulator.configure(manual=True)
+    run = house.nights()
+    run.definitions.resolve_job_def("notes_submit").execute_in_process(
+        instance=house.instance,
+        asset_selection=[run.pipeline.asset_key(stage) for stage in ("records", "requests")],
+    )
+    kept = backup(house)
+    run.run("send")
+    assert len(house.emulator.batches()) == 1
+    if answered:
+        house.emulator.end()
+        run.until_quiet()
+    restore(house, kept)
+    said = refused(house)
+    assert "was sent" in said
+    mended(house)
+    house.emulator.end()
+    house.emulator.configure(manual=False)
+    house.clock.advance(300)
+    for _ in range(4):
+        run.tick_and_run()
+        house.clock.advance(130)
+    all_right(house, RECORDS)
+    assert len(house.emulator.batches()) == 1
+
+
+def test_a_ledger_of_before_a_file_was_cut_in_two_is_mended(house: House) -> None:
+    house.emulator.fault("create", "status_before", status=413, times=1)
+    run = house.nights()
+    run.definitions.resolve_job_def("notes_submit").execute_in_process(
+        instance=house.instance,
+        asset_selection=[run.pipeline.asset_key(stage) for stage in ("records", "requests")],
+    )
+    kept = backup(house)
+    run.run("send")
+    run.until_quiet()
+    restore(house, kept)
+    refused(house)
+    mended(house)
+    house.clock.advance(300)
+    run.until_quiet()
+    assert house.statuses() == {"answered": RECORDS} and not house.paid_twice
+
+
+def test_what_a_killed_selection_left_behind_is_no_evidence(house: House) -> None:
+    """Files are put in place before the ledger names them."""
+    house.nights().night()
+    source = next(path for path in (house.root / "notes").iterdir() if (path / "index").is_dir())
+    left = house.root / "notes" / new_submission_id(house.clock.now())
+    shutil.copytree(source / "index", left / "index")
+    shutil.copy(source / "records.parquet", left / "records.parquet")
+    shutil.copytree(source / "requests", left / "requests")
+    all_right(house, RECORDS)
+
+
+def test_an_abandoned_selection_is_no_evidence(house: House) -> None:
+    run = house.nights()
+    run.definitions.resolve_job_def("notes_submit").execute_in_process(
+        instance=house.instance, asset_selection=[run.pipeline.asset_key("records")]
+    )
+    all_right(house, RECORDS)
+
+
+def test_files_of_a_ledger_that_was_given_up_long_ago_do_not_stop_the_one_of_today(
+    house: House,
+) -> None:
+    """A store that went on with a new ledger before stores looked for that."""
+    house.nights().night()
+    lose(house)
+    (house.root / "ledger.json").unlink()
+    checked = high_water.check
+    high_water.check = lambda files, ledger: None
+    try:
+        house.nights().night()
+    finally:
+        high_water.check = checked
+    assert house.paid == 2 * RECORDS
+    house.nights().night()
+    assert house.paid == 2 * RECORDS
+
+
+def test_a_ledger_that_knows_all_is_not_rebuilt(house: House) -> None:
+    house.nights().night()
+    with pytest.raises(StoreError, match="knows all that the store's files tell"):
+        mended(house)
+
+
+def test_another_process_that_goes_on_meanwhile_is_not_taken_for_an_older_ledger(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is sent between the look at the ledger and the one at the files."""
+    house.emulator.configure(manual=True)
+    run = house.nights()
+    run.definitions.resolve_job_def("notes_submit").execute_in_process(
+        instance=house.instance,
+        asset_selection=[run.pipeline.asset_key(stage) for stage in ("records", "requests")],
+    )
+    store = run.store.open()
+    read, looks = high_water._open, []
+
+    def looked(ledger):
+        found = read(ledger)
+        looks.append(found)
+        if len(looks) == 1:
+            with monkeypatch.context() as away:
+                away.setattr(high_water, "_open", read)
+                run.run("send")
+        return found
+
+    monkeypatch.setattr(high_water, "_open", looked)
+    assert high_water.behind(store.files, store.ledger) == []
+    assert len(looks) == 2
+
+
+# --- a ledger that is broken
+
+
+def test_a_truncated_ledger_names_its_state_and_the_command(house: House) -> None:
+    house.nights().night()
+    path = house.root / "ledger.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("pragma wal_checkpoint(truncate)")
+    whole = path.read_bytes()
+    for path_ in ledger_files(house):
+        path_.unlink()
+    path.write_bytes(whole[: len(whole) // 2])
+    said = house.refusal(house.nights())
+    assert "rebuild-ledger" in said and "damaged" in said and "othing is lost" not in said
+    for path_ in ledger_files(house):
+        path_.rename(house.folder / path_.name)
+    mended(house)
+    all_right(house, RECORDS)
+
+
+def test_an_emptied_ledger_refuses_and_is_mended(house: House) -> None:
+    house.nights().night()
+    lose(house)
+    (house.root / "ledger.sqlite").write_bytes(b"")
+    refused(house)
+    mended(house)
+    all_right(house, RECORDS)
+
+
+def test_a_locked_ledger_says_who_to_look_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from batch_pipeline.store import ledger
+
+    house.nights().night()
+    monkeypatch.setattr(ledger, "SQLITE_WAIT_SECONDS", 0.1)
+    with sqlite3.connect(house.root / "ledger.sqlite") as other:
+        other.execute("begin immediate")
+        said = house.refusal(house.nights())
+        other.rollback()
+    assert "locked" in said and "othing is lost" not in said
+    all_right(house, RECORDS)
+
+
+# --- object stores
+
+
+def test_an_object_store_is_compared_by_a_few_listings(house: House) -> None:
+    from batch_pipeline import BatchStore
+    from batch_pipeline_tests.support.dagster_nights import Nights
+
+    root = f"memory://house-{secrets.token_hex(4)}"
+    path = house.folder / "remote.sqlite"
+    made = house.nights()
+    store = BatchStore(root=root, ledger=f"sqlite:///{path}")
+    run = Nights(made.pipeline, made.claude, store, instance=house.instance)
+    run.night()
+    with sqlite3.connect(path) as now, sqlite3.connect(house.folder / "kept.sqlite") as copy:
+        now.backup(copy)
+    house.sql(MORE)
+    run.night()
+    files = Files(root)
+    assert files.folders("") == ["notes"]
+    assert len(high_water.submission_folders(files)) == 2
+    for one in house.folder.glob("remote.sqlite*"):
+        one.unlink()
+    shutil.copy(house.folder / "kept.sqlite", path)
+    assert "rebuild-ledger" in house.refusal(run)
+    rebuild(open_store(root, f"sqlite:///{path}", lost=True))
+    run.night()
+    assert house.paid == RECORDS + 10 and not house.paid_twice

@@ -1,0 +1,117 @@
+"""A pipeline that was renamed goes on with what was asked under its old name."""
+
+from pathlib import Path
+
+import pytest
+
+from batch_pipeline import BatchPipeline, DuckDBSource, MessageTemplate
+from batch_pipeline.errors import InputError, StoreError
+from batch_pipeline.results.rebuild import rebuild
+from batch_pipeline.store.store import open_store
+from batch_pipeline_tests.support.house import RECORDS, House
+
+
+def renamed(house: House, **more):
+    return house.nights(name="remarks", renamed_from="notes", **more)
+
+
+def test_a_renamed_pipeline_asks_only_what_is_new_and_keeps_its_table(house: House) -> None:
+    house.nights().night()
+    house.sql("insert into notes values (900, 'one more', 0)")
+    run = renamed(house)
+    run.night()
+    run.night()
+    assert house.paid == RECORDS + 1 and not house.paid_twice
+    assert house.statuses() == {"answered": RECORDS + 1}
+    house.sql("update notes set text = 'changed' where id = 3")
+    renamed(house).night()
+    house.nights(name="remarks").night()  # once it went over, renamed_from may go
+    assert house.paid == RECORDS + 2 and house.statuses() == {"answered": RECORDS + 1}
+
+
+def test_its_table_in_the_store_goes_along(house: House) -> None:
+    house.nights(destination=None).night()
+    run = renamed(house, destination=None)
+    run.night()
+    assert house.paid == RECORDS
+    assert {row["_status"] for row in run.rows().values()} == {"answered"}
+    assert len(run.rows()) == RECORDS
+
+
+def test_open_batches_are_collected_and_unsent_files_sent_under_the_new_name(
+    house: House,
+) -> None:
+    house.emulator.configure(manual=True)
+    limits = {"max_batch_requests": 10, "max_queued_requests": 20}
+    house.nights(claude=limits).submit()
+    assert len(house.emulator.batches()) == 2
+    run = renamed(house, claude=limits)
+    house.emulator.configure(manual=False)
+    house.emulator.end()
+    run.until_quiet()
+    assert house.statuses() == {"answered": RECORDS}
+    assert house.paid == RECORDS and not house.paid_twice
+
+
+def test_old_code_that_still_runs_is_refused(house: House) -> None:
+    house.nights().night()
+    renamed(house).night()
+    assert "was renamed to remarks" in house.refusal(house.nights())
+    assert house.paid == RECORDS
+    # And back again.
+    house.nights(renamed_from="remarks").night()
+    assert house.paid == RECORDS and house.statuses() == {"answered": RECORDS}
+
+
+def test_two_names_with_work_of_their_own_are_refused(house: House) -> None:
+    house.nights().night()
+    house.nights(name="remarks").night()
+    assert "work of both" in house.refusal(renamed(house))
+    assert "work of both" in renamed(house).tick().skip_message
+    assert house.paid == 2 * RECORDS
+
+
+def test_what_the_new_name_selected_and_never_sent_is_no_work(house: House) -> None:
+    house.nights().night()
+    run = house.nights(name="remarks")
+    run.definitions.resolve_job_def("remarks_submit").execute_in_process(
+        instance=house.instance, asset_selection=[run.pipeline.asset_key("records")]
+    )
+    renamed(house).night()
+    assert house.paid == RECORDS
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_ledger_that_is_made_again_knows_the_new_name(house: House, back: bool) -> None:
+    house.nights().night()
+    house.sql("insert into notes values (900, 'one more', 0)")
+    renamed(house).night()
+    house.sql("insert into notes values (901, 'two more', 0)")
+    run = house.nights(renamed_from="remarks") if back else renamed(house)
+    run.night()
+    for path in Path(house.root).glob("ledger.sqlite*"):
+        path.unlink()
+    report = rebuild(open_store(str(house.root), lost=True))
+    assert report.submissions == 3 and not report.skipped
+    run.night()
+    assert house.paid == RECORDS + 2 and house.statuses() == {"answered": RECORDS + 2}
+
+
+@pytest.mark.parametrize("name", ["notes", "no name", ""])
+def test_what_cannot_be_an_old_name_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="renamed_from"):
+        BatchPipeline(
+            name="notes",
+            source=DuckDBSource(database="w.duckdb", table="t", key="id"),
+            request=MessageTemplate(model="claude-haiku-4-5", max_tokens=9, prompt="{{ text }}"),
+            renamed_from=name,
+        )
+
+
+def test_stores_are_refused_as_the_stages_do(house: House) -> None:
+    from batch_pipeline.store.renaming import take_over
+
+    house.nights().night()
+    house.nights(name="remarks").night()
+    with pytest.raises(StoreError, match="two pipelines"):
+        take_over(house.nights().store.open(), "remarks", "notes", republish=False)
