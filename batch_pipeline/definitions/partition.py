@@ -11,7 +11,7 @@ from batch_pipeline.records.partitions import (
     PartitionFilter,
     all_of,
     any_of,
-    check_key,
+    check_keys,
     key_filter,
     time_window_filter,
 )
@@ -115,8 +115,10 @@ def filter_of(
 
     def made(columns: Mapping[str, str]) -> PartitionFilter:
         for one, key in parts:
-            if not one.is_time:
-                check_key(columns, one.column, key)
+            if isinstance(one.definition, dg.StaticPartitionsDefinition):
+                check_keys(columns, one.column, one.definition.get_partition_keys())
+            elif not one.is_time:
+                check_keys(columns, one.column, [key])
         return PartitionFilter(
             all_of([_rows(one, [key], columns) for one, key in parts]), partition
         )

@@ -1,13 +1,13 @@
 """A partition of a pipeline, as a condition over the source's rows."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import duckdb
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.records.connections import memory_connection, quote_name, quote_text
+from batch_pipeline.records.connections import memory_connection, quote_list, quote_name, quote_text
 from batch_pipeline.records.reading import closest
 
 
@@ -84,34 +84,38 @@ def key_filter(columns: Mapping[str, str], column: str, key: str) -> PartitionFi
     return PartitionFilter(f"CAST(source.{quote_name(column)} AS VARCHAR) = {quote_text(key)}", key)
 
 
-def check_key(columns: Mapping[str, str], column: str, key: str) -> None:
-    """Check that a column can hold a value whose text is ``key``: else no record is ever asked.
+def check_keys(columns: Mapping[str, str], column: str, keys: Sequence[str]) -> None:
+    """Check that a column can hold a value whose text is one of ``keys``: else none is ever asked.
 
     Args:
         columns: the source's columns and their DuckDB types (``source_columns``).
         column: the pipeline's ``partition_column``.
-        key: the partition's key.
+        keys: the partitions' keys.
 
     Raises:
-        InputError: the column is absent, or prints no value so.
+        InputError: the column is absent, or prints no value as any of them.
     """
     kind = _type_of(columns, column)
-    if kind in ("VARCHAR", "JSON") or kind.startswith("ENUM"):
+    if not keys or kind in ("VARCHAR", "JSON") or kind.startswith("ENUM"):
         return
     with memory_connection() as con:
         try:
-            sql = f"SELECT CAST(TRY_CAST({quote_text(key)} AS {kind}) AS VARCHAR)"
-            (text,) = con.execute(sql).fetchall()[0]
+            rows = con.execute(
+                f"SELECT key, CAST(TRY_CAST(key AS {kind}) AS VARCHAR)"
+                f" FROM (SELECT unnest({quote_list(keys)}) AS key)"
+            ).fetchall()
         except duckdb.Error:  # a type that only the user's database knows
             return
-    if text != key:
-        printed = f", which prints it as `{text}`" if text is not None else ""
-        raise InputError(
-            f"The partition `{key}` can never have a record: the partition column `{column}` is of"
-            f" type {kind}{printed}. A partition's key is compared with the column's text. Correct the"
-            f" partitions' keys, cast the column in the source's query, or choose another"
-            f" `partition_column`."
-        )
+    if any(key == text for key, text in rows):
+        return
+    key, text = next((row for row in rows if row[1] is not None), rows[0])
+    printed = f", which prints it as `{text}`" if text is not None else ""
+    raise InputError(
+        f"The partition `{key}` can never have a record, and neither can any other: the partition"
+        f" column `{column}` is of type {kind}{printed}. A partition's key is compared with the"
+        f" column's text. Correct the partitions' keys, cast the column in the source's query, or"
+        f" choose another `partition_column`."
+    )
 
 
 def all_of(conditions: Collection[str]) -> str:

@@ -127,7 +127,15 @@ TYPES: st.SearchStrategy[Typed] = st.recursive(
 )
 
 
-@settings(max_examples=extent(20, 2_000), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=extent(20, 2_000),
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.filter_too_much,
+    ],
+)
 @given(st.data())
 def test_what_is_drawn_comes_back_as_it_was_and_is_asked_once(data: st.DataObject) -> None:
     reserved = {"_status", "_custom_id", "id"}
