@@ -141,6 +141,20 @@ def _below(one: "Standing", now: datetime, codeless: bool) -> list[str]:
     if one.other:
         parts = ", ".join(f"{count:,} {status}" for status, count in one.other.items())
         said.append(f"Without an answer: {parts}.")
+    if one.source_rows > one.asked or one.not_asked:
+        parts = [
+            f"{count:,} {what}"
+            for count, what in (
+                (one.settled, "settled before"),
+                (one.given_up, "given up after max_attempts"),
+                (one.not_asked, "never asked as they are (left out by limit or where)"),
+            )
+            if count
+        ]
+        said.append(
+            f"Of all {counted(one.source_rows, 'source row')}, at the last selection"
+            f"{'s' if one.partition is None else ''}: {', '.join(parts) or 'none settled before'}."
+        )
     if one.cost_unknown:
         said.append(
             f"Not in the cost: {counted(one.cost_unknown, 'request')} of unknown cost "

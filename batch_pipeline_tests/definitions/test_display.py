@@ -6,8 +6,10 @@ import dagster as dg
 import pytest
 
 from batch_pipeline import ClaudeBatches, Schedule, build_definitions
+from batch_pipeline.cli.status import _below
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.errors import InputError
+from batch_pipeline.store.standing import standing, standings
 from batch_pipeline_tests.faults.conftest import *  # noqa: F403 - its fixtures
 from batch_pipeline_tests.faults.conftest import MINUTE, Night, parts
 from batch_pipeline_tests.support.clock import HandClock
@@ -39,6 +41,23 @@ def test_results_show_the_tables_totals_beside_the_runs_numbers(
     shown = night.metadata("results")
     assert shown["answered"] <= 10 and shown["table_answered"] == 40
     assert (shown["table_rows"], shown["table_missing"]) == (40, 0)
+
+
+def test_status_tells_of_the_whole_source_though_little_was_asked(
+    nights: Any, claude_emulator: EmulatorProcess
+) -> None:
+    night = parts(nights)
+    for part in "ab":
+        config = {"ops": {"invoices__records": {"config": {"limit": 5}}}}
+        night.run("submit", config, part)
+        night.end()
+    one = standing(night.opened, "invoices")
+    assert (one.source_rows, one.not_asked) == (40, 30)
+    assert [
+        part.source_rows for part in standings(night.opened, "invoices", by_partition=True)
+    ] == [20, 20]
+    said = " ".join(_below(one, night.clock.now(), False))
+    assert "Of all 40 source rows" in said and "30 never asked" in said
 
 
 def test_a_run_of_a_backfill_is_seen_and_no_other_is_requested_beside_it(nights: Any) -> None:
