@@ -8,7 +8,7 @@ import duckdb
 
 from batch_pipeline.errors import InputError, plain
 from batch_pipeline.records import statements
-from batch_pipeline.records.columns import has_wide_integers, stored_columns, stored_type
+from batch_pipeline.records.columns import DOUBLED, has_wide_integers, stored_columns, stored_type
 from batch_pipeline.records.connections import (
     MANY_ROWS,
     MEMORY_LIMIT,
@@ -223,7 +223,9 @@ class Comparison:
             for name, stored in stored_columns(self.types, self._too_wide(source))
         ]
         file = quote_text(str(path))
+        (doubled,) = one_row(self.con, "SELECT coalesce(max(doubled), 0) FROM _bp_plan")
         sql = statements.RECORDS.format(
+            doubled=f", plan.doubled AS {DOUBLED}" if doubled else "",
             columns=", ".join(values),
             content_hash=self.content_hash,
             source=source,

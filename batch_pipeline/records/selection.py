@@ -25,6 +25,8 @@ from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import source_columns
 from batch_pipeline.records.reask import LEAST, Reask, find_reask
 
+UNLIMITED = 30
+"""So many times twice as many tokens is more than any answer has."""
 ASKED_VERDICTS = ("new", "changed", "version", "retry", "forced")
 
 
@@ -128,7 +130,7 @@ def select(
     out_dir: str,
     ledger_id: str,
     request: str = "",
-    most_doublings: int = 0,
+    most_doublings: int = UNLIMITED,
     refresh: Literal["changed", "new"] = "changed",
     max_attempts: int = 3,
     on_deleted: Literal["keep", "drop"] = "keep",

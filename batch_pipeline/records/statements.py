@@ -241,7 +241,7 @@ RECORDS = """
 COPY (
     SELECT {columns}, plan.row AS _row, plan.kind AS _kind, plan.reason AS _reason,
            plan.key_hash AS _key_hash, {content_hash} AS _content_hash,
-           plan.custom_id AS _custom_id, plan.attempt AS _attempt, plan.doubled AS _bp_doubled
+           plan.custom_id AS _custom_id, plan.attempt AS _attempt{doubled}
     FROM (SELECT * FROM {source} AS source WHERE {partition}) AS source
     JOIN _bp_plan AS plan ON {same_key}
     ORDER BY plan.row

@@ -456,6 +456,7 @@ def _collected(
         "damaged": asks and "missing" in statuses,
         "batch_id": batch_id if asks else None,
         "first_sent_at": file["first_sent_at"],
+        "attempts": 1 if asks and batch_id else 0,
         "ended_at": max((row[9] for row in found if row[9]), default=now),
         "statuses": statuses,
         "tokens": dict(

@@ -35,9 +35,7 @@ def _host(host: str) -> str:
     except ValueError:
         return "localhost" if host in ("localhost", "localhost.localdomain") else host
     mapped = getattr(address, "ipv4_mapped", None) or address
-    if mapped.is_loopback or mapped.is_unspecified:
-        return "localhost"
-    return str(mapped)
+    return "localhost" if str(mapped) in ("127.0.0.1", "::1") else str(mapped)
 
 
 def same_address(url: str, others: Collection[str]) -> bool:

@@ -125,7 +125,12 @@ def _history(ledger: Ledger) -> int:
 
 def _known(ledger: Ledger) -> dict[str, str]:
     rows = ledger.rows(select(submissions.c.id, submissions.c.state))
-    return {row["id"]: row["state"] for row in rows}
+    known = {row["id"]: row["state"] for row in rows}
+    selected = [one for one, state in known.items() if state == "selected"]
+    built = ledger.rows(
+        select(request_files.c.submission_id).where(request_files.c.submission_id.in_(selected))
+    )
+    return known | {row["submission_id"]: "built" for row in built}
 
 
 def _unknown(
@@ -223,7 +228,7 @@ def _less(told: _Stand, known: _Stand) -> str:
     if told.files > known.files:
         return f"{told.files - known.files} of its {told.files} files"
     for seq, attempt in sorted(told.attempts.items()):
-        if attempt > known.attempts.get(seq, 0):
+        if seq not in known.answered and attempt > known.attempts.get(seq, 0):
             return f"that file {seq:05d} was sent"
     for seq in sorted(told.answered):
         if seq in known.attempts and seq not in known.answered:

@@ -158,14 +158,14 @@ def test_batches_of_another_address_are_left_alone_until_it_is_set_back(
     run = nights()
     run.submit(**FEW)
     there = claude_emulator.base_url
-    elsewhere = nights(claude={"base_url": there.replace("127.0.0.1", "localhost")})
+    elsewhere = nights(claude={"base_url": there.replace("127.0.0.1", "127.0.0.2")})
     claude_emulator.end()
     before = lists(claude_emulator)
     tick = elsewhere.tick()
     assert not tick.run_requests and lists(claude_emulator) == before
     assert "1 of 1 batch " not in tick.skip_message
     assert f"What was sent to {there} (" in tick.skip_message
-    assert "is left alone while base_url is http://localhost" in tick.skip_message
+    assert "is left alone while base_url is http://127.0.0.2" in tick.skip_message
     run.until_quiet()
     assert len(run.rows()) == 3 and claude_emulator.bill()["requests"] == 3
 
@@ -178,7 +178,7 @@ def test_failed_records_of_another_address_are_asked_again_only_there(
     run.submit(**FEW)
     run.collect()
     elsewhere = nights(
-        max_attempts=2, claude={"base_url": run.claude.url.replace("127.0.0.1", "localhost")}
+        max_attempts=2, claude={"base_url": run.claude.url.replace("127.0.0.1", "127.0.0.2")}
     )
     assert not elsewhere.tick().run_requests
     assert jobs(run.tick()) == ["packages_submit"]
