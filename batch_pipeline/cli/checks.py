@@ -253,6 +253,7 @@ def _price(about: str, pipeline: "BatchPipeline") -> Check:
 
 
 def _destination(about: str, pipeline: "BatchPipeline", store: "Store | None") -> Iterator[Check]:
+    from batch_pipeline.definitions.rows import wanted_of
     from batch_pipeline.records.connections import open_database
     from batch_pipeline.results.destinations import DuckDBTable
     from batch_pipeline.settings import project_path
@@ -265,7 +266,7 @@ def _destination(about: str, pipeline: "BatchPipeline", store: "Store | None") -
         waits = target.lock_wait_seconds
         target = replace(target, lock_wait_seconds=LOCK_WAIT_SECONDS)
     try:
-        target.check()
+        target.check(wanted_of(pipeline))
         path = project_path(target.database if isinstance(target, DuckDBTable) else target.path)
         if "://" not in path:
             existing = _existing(Path(path))

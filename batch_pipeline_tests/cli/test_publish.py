@@ -5,7 +5,9 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from click.testing import CliRunner
 
+from batch_pipeline.cli.main import main
 from batch_pipeline.cli.project import inside
 from batch_pipeline_tests.support.user_project import CODE, TWO, UserProject
 
@@ -22,7 +24,7 @@ def night(project: UserProject, name: str = "notes") -> None:
         nights = project.nights(name)
         nights.submit()
         project.emulator.end()
-        project.clock.move(300)
+        project.clock.advance(300)
         nights.collect()
 
 
@@ -87,7 +89,7 @@ def test_without_code_only_a_table_in_the_store_is_known(user_project: UserProje
     store = str(user_project.folder / "data" / "batches")
     for file in (Path(store) / "notes" / "table" / "data").iterdir():
         file.unlink()
-    result = user_project.run("publish", "notes", "--store", store, "--json")
+    result = CliRunner().invoke(main, ["publish", "notes", "--store", store, "--json"])
     assert result.exit_code == 0, result.output
     (table,) = json.loads(result.stdout)["tables"]
     assert (table["lost"], table["records"]) == (10, 10)
@@ -95,6 +97,6 @@ def test_without_code_only_a_table_in_the_store_is_known(user_project: UserProje
 
 def test_without_code_a_destination_of_its_own_is_said_to_be_missing(project: UserProject) -> None:
     store = str(project.folder / "data" / "batches")
-    result = project.run("publish", "notes", "--store", store)
+    result = CliRunner().invoke(main, ["publish", "notes", "--store", store])
     assert result.exit_code == 1
     assert "stands in its code" in " ".join(result.output.split())

@@ -24,7 +24,9 @@ from batch_pipeline import (
     ParquetDataset,
 )
 from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline.results import publish
 from batch_pipeline.store.clock import going_by
+from batch_pipeline.store.tables import leases
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
 from batch_pipeline_tests.support.pooling import pooled
@@ -476,3 +478,29 @@ def test_a_row_that_no_record_stands_behind_is_said_and_stops_nothing(
     with pytest.raises(AssertionError, match="1 row that no record of this store stands behind"):
         here.check()
     assert here.run.rows()[999]["_custom_id"] == "by hand"
+
+
+def test_a_publisher_that_slept_looks_again_before_it_writes(
+    town: Callable[..., Town], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it slept, its lease ran out, and another process published the same night."""
+    here = town()
+    here.run.night()
+    here.sql(*MORE_WORK)
+    here.run.submit()
+    merge, slept = publish._merge, []
+
+    def sleeping(*args: Any) -> Any:
+        if not slept:
+            slept.append(True)
+            with here.run.store.open().ledger.write() as tx:
+                tx.execute(leases.delete())  # it ran out
+            here.run.collect()
+            here.sql("update results set word = 'newer' where id = 3")
+        return merge(*args)
+
+    monkeypatch.setattr(publish, "_merge", sleeping)
+    here.run.collect()
+    rows = here.run.rows()
+    assert slept and here.paid == RECORDS + 3 and len(rows) == RECORDS + 2
+    assert rows[3]["word"] == "newer"
