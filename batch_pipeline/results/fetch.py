@@ -10,6 +10,7 @@ from sqlalchemy import select
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll
+from batch_pipeline.batches.whose import whose
 from batch_pipeline.errors import counted
 from batch_pipeline.records.columns import HELPER_COLUMNS
 from batch_pipeline.records.connections import memory_connection, quote_files
@@ -19,7 +20,7 @@ from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.publish import Published, publish, unpublished
 from batch_pipeline.store.layout import table_name
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Endpoint, Scope, know_endpoint
+from batch_pipeline.store.submissions import Endpoint, Scope
 from batch_pipeline.store.tables import OPEN, FileState, endpoints, request_files, submissions
 
 MOST_KEY_COLUMNS = 3
@@ -79,8 +80,7 @@ def fetch(
         InputError: the destination cannot take the rows; they stay in the store.
     """
     report = Fetched()
-    here = api.identify()
-    know_endpoint(store.ledger, here)
+    here = whose(store, api)
     report.notes += poll(store, api, here, policy).notes
     for partition in _partitions(store, pipeline, here):
         scope = Scope(pipeline, partition, here)
