@@ -133,14 +133,21 @@ class _Publishing:
         with self.store.files.scratch() as folder, ExitStack() as stack:
             # Before anything else is read: a merge into another state than this one is refused.
             there = self.destination.snapshot(self.key, f"{folder}/there.parquet")
-            collected = _collected(self.store, self.pipeline)
+            # In this order: whatever the index names is among the collected files, whoever collects
+            # meanwhile. What was collected after the index was read is left to the next look.
             index = index_files(self.store.ledger, self.pipeline)
-            files = [file for file in collected if file["published_at"] is None]
+            collected = _collected(self.store, self.pipeline)
             if not index or (only_hurt and not _was_published(collected)):
                 return report
             con = stack.enter_context(memory_connection(MEMORY))
             self.store.files.register(con)
             place = {row.name: position for position, row in enumerate(index)}
+            files = [
+                file
+                for file in collected
+                if file["published_at"] is None
+                and (file["index_path"] is None or file["index_path"] in place)
+            ]
             fresh = [place[file["index_path"]] for file in files if file["index_path"] in place]
             find_winners(self.store, con, index)
             report.before = report.after = compare(self.store, con, index, there, fresh)

@@ -140,7 +140,7 @@ def test_it_is_refused_before_any_money(house: House, change: str) -> None:
     first_night(house)
     run = house.nights(**REFUSED[change](house))
     said = house.refusal(run)
-    assert "allow_reask" in said or "rebuild-ledger" in said
+    assert any(word in said for word in ("allow_reask", "rebuild-ledger", "no key column"))
     run.tick()
     assert house.paid == RECORDS and len(house.emulator.batches()) == 1
     assert house.statuses() == {"answered": RECORDS}
