@@ -180,6 +180,10 @@ def template_value(value: Any) -> Any:
             return [template_value(inner) for inner in value]
         case Decimal():
             return Number(value)
+        case datetime() if getattr(
+            value, "nanosecond", 0
+        ):  # Arrow's; Python's has no room for them
+            return value.isoformat()
         case datetime():
             return Moment.combine(value.date(), value.timetz()).replace(fold=value.fold)
         case date():
