@@ -65,7 +65,7 @@ def test_old_code_that_still_runs_is_refused(house: House) -> None:
 
 def test_two_names_with_work_of_their_own_are_refused(house: House) -> None:
     house.nights().night()
-    house.nights(name="remarks").night()
+    house.nights(name="remarks", destination=None).night()
     assert "work of both" in house.refusal(renamed(house))
     assert "work of both" in renamed(house).tick().skip_message
     assert house.paid == 2 * RECORDS
@@ -73,7 +73,7 @@ def test_two_names_with_work_of_their_own_are_refused(house: House) -> None:
 
 def test_what_the_new_name_selected_and_never_sent_is_no_work(house: House) -> None:
     house.nights().night()
-    run = house.nights(name="remarks")
+    run = house.nights(name="remarks", destination=None)
     run.definitions.resolve_job_def("remarks_submit").execute_in_process(
         instance=house.instance, asset_selection=[run.pipeline.asset_key("records")]
     )
@@ -112,6 +112,6 @@ def test_stores_are_refused_as_the_stages_do(house: House) -> None:
     from batch_pipeline.store.renaming import take_over
 
     house.nights().night()
-    house.nights(name="remarks").night()
+    house.nights(name="remarks", destination=None).night()
     with pytest.raises(StoreError, match="two pipelines"):
         take_over(house.nights().store.open(), "remarks", "notes", republish=False)
