@@ -6,6 +6,8 @@ PORT ?= 3000
 BIN := .venv/bin
 # One more than there are cores: tests wait, too.
 PYTEST := $(BIN)/pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --dist worksteal
+# Compiled code is kept, whatever the shell says: each test and each process would compile all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test e2e soak dev lint clean
 

@@ -16,12 +16,15 @@ from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.postgres import Schemas
 from batch_pipeline_tests.support.user_project import UserProject
 
+gc.disable()  # while all is imported: there is nothing to collect yet
+
 
 def pytest_collection_finish() -> None:
     """Let the garbage collector pass over what is loaded by now: going through it again and again took
     an eighth of the tests' time."""
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(100_000, 50, 50)
 
 

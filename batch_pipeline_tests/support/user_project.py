@@ -1,5 +1,6 @@
 """A user's project on disk, for tests of the command line."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -60,6 +61,8 @@ class UserProject:
         """Write a file; code that was imported from it is imported anew."""
         (self.folder / name).write_text(text)
         sys.modules.pop(Path(name).stem, None)
+        # What was compiled within the same second, of a file as long, would be taken for this one.
+        shutil.rmtree(self.folder / "__pycache__", ignore_errors=True)
 
     def nights(self, name: str) -> Nights:
         """The nights of one of its pipelines; to be used inside the project."""
