@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline_tests.faults.conftest import HOUR, MINUTE, Night, on_both_ledgers
+from batch_pipeline_tests.faults.conftest import HOUR, MINUTE, Night, on_sqlite_first
 
 
 @pytest.mark.parametrize("seconds", [-2 * HOUR, -10 * MINUTE, 10 * MINUTE, 2 * HOUR])
@@ -26,7 +26,7 @@ def turn_back(night: Night, seconds: float) -> None:
     night.clock.ahead -= timedelta(seconds=seconds)
 
 
-@on_both_ledgers
+@on_sqlite_first
 def test_our_clock_jumps_back_after_replies_were_lost(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:
