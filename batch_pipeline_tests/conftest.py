@@ -13,10 +13,19 @@ from batch_pipeline.store.clock import going_by
 from batch_pipeline.store.ledger import sqlite_url
 from batch_pipeline_tests.support import postgres as ledgers
 from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.extent import in_extent
 from batch_pipeline_tests.support.postgres import Schemas
 from batch_pipeline_tests.support.user_project import UserProject
 
 gc.disable()  # while all is imported: there is nothing to collect yet
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only the whole runs."""
+    named = any("::" in argument for argument in config.args)
+    items[:], left_out = in_extent(items, named)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_collection_finish() -> None:

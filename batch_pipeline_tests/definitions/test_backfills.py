@@ -23,7 +23,7 @@ from batch_pipeline.store.tables import submissions
 from batch_pipeline_tests.support import processes
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
-from batch_pipeline_tests.support.extent import extent
+from batch_pipeline_tests.support.extent import extent, only_whole
 
 DAYS = [str(date(2026, 3, 1) + timedelta(days=day)) for day in range(extent(8, 30))]
 STAGES = ("records", "requests", "batches", "results")
@@ -188,6 +188,7 @@ def test_a_backfill_over_days_that_are_asked_asks_the_others(
     check_all_answered(ranged, claude_emulator, SOME)
 
 
+@only_whole
 def test_a_range_that_fails_in_the_middle_goes_on_where_it_was(
     backfill: Callable[..., Nights], claude_emulator: EmulatorProcess
 ) -> None:

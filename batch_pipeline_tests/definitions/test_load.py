@@ -28,6 +28,7 @@ from batch_pipeline import (
 )
 from batch_pipeline_tests.definitions.conftest import TEMPLATE
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import only_whole
 
 KEY = ["packages", "results"]
 RESULTS = {"results": dg.AssetIn(key=KEY)}
@@ -266,6 +267,7 @@ def elsewhere() -> dg.JobDefinition:
     return dg.Definitions.merge(ours, theirs).resolve_job_def(given["job"])
 
 
+@only_whole
 def test_every_step_may_be_a_process_of_its_own(
     nights, warehouse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """A demo of its own for each test: its folder, its port, fewer packages, and batches that end soon."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -10,6 +11,7 @@ from rich.console import Console
 from batch_pipeline.demo import live, packages, play
 from batch_pipeline.demo.screen import Screen
 from batch_pipeline.emulator.process import _free_port
+from batch_pipeline_tests.support.pooling import pooled
 
 SOME_PACKAGES = 60
 
@@ -32,6 +34,12 @@ def demo_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(play, "BATCH_SECONDS", 0.5)
     monkeypatch.setattr(play, "LIVE_PAUSE_SECONDS", 0.1)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _pooled() -> Iterator[None]:
+    with pooled():
+        yield
 
 
 @pytest.fixture

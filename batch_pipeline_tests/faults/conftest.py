@@ -11,7 +11,7 @@ from unittest import mock
 import dagster as dg
 import duckdb
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 
 from batch_pipeline import BatchPipeline, BatchStore, ClaudeBatches, DuckDBSource, MessageTemplate
 from batch_pipeline.batches.held import Held, list_held
@@ -23,6 +23,7 @@ from batch_pipeline.store.standing import standing
 from batch_pipeline.store.store import Store
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.judgement import Judgement, judge
 from batch_pipeline_tests.support.pooling import pooled
 
@@ -141,6 +142,14 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 on_both_ledgers = pytest.mark.usefixtures("ledger_url")
+_SQLITE_FIRST = pytest.mark.parametrize(
+    "ledger_url", ["sqlite", pytest.param("postgresql", marks=only_whole)], indirect=True
+)
+
+
+def on_sqlite_first(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test on both databases, in the sample on SQLite only."""
+    return on_both_ledgers(_SQLITE_FIRST(test))
 
 
 @pytest.fixture
@@ -153,28 +162,16 @@ def ledger(request: pytest.FixtureRequest) -> str | None:
 
 @contextmanager
 def economical() -> Iterator[None]:
-    """Let all that open a ledger in this block share its connections and its compiled statements.
-
-    And let nothing be forced to the disk: no process dies here.
-    """
+    """Let all that open a ledger in this block share its connections and its compiled statements."""
     engines: dict[str, Engine] = {}
     make = ledger_module._engine
 
     def engine_of(url: str) -> Engine:
         if url not in engines:
             engines[url] = make(url)
-            if engines[url].dialect.name == "sqlite":
-                event.listen(engines[url], "connect", unforced)
         return engines[url]
 
-    def unforced(connection: Any, _record: Any) -> None:
-        connection.execute("PRAGMA synchronous = OFF")
-
-    with (
-        pooled(),
-        mock.patch.object(ledger_module, "_engine", engine_of),
-        mock.patch("os.fsync", lambda _file: None),
-    ):
+    with pooled(), mock.patch.object(ledger_module, "_engine", engine_of):
         yield
     for engine in engines.values():
         engine.dispose()

@@ -9,7 +9,7 @@ from sqlalchemy import insert, update
 from batch_pipeline.definitions.arrivals.cursor import Memory, Waiting, remembered
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.tables import leases, request_files
-from batch_pipeline_tests.faults.conftest import BATCH_SECONDS, HOUR, MINUTE, Night, on_both_ledgers
+from batch_pipeline_tests.faults.conftest import BATCH_SECONDS, HOUR, MINUTE, Night, on_sqlite_first
 
 
 @pytest.mark.parametrize("seconds", [-2 * HOUR, -10 * MINUTE, 10 * MINUTE, 2 * HOUR])
@@ -30,7 +30,7 @@ def turn_back(night: Night, seconds: float) -> None:
     night.clock.ahead -= timedelta(seconds=seconds)
 
 
-@on_both_ledgers
+@on_sqlite_first
 def test_our_clock_jumps_back_after_replies_were_lost(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:

@@ -9,7 +9,7 @@ from batch_pipeline_tests.faults.conftest import (
     MINUTE,
     RECORDS,
     Night,
-    on_both_ledgers,
+    on_sqlite_first,
     parts,
 )
 
@@ -31,7 +31,7 @@ def held_night(nights: Callable[..., Night], emulator: EmulatorProcess, kind: st
     return night
 
 
-@on_both_ledgers
+@on_sqlite_first
 def test_on_unknown_hold_sends_nothing_until_a_person_says_so(
     nights: Callable[..., Night], claude_emulator: EmulatorProcess
 ) -> None:
@@ -43,7 +43,7 @@ def test_on_unknown_hold_sends_nothing_until_a_person_says_so(
     night.judge_good()
 
 
-@on_both_ledgers
+@on_sqlite_first
 def test_a_held_file_that_turns_out_to_have_been_taken_is_collected_by_itself(
     nights: Callable[..., Night], claude_emulator: EmulatorProcess
 ) -> None:

@@ -10,7 +10,7 @@ from batch_pipeline_tests.faults.conftest import (
     MINUTE,
     SIZES,
     Night,
-    on_both_ledgers,
+    on_sqlite_first,
     sizes,
 )
 
@@ -29,7 +29,7 @@ def second_batch(night: Night) -> None:
     assert len(night.emulator.batches()) == made
 
 
-@on_both_ledgers
+@on_sqlite_first
 def test_a_list_that_lags_longer_than_we_wait_costs_a_second_batch_which_is_said(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:

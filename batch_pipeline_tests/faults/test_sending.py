@@ -6,7 +6,7 @@ import pytest
 
 from batch_pipeline.batches.held import drop, release, resend
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline_tests.faults.conftest import HOUR, MINUTE, SIZES, Night, on_both_ledgers, sizes
+from batch_pipeline_tests.faults.conftest import HOUR, MINUTE, SIZES, Night, on_sqlite_first, sizes
 
 CREATE = "POST /v1/messages/batches"
 
@@ -81,7 +81,7 @@ def test_a_reply_slower_than_the_time_out_is_paid_once(
     assert sizes(claude_emulator) == SIZES
 
 
-@on_both_ledgers
+@on_sqlite_first
 def test_all_replies_of_a_night_are_lost(night: Night, claude_emulator: EmulatorProcess) -> None:
     for nth, kind in enumerate(["drop_before", "drop_after", "drop_before", "drop_after"], 1):
         claude_emulator.fault("create", kind, nth=nth)

@@ -2,10 +2,12 @@
 
 A DuckDB instance takes 10 ms to start and a SQLite connection 1 ms to open, and a stage asks for
 many of each. Nothing of what the package does is changed: instances are handed out one at a time and
-empty, and a connection of the ledger goes back to a pool instead of being closed.
+empty, and a connection of the ledger goes back to a pool instead of being closed. Whoever imports this
+module has no SQLite that waits for the disk.
 """
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,7 +15,7 @@ from unittest import mock
 
 import duckdb
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import Pool, QueuePool
 
 from batch_pipeline.records import connections
 from batch_pipeline.store import ledger
@@ -82,8 +84,6 @@ def _create_engine(url: Any, **how: Any) -> Engine:
     if how.pop("poolclass", None) is not None:
         how |= {"poolclass": QueuePool, "pool_size": 8}
     engine = create_engine(url, **how)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "checkout", _hurry)
     # The key of a compiled statement holds the dialect. One that was never connected knows nothing
     # of its database yet.
     own = engine.dialect
@@ -93,9 +93,11 @@ def _create_engine(url: Any, **how: Any) -> Engine:
     return engine.execution_options(compiled_cache=_compiled)
 
 
+@event.listens_for(Pool, "checkout")
 def _hurry(connection: Any, record: Any, _proxy: Any) -> None:
-    """Let SQLite wait for no disk: what a killed process wrote is there all the same."""
-    if record.info.setdefault("hurries", False) is False:
+    """Let no SQLite of this process wait for a disk, Dagster's included: what a killed process wrote is
+    there all the same."""
+    if isinstance(connection, sqlite3.Connection) and not record.info.get("hurries"):
         connection.execute("PRAGMA synchronous = OFF")
         record.info["hurries"] = True
 
