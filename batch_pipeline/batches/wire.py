@@ -25,7 +25,7 @@ from batch_pipeline.store.submissions import Endpoint
 
 COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 MOST_REQUESTS = 100_000  # of a batch (API reference)
-ID = re.compile(r"[!-~]{1,200}")  # what may stand in an address and in the ledger
+ID = re.compile(r"[ -~]{1,10000}")  # odd ones are hashed where they would name a file
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def test_a_list_that_is_none_settles_nothing(
 # What the reply to a create call says
 
 
-@pytest.mark.parametrize("wrong", [None, "", 7, "a b", {"id": "x"}])
+@pytest.mark.parametrize("wrong", [None, "", 7, "a\nb", {"id": "x"}])
 def test_a_reply_without_an_id_is_a_lost_one(
     night: Night, claude_emulator: EmulatorProcess, wrong: object
 ) -> None:
