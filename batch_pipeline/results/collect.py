@@ -18,6 +18,7 @@ from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch
 from batch_pipeline.errors import HeldError, counted
 from batch_pipeline.results.download import Answers, Incomplete, answers_of, pause
 from batch_pipeline.results.join import Joined, Question, join_batch, join_rejected, join_reused
+from batch_pipeline.results.refusal import shared_refusal
 from batch_pipeline.store.layout import index_name, results_name, safe_part
 from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
@@ -43,6 +44,8 @@ class Collected:
     cache_write_tokens: int = 0
     cost_usd: Decimal = Decimal(0)
     cost_unknown: int = 0
+    asked: int = 0  # requests that came back
+    refusals: dict[str, int] = field(default_factory=dict)  # of these, by the API's message
     trouble: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)  # files that cannot be collected as things are
 
@@ -134,6 +137,15 @@ def collect(
                 )
                 tell(f"collected {file['id']}: {shown or 'nothing to add'}")
     return report
+
+
+def refused_alike(collected: Sequence[Collected]) -> str | None:
+    """Return what is said of a refusal that all requests of these passes got; None when there is none."""
+    refusals: dict[str, int] = {}
+    for one in collected:
+        for message, times in one.refusals.items():
+            refusals[message] = refusals.get(message, 0) + times
+    return shared_refusal(refusals, sum(one.asked for one in collected))
 
 
 def _later(store: Store, file: RowMapping) -> None:
@@ -253,6 +265,9 @@ def join_file(
 def _add(report: Collected, file: RowMapping, joined: Joined) -> None:
     report.files.append(file["id"])
     report.rows += joined.rows
+    report.asked += joined.rows if file["batch_id"] else 0
+    for message, times in joined.refusals.items():
+        report.refusals[message] = report.refusals.get(message, 0) + times
     for status, count in joined.statuses.items():
         report.statuses[status] = report.statuses.get(status, 0) + count
     report.input_tokens += joined.counts.input_tokens

@@ -123,6 +123,7 @@ class Joined:
     rows: int
     statuses: dict[str, int]
     retryable: int
+    refusals: dict[str, int] = field(default_factory=dict)  # of the API, by its message
     counts: Counts = field(default_factory=Counts)
     judged_by_schema_alone: bool = False  # today's class asks for something else
 
@@ -183,6 +184,7 @@ def join_batch(
             "answered_at": file["ended_at"],
         }
         joined = _write(connection, query, parameters, submission["version"], max_attempts, folder)
+        joined.refusals = dict(connection.execute(sql.REFUSALS).fetchall())
     joined.counts = counts
     joined.judged_by_schema_alone = question.outdates(today)
     return joined

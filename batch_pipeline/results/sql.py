@@ -78,6 +78,11 @@ select _key_hash as key_hash, _content_hash as content_hash, $version as version
 from joined
 """
 
+# What the API refused, by its message; two are enough to know that it was not all the same.
+REFUSALS = """
+select coalesce(_error, ''), count(*) from joined where _status = 'rejected' group by all limit 2
+"""
+
 # Per key, which index file holds the row to show: over all the index files of the pipeline, the highest
 # submission, then attempt, then an answer before no answer. When that is a failure and the same
 # content and question were answered before, the answer stays; then ``failed_id`` and

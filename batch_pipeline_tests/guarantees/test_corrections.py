@@ -1,11 +1,13 @@
 """A correction asks again, and nothing that failed for its own sake is asked again unchanged."""
 
+import json
 from typing import Any
 
 import pytest
 
 from batch_pipeline import MessageTemplate
 from batch_pipeline.errors import InputError
+from batch_pipeline.results.refusal import field_of
 from batch_pipeline_tests.support.house import House
 
 FEW = 12
@@ -110,6 +112,68 @@ def test_a_refusal_of_the_request_costs_no_attempt(house: House) -> None:
     house.emulator.configure(rates={})
     assert len(house.emulator.batches()) == asked + 2  # both attempts are there to be used
     assert house.statuses() == {"errored": FEW}
+
+
+def test_a_refusal_that_all_get_is_one_message_with_the_field(house: House) -> None:
+    refuse = {"message": "max_tokens: 200 > 150, which is the most this model can write"}
+    house.emulator.configure(rates={"invalid": 1.0}, manual=True)
+    run = house.nights({})
+    run.submit()
+    house.emulator.end()
+    (batch,) = house.emulator.batches()
+    lines = [
+        json.dumps(
+            {
+                "custom_id": one["custom_id"],
+                "result": {
+                    "type": "errored",
+                    "error": {
+                        "type": "error",
+                        "error": {"type": "invalid_request_error", **refuse},
+                    },
+                },
+            }
+        )
+        for one in house.emulator.requests(batch["id"])
+    ]
+    house.emulator.fault("results", "replace_body", body="\n".join(lines) + "\n")
+    run.until_quiet()
+    said = run.metadata("results")["why_rejected"]
+    assert said == (
+        f"The API refused all {FEW} requests for one reason: {refuse['message']}. Change `max_tokens` of "
+        "the MessageTemplate: the next submit run asks them again. Nothing was billed, and no attempt is "
+        "counted."
+    )
+    house.emulator.configure(rates={}, manual=False)
+    house.nights({"max_tokens": 150}, max_attempts=1).night()
+    assert house.statuses() == {"answered": FEW} and house.paid == FEW
+    assert "why_rejected" not in run.metadata("results")
+
+
+def test_refusals_that_differ_are_told_by_their_rows(house: House) -> None:
+    house.emulator.configure(rates={"invalid": 0.5})
+    run = house.nights({})
+    run.night()
+    assert 0 < house.statuses()["rejected"] < FEW
+    assert "why_rejected" not in run.metadata("results")
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ("max_tokens: 9 > 8", "`max_tokens`"),
+        ("messages.0.content.1.source: bad", "`prompt`"),
+        ("output_config.format.schema: bad", "`output`"),
+        ("temperature: range 0..1", "`params['temperature']`"),
+        ("tools[0].name: bad", "`params['tools']`"),
+        ("the prompt is too long: 9 tokens", None),
+        ("no colon", None),
+        ("", None),
+    ],
+)
+def test_the_field_of_a_refusal_is_what_a_person_wrote(message: str, field: str | None) -> None:
+    found = field_of(message)
+    assert found is None if field is None else found is not None and found.startswith(field)
 
 
 def test_what_is_answered_or_refused_is_not_asked_again(house: House) -> None:

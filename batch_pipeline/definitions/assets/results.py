@@ -10,7 +10,7 @@ from batch_pipeline.definitions.rows import destination_of, earlier_names, rows_
 from batch_pipeline.errors import StoreError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.account import account
-from batch_pipeline.results.collect import collect
+from batch_pipeline.results.collect import collect, refused_alike
 from batch_pipeline.results.publish import publish
 from batch_pipeline.results.retention import retention
 
@@ -27,6 +27,8 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
             collected.append(report)
             for line in report.trouble:
                 context.log.warning(line)
+        if refused := refused_alike(collected):
+            context.log.error(refused)
         destination = destination_of(pipeline, store)
         published = publish(
             store,
@@ -62,6 +64,8 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
             metadata.answers_said(pipeline.request, pipeline.output_prefix),
             statuses_in(destination) if table else None,
         )
+        if refused:
+            shown["why_rejected"] = refused
         shown |= metadata.place_of(destination)
         shown |= lineage.of_results(pipeline, lineage.last_asked(store, pipeline.name), table)
         if table and pipeline.partitions is not None:
