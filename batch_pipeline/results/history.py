@@ -167,8 +167,9 @@ def _index_rows(
     connection: duckdb.DuckDBPyConnection, store: Store, pipeline: str, key_hash: UUID
 ) -> list[tuple[Any, ...]]:
     """Return (number, status, custom_id, attempt, content, version, name of the index file)."""
-    there = store.files.names(pipeline)
-    index = [row for row in index_files(store.ledger, pipeline) if row.name in there]
+    named = index_files(store.ledger, pipeline)
+    there = store.files.present(row.name for row in named)
+    index = [row for row in named if row.name in there]
     if not index:
         return []
     paths = quote_files([store.files.url(row.name) for row in index])

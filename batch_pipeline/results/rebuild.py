@@ -158,7 +158,6 @@ def rebuild_lost(
     Raises:
         HeldError, ApiUnavailable: answers had to be fetched, and the API would not give them.
     """
-    there = store.files.names(pipeline)
     rows = store.ledger.rows(
         select(request_files)
         .where(
@@ -168,6 +167,9 @@ def rebuild_lost(
         )
         .order_by(request_files.c.number, request_files.c.seq)
     )
+    # Looked for after the ledger is read: it names a file when it is there, and another run may collect.
+    paths = ("results_path", "index_path", "answers_path")
+    there = store.files.present(row[path] for row in rows for path in paths if row[path])
     lost = [row for row in rows if not {row["results_path"], row["index_path"]} <= there]
     done, failed = [], []
     # What is known from earlier is read from the rows of the batches: they come first.

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -113,6 +113,12 @@ class Files:
         start = len(self.base.rstrip("/")) + 1
         names = (found[start:] for found in self.filesystem.find(path))
         return set(filter(_is_name, names))
+
+    def present(self, names: Iterable[str]) -> set[str]:
+        """Return those of the names that are there, wherever they lie: a renamed pipeline has two folders."""
+        wanted = set(names)
+        folders = {name.split("/", 1)[0] for name in wanted}
+        return wanted & {name for folder in folders for name in self.names(folder)}
 
     def folders(self, folder: str) -> list[str]:
         """Return the names of the folders right in a folder ("": the root); one cheap listing."""

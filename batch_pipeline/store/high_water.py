@@ -151,8 +151,8 @@ def _unknown(
         ]
         if not manifests:
             continue
-        if submission in known and _state(ledger, submission) != "selected":
-            continue  # it was built while we looked
+        if _state(ledger, submission) not in (None, "selected"):
+            continue  # it was built while we looked, or began then
         found.append((Behind(submission, "all of it"), _ledger_of(files, max(manifests))))
     # A ledger that has work of its own here may stand beside files of one that was given up.
     return [one for one, whose in found if whose in (ledger.id, "") or not own]

@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from sqlalchemy import func, select
 from batch_pipeline import BatchStore, DuckDBSource
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.errors import BatchPipelineError, StoreError
-from batch_pipeline.results.rebuild import rebuild
+from batch_pipeline.results.rebuild import rebuild, rebuild_lost
+from batch_pipeline.store.files import Files
 from batch_pipeline.store.store import open_store
 from batch_pipeline.store.tables import request_files, submissions
 from batch_pipeline_tests.support.dagster_nights import Nights
@@ -203,6 +205,28 @@ def test_rows_and_index_files_that_are_lost_are_made_from_the_kept_answers(
     stats = claude_emulator.stats()["calls"]
     assert stats["GET /v1/messages/batches/{batch_id}/results"] == fetched
     assert len(list((folder / "results").glob("*.parquet"))) >= 3
+
+
+def test_what_another_run_collects_meanwhile_is_not_taken_for_lost(
+    nights, claude_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It collects right after the store's files were listed."""
+    run = nights()
+    run.night(limit=20)
+    run.submit()
+    store, listed, looks = run.store.open(), Files.names, []
+
+    def names(files: Files, folder: str) -> set[str]:
+        found = listed(files, folder)
+        if not looks:
+            looks.append(folder)
+            run.until_quiet()
+        return found
+
+    monkeypatch.setattr(Files, "names", names)
+    with closing(run.claude.api()) as api:
+        assert rebuild_lost(store, api, run.pipeline.name, 3) == ([], [])
+    assert looks and len(run.rows()) == 300
 
 
 def test_rows_that_an_earlier_answer_gave_are_made_from_it_again(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from batch_pipeline.errors import StoreError
+from batch_pipeline.records import submission
 from batch_pipeline.results.rebuild import rebuild
 from batch_pipeline.store import high_water
 from batch_pipeline.store.files import Files
@@ -208,6 +209,30 @@ def test_another_process_that_goes_on_meanwhile_is_not_taken_for_an_older_ledger
     monkeypatch.setattr(high_water, "_open", looked)
     assert high_water.behind(store.files, store.ledger) == []
     assert len(looks) == 2
+
+
+def test_a_submission_that_begins_meanwhile_is_not_taken_for_one_that_is_lost(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first file is there before the ledger is read, its row and its manifest come after that."""
+    house.emulator.configure(manual=True)
+    run = house.nights()
+    store = run.store.open()
+    one = new_submission_id(house.clock.now())
+    monkeypatch.setattr(submission, "new_submission_id", lambda _: one)
+    (house.root / "notes" / one).mkdir(parents=True)
+    read = high_water._known
+
+    def known(ledger):
+        found = read(ledger)
+        with monkeypatch.context() as away:
+            away.setattr(high_water, "_known", read)
+            run.submit()
+        return found
+
+    monkeypatch.setattr(high_water, "_known", known)
+    assert high_water.behind(store.files, store.ledger) == []
+    assert list((house.root / "notes" / one).glob("manifest-*.json"))
 
 
 # --- a ledger that is broken

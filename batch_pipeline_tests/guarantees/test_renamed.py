@@ -6,6 +6,7 @@ import pytest
 
 from batch_pipeline import BatchPipeline, DuckDBSource, MessageTemplate
 from batch_pipeline.errors import InputError, StoreError
+from batch_pipeline.results.history import history
 from batch_pipeline.results.rebuild import rebuild
 from batch_pipeline.store.store import open_store
 from batch_pipeline_tests.support.house import RECORDS, House
@@ -51,6 +52,24 @@ def test_open_batches_are_collected_and_unsent_files_sent_under_the_new_name(
     run.until_quiet()
     assert house.statuses() == {"answered": RECORDS}
     assert house.paid == RECORDS and not house.paid_twice
+
+
+def test_rows_of_before_are_where_they_were_and_not_lost(house: House) -> None:
+    """They stay in the folder of the old name, and the API drops answers after 29 days."""
+    house.nights().night()
+    house.sql("update notes set text = 'changed' where id = 3")
+    house.nights().night()
+    house.clock.advance(30 * 86_400)
+    house.emulator.advance(30 * 86_400)
+    house.sql("update notes set text = 'note 3' where id = 3")
+    house.sql("insert into notes values (900, 'one more', 0)")
+    run = renamed(house)
+    run.night()
+    assert house.paid == RECORDS + 2 and not house.paid_twice
+    assert house.statuses() == {"answered": RECORDS + 1}
+    assert run.rows()[3]["text"] == "note 3"
+    found = history(run.store.open(), "remarks", ["id"], ["3"])
+    assert [asked.reason for asked in found] == ["new", "changed", "reuse"]
 
 
 def test_old_code_that_still_runs_is_refused(house: House) -> None:
