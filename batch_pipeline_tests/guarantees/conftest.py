@@ -9,6 +9,13 @@ from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.clock import going_by
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.house import House
+from batch_pipeline_tests.support.pooling import pooled
+
+
+@pytest.fixture(autouse=True)
+def _pooled() -> Iterator[None]:
+    with pooled():
+        yield
 
 
 @pytest.fixture
