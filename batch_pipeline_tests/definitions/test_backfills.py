@@ -171,6 +171,7 @@ def test_the_sensor_collects_a_single_run_range_day_by_day(
     check_all_answered(run, claude_emulator, SOME)
 
 
+@only_whole
 def test_a_backfill_over_days_that_are_asked_asks_the_others(
     backfill: Callable[..., Nights], claude_emulator: EmulatorProcess
 ) -> None:

@@ -18,7 +18,7 @@ from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.tables import submissions
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
-from batch_pipeline_tests.support.extent import extent
+from batch_pipeline_tests.support.extent import extent, only_whole
 
 DAYS = [str(date(2026, 3, 1) + timedelta(days=day)) for day in range(extent(7, 30))]
 MOST_RUNS = extent(5, status_tick.MOST_RUNS)  # of a tick
@@ -97,6 +97,7 @@ def submit_range(run: Nights, first: str, last: str) -> dg.ExecuteInProcessResul
     )
 
 
+@only_whole
 def test_each_day_is_a_run_of_its_own_and_asked_once(
     partitioned, claude_emulator: EmulatorProcess, events: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

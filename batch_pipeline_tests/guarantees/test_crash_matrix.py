@@ -27,7 +27,7 @@ from batch_pipeline_tests.support.crash_steps import (
     terminated_after,
 )
 from batch_pipeline_tests.support.deployment import Deployment, Stages, make_records, on_clock
-from batch_pipeline_tests.support.extent import extent
+from batch_pipeline_tests.support.extent import every_form, extent
 from batch_pipeline_tests.support.pooling import pooled
 from batch_pipeline_tests.support.postgres import Schemas
 
@@ -155,6 +155,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@every_form
 @pytest.mark.parametrize(("step", "kind", "how"), CELLS)
 def test_a_process_that_ends_at_a_step_costs_nothing_and_loses_nothing(
     step: str,
@@ -186,6 +187,7 @@ def test_a_process_that_ends_at_a_step_costs_nothing_and_loses_nothing(
         world.check()
 
 
+@every_form
 @pytest.mark.parametrize("moment", range(MOMENTS))
 @pytest.mark.parametrize("job", ["submit", "send", "collect"])
 def test_a_run_that_is_terminated_wherever_it_is_costs_nothing_and_loses_nothing(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.many_processes import eight_processes
 from batch_pipeline_tests.support.postgres import Schemas
 
@@ -13,6 +14,7 @@ def test_eight_processes_at_once_ask_each_record_once(
     print(eight_processes(tmp_path, claude_emulator, None, table=True))
 
 
+@only_whole
 def test_eight_processes_at_once_ask_each_record_once_with_postgresql(
     claude_emulator: EmulatorProcess, tmp_path: Path, schemas: Schemas
 ) -> None:

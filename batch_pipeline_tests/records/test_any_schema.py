@@ -128,7 +128,7 @@ TYPES: st.SearchStrategy[Typed] = st.recursive(
 
 
 @settings(
-    max_examples=extent(20, 2_000),
+    max_examples=extent(10, 2_000),
     deadline=None,
     suppress_health_check=[
         HealthCheck.too_slow,

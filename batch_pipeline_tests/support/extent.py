@@ -1,9 +1,10 @@
 """How much is tested: a fixed sample in ``make test``, all of it in ``make soak``.
 
-A sample leaves no promise out: it shows each in one form, the whole in all.
+A sample leaves no promise out: each test is run, in fewer of its forms.
 """
 
 import os
+from collections import defaultdict
 from typing import TypeVar
 
 import pytest
@@ -11,10 +12,18 @@ import pytest
 WHOLE = os.environ.get("BATCH_PIPELINE_TESTS") == "whole"
 """Whether the whole was asked for, by ``BATCH_PIPELINE_TESTS=whole``."""
 
+SAMPLED = ("definitions", "faults", "guarantees")
+"""The folders where a form of a test is a night or several: of each test's forms one in `ONE_IN` is run."""
+
+ONE_IN = 3
+
 Extent = TypeVar("Extent")
 
 only_whole = pytest.mark.only_whole
-"""Marks a test, or a form of one, that the sample leaves out unless it is called by its name."""
+"""Marks a test, or a form of one, that the sample leaves out; another test shows the same promise."""
+
+every_form = pytest.mark.every_form
+"""Marks a test whose forms the sample runs all, because they are the promise."""
 
 
 def extent(sample: Extent, whole: Extent) -> Extent:
@@ -27,9 +36,21 @@ def in_extent(items: list[pytest.Item], named: bool) -> tuple[list[pytest.Item],
 
     Args:
         items: the collected tests.
-        named: whether single tests were called by their names.
+        named: whether single tests were called by their names: these are run.
     """
     if WHOLE or named:
         return items, []
-    left_out = [item for item in items if item.get_closest_marker(only_whole.name)]
-    return [item for item in items if item not in left_out], left_out
+    left_out = {item.nodeid for item in items if item.get_closest_marker(only_whole.name)}
+    forms: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        sampled = set(item.nodeid.split("/")) & set(SAMPLED)
+        if sampled and not item.get_closest_marker(every_form.name) and item.nodeid not in left_out:
+            forms[item.nodeid.partition("[")[0]].append(item.nodeid)
+    for name, of_one in forms.items():
+        if len(of_one) >= ONE_IN:
+            # Not always the first, which is often the plainest.
+            left_out |= set(of_one) - set(of_one[len(name) % ONE_IN :: ONE_IN])
+    return (
+        [item for item in items if item.nodeid not in left_out],
+        [item for item in items if item.nodeid in left_out],
+    )

@@ -23,10 +23,11 @@ from batch_pipeline_tests.support.deployment import (
     on_clock,
     read_records,
 )
+from batch_pipeline_tests.support.extent import extent
 from batch_pipeline_tests.support.pooling import pooled
 
 PROCESSES = 8
-FEWEST_RUNS = 8  # of each process
+FEWEST_RUNS = extent(4, 8)  # of each process
 LONGEST_SECONDS = 600.0  # for those, on a machine that has much else to do
 ALL_CHANGE_TURNS = 10  # how many turns it takes until all records have changed at once
 SEND_AGAIN_SECONDS = 4000.0  # longer than every lease and every wait
