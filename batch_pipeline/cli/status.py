@@ -161,7 +161,8 @@ def _below(one: "Standing", now: datetime, codeless: bool) -> list[str]:
             f"(`batch-pipeline reconcile {one.pipeline}` says which)."
         )
     seen = max(filter(None, (one.looked_at, one.oldest or one.submitted_at)), default=now)
-    if (one.open or one.unknown) and now - seen > STALE:
+    # Of an API that refuses the key it is said below.
+    if (one.open or one.unknown) and now - seen > STALE and not one.refused:
         looked = f"last {_age(now - one.looked_at)} ago" if one.looked_at else "never"
         said.append(
             f"The API was {looked} asked about these batches: is Dagster's daemon running, and {one.pipeline}_status "

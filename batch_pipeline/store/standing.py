@@ -10,6 +10,7 @@ from itertools import groupby
 from sqlalchemy import RowMapping, and_, func, or_, select
 
 from batch_pipeline.errors import counted
+from batch_pipeline.store.refusals import refusal_of
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import (
     OPEN,
@@ -52,6 +53,7 @@ class Standing:
         unbuilt: selections without request files.
         retryable: records that can be asked again and are not yet.
         holds: why nothing of the pipeline is sent until a person has acted.
+        refused: whether the last look at the API was refused for the key or the account.
         cost: USD of what came back.
         cost_this_month: USD of all that ended since the month's first day, UTC.
         cost_unknown: requests, of the same submissions, that may have been paid and whose cost is
@@ -81,6 +83,7 @@ class Standing:
     unbuilt: int = 0
     retryable: int = 0
     holds: tuple[str, ...] = ()
+    refused: bool = False
     cost: Decimal = Decimal(0)
     cost_this_month: Decimal = Decimal(0)
     cost_unknown: int = 0
@@ -162,8 +165,11 @@ def standings(store: Store, pipeline: str, *, by_partition: bool = False) -> lis
         row["reason"]
         for row in store.ledger.rows(select(holds.c.reason).where(holds.c.pipeline == pipeline))
     )
+    refusal = refusal_of(store.ledger, pipeline)
+    if refusal is not None:
+        held += (refusal["reason"],)
     if not current:
-        return [Standing(pipeline, holds=held)]
+        return [Standing(pipeline, holds=held, refused=refusal is not None)]
     watched = _watched(store, pipeline)
     looked = _looked_at(store, pipeline)
     found = []
@@ -177,6 +183,7 @@ def standings(store: Store, pipeline: str, *, by_partition: bool = False) -> lis
                 one,
                 partition=(partition or None) if by_partition else None,
                 holds=held,
+                refused=refusal is not None,
                 cost_this_month=Decimal(cost),
                 looked_at=looked if one.open or one.unknown else None,
                 watched=watched.total() if not by_partition else watched[partition],

@@ -253,6 +253,17 @@ holds = Table(
     Column("since", Instant, nullable=False),
 )
 
+# The last look at the API found that it refuses the key or the account of a pipeline.
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("pipeline", String(200), primary_key=True),
+    Column("base_url", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("since", Instant, nullable=False),
+    Column("seen_at", Instant, nullable=False),  # last
+)
+
 leases = Table(
     "leases",
     metadata,

@@ -4,8 +4,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 
 from batch_pipeline import ClaudeBatches, Schedule, build_definitions
+from batch_pipeline.cli.main import main
 from batch_pipeline.cli.status import _below
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.errors import InputError
@@ -58,6 +60,85 @@ def test_status_tells_of_the_whole_source_though_little_was_asked(
     ] == [20, 20]
     said = " ".join(_below(one, night.clock.now(), False))
     assert "Of all 40 source rows" in said and "30 never asked" in said
+
+
+def _command(night: Night, *words: str) -> tuple[int, str]:
+    """Run a command over the night's store; return its exit code, and what it says as one line."""
+    done = CliRunner().invoke(main, [*words, "--store", night.store.root])
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_held_and_the_run_agree_when_a_key_is_revoked_between_two_nights(
+    night: Night, claude_emulator: EmulatorProcess
+) -> None:
+    night.submit()
+    night.end()
+    assert _command(night, "held")[0] == _command(night, "status")[0] == 0
+    claude_emulator.fault("revoke_key")
+    failure = night.fail("submit")
+    (held,) = night.held.pipelines
+    assert held.error == failure and held.goes_on_by_itself
+    code, said = _command(night, "held")
+    assert code == 3 and "does not accept the API key (401" in said
+    assert "put it right; invoices_status sees that and goes on, or launch the job again" in said
+    code, said = _command(night, "status")
+    assert code == 3 and "To do: invoices is held" in said
+    night.tick()
+    assert night.held.pipelines and "does not accept the API key (401" in night.message
+    claude_emulator.clear_faults("revoke_key")
+    night.tick()
+    assert night.held.pipelines == []
+    assert _command(night, "held") == (0, "Nothing is held.")
+    night.judge_good()
+
+
+def test_held_and_the_sensor_agree_when_a_key_is_revoked_while_batches_are_open(
+    night: Night, claude_emulator: EmulatorProcess
+) -> None:
+    night.submit()
+    claude_emulator.fault("revoke_key")
+    night.clock.advance(20 * MINUTE)
+    night.tick()
+    (held,) = night.held.pipelines
+    assert held.error.rstrip(".") in night.message
+    _, said = _command(night, "status")
+    assert "never asked about these batches" not in said and "daemon" not in said
+    claude_emulator.clear_faults("revoke_key")
+    night.end()
+    assert night.held.pipelines == []
+    night.judge_good()
+
+
+def test_what_is_released_or_sent_again_while_the_key_is_revoked_is_held_again(
+    nights: Any, claude_emulator: EmulatorProcess
+) -> None:
+    night = nights({"on_unknown": "hold"})
+    claude_emulator.fault("create", "drop_before", nth=2)
+    claude_emulator.fault("create", "revoke_key", nth=4)
+    night.fail("submit")
+    code, said = _command(night, "held", "invoices", "--release")
+    assert code == 0 and "held again if the API still refuses" in said
+    night.clock.advance(20 * MINUTE)
+    night.tick()
+    assert [one.pipeline for one in night.held.pipelines] == ["invoices"]
+    failure = night.fail("send")
+    assert [one.error for one in night.held.pipelines] == [failure]
+    claude_emulator.clear_faults("revoke_key")
+    night.end()
+    (held,) = night.held.files
+    assert night.held.pipelines == []
+    claude_emulator.fault("revoke_key")
+    night.tick_for(5 * MINUTE)
+    _command(night, "held", "--resend", held.id)
+    night.clock.advance(20 * MINUTE)
+    night.tick()
+    code, said = _command(night, "held")
+    assert code == 3 and "does not accept the API key (401" in said
+    _, said = _command(night, "status")
+    assert "1 file not sent, because the pipeline is held" in said
+    claude_emulator.clear_faults("revoke_key")
+    night.end()
+    night.judge_good()
 
 
 def test_a_run_of_a_backfill_is_seen_and_no_other_is_requested_beside_it(nights: Any) -> None:
