@@ -59,10 +59,6 @@ class Standing:
         cost_unknown: requests, of the same submissions, that may have been paid and whose cost is
             not known.
         looked_at: when the API was last asked about the batches that are open.
-        source_rows: rows of the source, of all partitions, each when it was last selected from.
-        settled: of these, the ones whose answer was final by then, and asked no more.
-        given_up: of these, the ones that had failed max_attempts times.
-        not_asked: of these, the ones that need an answer and were left out: by a limit, a condition.
         watched: files of which a second batch may turn up in the API's list.
     """
 
@@ -89,10 +85,6 @@ class Standing:
     cost_unknown: int = 0
     looked_at: datetime | None = None
     watched: int = 0
-    source_rows: int = 0
-    settled: int = 0
-    given_up: int = 0
-    not_asked: int = 0
 
     @property
     def open(self) -> int:
@@ -187,25 +179,9 @@ def standings(store: Store, pipeline: str, *, by_partition: bool = False) -> lis
                 cost_this_month=Decimal(cost),
                 looked_at=looked if one.open or one.unknown else None,
                 watched=watched.total() if not by_partition else watched[partition],
-                **_of_all(known, partition if by_partition else None),
             )
         )
     return found
-
-
-def _of_all(known: Sequence[RowMapping], partition: str | None) -> dict[str, int]:
-    """Return what the newest selection of each partition, or of one, says of the whole source."""
-    newest: dict[str, RowMapping] = {}
-    for row in known:  # newest first
-        newest.setdefault(row["partition"], row)
-    chosen = [row for name, row in newest.items() if partition is None or name == partition]
-    names = {
-        "source_rows": "source_rows", "settled": "settled",
-        "given_up": "exhausted", "not_asked": "left_out",
-    }  # fmt: skip
-    return {
-        ours: sum(row["counts"].get(theirs, 0) for row in chosen) for ours, theirs in names.items()
-    }
 
 
 def _submissions(store: Store, pipeline: str) -> Sequence[RowMapping]:

@@ -160,6 +160,17 @@ submissions = Table(
     Index("submissions_by_pipeline", "pipeline", "partition", "state"),
 )
 
+# What the last selection of each partition found in the source, also if nothing needed an answer.
+sources = Table(
+    "sources",
+    metadata,
+    Column("pipeline", String(200), primary_key=True),
+    Column("partition", String(500), primary_key=True),
+    Column("number", BigInteger, nullable=False),  # of its submission; 0: there is none
+    Column("at", Instant, nullable=False),
+    Column("counts", JSON, nullable=False),
+)
+
 request_files = Table(
     "request_files",
     metadata,

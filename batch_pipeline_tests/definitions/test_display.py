@@ -1,19 +1,20 @@
 """What the UI and the ticks show: of the whole, of runs that others started, as often as was said."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pytest
 from click.testing import CliRunner
 
-from batch_pipeline import ClaudeBatches, Schedule, build_definitions
+from batch_pipeline import ClaudeBatches, DuckDBSource, Schedule, build_definitions
 from batch_pipeline.cli.main import main
-from batch_pipeline.cli.status import _below
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.errors import InputError
-from batch_pipeline.store.standing import standing, standings
 from batch_pipeline_tests.faults.conftest import *  # noqa: F403 - its fixtures
-from batch_pipeline_tests.faults.conftest import MINUTE, Night, parts
+from batch_pipeline_tests.faults.conftest import HOUR, MINUTE, Night, parts
 from batch_pipeline_tests.support.clock import HandClock
 
 FIELDS = {"timezone": "Europe/Nowhere", "cron": "0 25 * * *"}
@@ -45,21 +46,120 @@ def test_results_show_the_tables_totals_beside_the_runs_numbers(
     assert (shown["table_rows"], shown["table_missing"]) == (40, 0)
 
 
-def test_status_tells_of_the_whole_source_though_little_was_asked(
+def _whole(night: Night) -> tuple[int, ...]:
+    """What ``status`` says of the whole source: rows, answered, failed, on their way, never asked."""
+    (one,) = json.loads(_plain(night, "status", "--json"))["pipelines"]
+    names = (
+        "source_rows",
+        "source_answered",
+        "source_failed",
+        "source_on_their_way",
+        "never_asked",
+    )
+    found = tuple(one[name] for name in names)
+    assert found[0] == sum(found[1:]), found
+    return found
+
+
+def _said(night: Night) -> str:
+    return " ".join(_plain(night, "status").split())
+
+
+def _plain(night: Night, *words: str) -> str:
+    done = CliRunner().invoke(main, [*words, "--store", night.store.root])
+    assert done.exit_code in (0, 3), done.output
+    return done.output
+
+
+def _limit(night: Night, limit: int, part: str | None = None, **more: Any) -> None:
+    asked = {"limit": limit, **more}
+    night.run("submit", {"ops": {"invoices__records": {"config": asked}}}, part)
+
+
+def test_status_tells_of_the_whole_source_and_not_of_the_last_partition_or_run(
     nights: Any, claude_emulator: EmulatorProcess
 ) -> None:
     night = parts(nights)
+    _limit(night, 5, "a")
+    assert _whole(night) == (20, 0, 0, 5, 15)
+    night.end()
+    assert _whole(night) == (20, 5, 0, 0, 15)
+    _limit(night, 4, "b")
+    assert _whole(night) == (40, 5, 0, 4, 31)
+    night.end()
+    _limit(night, 3, "a")
+    night.end()
+    assert _whole(night) == (40, 12, 0, 0, 28)
+    at = f"{night.clock.now():%Y-%m-%d}"
+    assert f"Of all 40 source rows (as of {at}" in _said(night)
+    assert "UTC, when they were last selected from): 12 answered, 28 never asked" in _said(night)
+    each = json.loads(_plain(night, "status", "invoices", "--json"))["pipelines"]
+    assert [(one["partition"], one["source_answered"], one["never_asked"]) for one in each] == [
+        ("a", 8, 12),
+        ("b", 4, 16),
+    ]
     for part in "ab":
-        config = {"ops": {"invoices__records": {"config": {"limit": 5}}}}
-        night.run("submit", config, part)
-        night.end()
-    one = standing(night.opened, "invoices")
-    assert (one.source_rows, one.not_asked) == (40, 30)
-    assert [
-        part.source_rows for part in standings(night.opened, "invoices", by_partition=True)
-    ] == [20, 20]
-    said = " ".join(_below(one, night.clock.now(), False))
-    assert "Of all 40 source rows" in said and "30 never asked" in said
+        night.submit(part)
+    night.end()
+    assert _whole(night) == (40, 40, 0, 0, 0)
+
+
+def test_status_tells_what_failed_for_good_and_what_is_to_be_asked_again(
+    nights: Any, claude_emulator: EmulatorProcess
+) -> None:
+    night = nights(max_attempts=2)
+    claude_emulator.configure(answers="digest", batch_seconds=60, rates={"errored": 1.0})
+    _limit(night, 6)
+    night.clock.advance(5 * MINUTE)
+    night.tick_and_run()
+    assert _whole(night) == (40, 0, 6, 0, 34)
+    night.end()
+    claude_emulator.configure(answers="digest", batch_seconds=60, rates={"refused": 1.0})
+    _limit(night, 4)
+    night.end()
+    claude_emulator.configure(answers="digest", batch_seconds=60, rates={})
+    _limit(night, 10)
+    night.end()
+    assert _whole(night) == (40, 10, 10, 0, 20)
+    assert "10 answered, 10 failed, 20 never asked" in _said(night)
+    _limit(night, 3, force=True)  # the first ones by key: they had failed
+    assert _whole(night) == (40, 10, 7, 3, 20)
+    night.end()
+    assert _whole(night) == (40, 13, 7, 0, 20)
+
+
+def test_status_follows_the_source_also_on_nights_that_ask_nothing(
+    nights: Any, claude_emulator: EmulatorProcess, tmp_path: Path
+) -> None:
+    database = tmp_path / "own.duckdb"
+
+    def change(sql: str) -> None:
+        with duckdb.connect(str(database)) as connection:
+            connection.execute(sql)
+
+    change("create table notes as select range as id, 'note ' || range as text from range(30)")
+    night = nights(source=DuckDBSource(database=str(database), table="notes", key="id"))
+    night.submit()
+    night.end()
+    assert _whole(night) == (30, 30, 0, 0, 0)
+    night.clock.advance(25 * HOUR)
+    change("delete from notes where id >= 20")
+    assert _whole(night) == (30, 30, 0, 0, 0)  # as of the last selection, and that is said
+    night.submit()
+    assert _whole(night) == (20, 20, 0, 0, 0)
+    assert f"Of all 20 source rows (as of {night.clock.now():%Y-%m-%d %H:%M}" in _said(night)
+    change("update notes set text = 'new' where id < 8")
+    _limit(night, 0)
+    assert _whole(night) == (20, 12, 0, 0, 8)
+    _limit(night, 2)
+    night.clock.advance(MINUTE)
+    change("update notes set text = 'newer' where id = 0")
+    _limit(night, 1)  # while the earlier ones are on their way
+    assert _whole(night) == (20, 12, 0, 2, 6)
+    night.end()
+    assert _whole(night) == (20, 14, 0, 0, 6)
+    database.unlink()  # or it is locked: nobody looks
+    assert _whole(night) == (20, 14, 0, 0, 6)
 
 
 def _command(night: Night, *words: str) -> tuple[int, str]:
