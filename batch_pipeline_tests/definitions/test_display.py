@@ -13,6 +13,7 @@ from batch_pipeline import ClaudeBatches, DuckDBSource, Schedule, build_definiti
 from batch_pipeline.cli.main import main
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.errors import InputError
+from batch_pipeline_tests.definitions.test_component import loaded
 from batch_pipeline_tests.faults.conftest import *  # noqa: F403 - its fixtures
 from batch_pipeline_tests.faults.conftest import HOUR, MINUTE, Night, parts
 from batch_pipeline_tests.support.clock import HandClock
@@ -259,6 +260,29 @@ def test_a_run_of_a_backfill_is_seen_and_no_other_is_requested_beside_it(nights:
     assert {request.partition_key for request in night.tick().run_requests} == {"a", "b"}
 
 
+def test_in_a_project_of_components_the_projects_resource_says_how_often_to_look(
+    night: Night, clock: HandClock
+) -> None:
+    fields = {
+        "name": "invoices",
+        "source": {"database": night.pipeline.source.database, "table": "invoices", "key": "id"},
+        "request": {"model": "claude-haiku-4-5", "max_tokens": 100, "prompt": "{{ text }}"},
+    }
+    claude = ClaudeBatches(
+        api_key="test-key", base_url=night.emulator.base_url, poll_interval_seconds=600
+    )
+    resources = {"claude": claude, "store": night.store}
+    with loaded(fields) as (_, built):
+        night.claude = claude
+        night.definitions = dg.Definitions.merge(built, dg.Definitions(resources=resources))
+        night.submit()
+        before = _lists(night.emulator)
+        for _ in range(120):
+            night.tick()
+            clock.advance(15)
+    assert _lists(night.emulator) - before == pytest.approx(3, abs=1)
+
+
 @pytest.mark.parametrize("seconds", [60, 300])
 def test_a_resource_that_is_defined_elsewhere_says_how_often_to_look(
     night: Night, clock: HandClock, seconds: int
@@ -282,6 +306,59 @@ def test_a_resource_that_is_defined_elsewhere_says_how_often_to_look(
     looks = _lists(night.emulator) - before
     assert looks == pytest.approx(1200 / seconds, abs=1)
     assert f"poll_interval_seconds is {seconds}" in night.ticks[-1].skip_message
+
+
+def test_five_partitions_of_a_backfill_cause_ten_runs_and_none_that_sends_nothing(
+    nights: Any, claude_emulator: EmulatorProcess, tmp_path: Path
+) -> None:
+    database = tmp_path / "five.duckdb"
+    with duckdb.connect(str(database)) as connection:
+        connection.execute(
+            "create table notes as select range as id, 'note ' || range as text, "
+            "substr('abcde', 1 + range::int % 5, 1) as part from range(20)"
+        )
+    night = nights(
+        source=DuckDBSource(database=str(database), table="notes", key="id"),
+        partitions=dg.StaticPartitionsDefinition([*"abcde"]),
+        partition_column="part",
+    )
+    job = night.definitions.resolve_implicit_global_asset_job_def()
+    stages = [
+        night.pipeline.asset_key(one) for one in ("records", "requests", "batches", "results")
+    ]
+
+    def run(part: str, some: list[dg.AssetKey]) -> None:
+        job.execute_in_process(
+            instance=dg.DagsterInstance.ephemeral(), asset_selection=some, partition_key=part,
+            resources={"claude": night.claude, "store": night.store},
+        )  # fmt: skip
+
+    def ticks() -> list[tuple[str, str]]:
+        requested = night.tick().run_requests or []
+        for one in requested:
+            night.run(one.job_name.removeprefix("invoices_"), partition=one.partition_key)
+        return [(one.job_name, one.partition_key) for one in requested]
+
+    backfill = {
+        part: night.instance.create_run_for_job(
+            job,
+            asset_selection=frozenset(stages),
+            status=dg.DagsterRunStatus.STARTED,
+            tags={"dagster/partition": part, "dagster/backfill": "one"},
+        )
+        for part in "abcde"
+    }
+    for part in backfill:
+        run(part, stages[:2])
+        assert ticks() == []  # its files are ready, and its own run sends them
+    for part, one in backfill.items():
+        run(part, stages[2:])
+        night.instance.report_run_failed(one)  # ended, one way or the other
+        assert ticks() == []
+    assert len(claude_emulator.batches()) == 5
+    night.clock.advance(10 * MINUTE)
+    assert ticks() == [("invoices_collect", part) for part in "abcde"]
+    assert ticks() == [] and len(night.rows()) == 20
 
 
 def _lists(emulator: EmulatorProcess) -> int:
