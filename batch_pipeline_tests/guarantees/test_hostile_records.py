@@ -160,7 +160,9 @@ def test_values_and_names_stay_what_they_are_all_the_way(
     assert len(run.rows()) == len(VALUES) - 1
     assert claude_emulator.bill()["requests"] == len(VALUES)
     with duckdb.connect(warehouse) as connection:
-        tables = connection.execute("select table_name from duckdb_tables() where schema_name <> '_batch_pipeline' order by 1").fetchall()
+        tables = connection.execute(
+            "select table_name from duckdb_tables() where schema_name <> '_batch_pipeline' order by 1"
+        ).fetchall()
     assert tables == [(ANSWERS,), (TABLE,)] if kind == "table" else [(TABLE,)]
     outside = {name.split("/")[0] for name in files_below(tmp_path)}
     assert outside <= {"warehouse.duckdb", "store", "out'; --"}
