@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dagster as dg
@@ -14,6 +14,37 @@ from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+def check_timezone(timezone: object, field: str) -> None:
+    """Refuse what is the name of no time zone.
+
+    Raises:
+        InputError: it begins with ``field``.
+    """
+    try:
+        if timezone != "UTC":  # to declare the usual one reads no file
+            ZoneInfo(cast(str, timezone))
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError, AttributeError):
+        raise InputError(
+            f"{field} is {timezone!r}; it must be the IANA name of a zone, such as UTC or Europe/Berlin."
+        ) from None
+
+
+def check_cron(cron: object, field: str) -> None:
+    """Refuse what is no cron string that Dagster can go by.
+
+    Raises:
+        InputError: it begins with ``field``.
+    """
+    try:
+        # It refuses a cron string that it cannot go by.
+        dg.ScheduleDefinition(name="check", job_name="check", cron_schedule=cast(str, cron))
+    except Exception:
+        raise InputError(
+            f"{field} is {cron!r}; it must be a cron string of five fields (minute, hour, day of the month, month, "
+            "weekday), such as 0 23 * * *."
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -35,22 +66,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
-        try:
-            if self.timezone != "UTC":  # to declare the usual one reads no file
-                ZoneInfo(self.timezone)
-        except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
-            raise InputError(
-                f"Schedule: timezone is {self.timezone!r}; it must be the IANA name of a zone, such as "
-                "UTC or Europe/Berlin."
-            ) from None
-        try:
-            # It refuses a cron string that it cannot go by.
-            dg.ScheduleDefinition(name="check", job_name="check", cron_schedule=self.cron)
-        except Exception:
-            raise InputError(
-                f"Schedule: cron is {self.cron!r}; it must be a cron string of five fields (minute, hour, day "
-                "of the month, month, weekday), such as 0 23 * * *."
-            ) from None
+        check_timezone(self.timezone, "Schedule: timezone")
+        check_cron(self.cron, "Schedule: cron")
 
 
 @dataclass(frozen=True)
@@ -149,7 +166,10 @@ class BatchPipeline:
                 "underscores; "
                 f"{self.name!r} does not. Dagster builds job and sensor names from it."
             )
-        _ = self.nightly  # a cron string that is none is refused here
+        try:
+            _ = self.nightly  # a cron string that is none is refused here
+        except InputError as error:
+            raise InputError(f"Pipeline {self.name}: {error}") from None
         if self.renamed_from is not None and (
             not NAME.fullmatch(str(self.renamed_from)) or self.renamed_from == self.name
         ):

@@ -7,12 +7,14 @@ from sqlalchemy import and_, delete, or_, select, update
 
 from batch_pipeline.batches.policy import watch_until
 from batch_pipeline.errors import InputError
+from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import (
     WAITS,
     FileState,
     endpoints,
     holds,
+    refusals,
     request_files,
     transitions,
 )
@@ -32,12 +34,24 @@ class HeldFile:
 
 @dataclass(frozen=True)
 class HeldPipeline:
-    """A pipeline whose account the API refuses; nothing of it is sent."""
+    """A pipeline whose account the API refuses; nothing of it is sent.
+
+    ``goes_on_by_itself``: it was a look at the API that was refused, and the next one that is accepted
+    ends this. Else a person must say so, or a run must have sent something.
+    """
 
     pipeline: str
     base_url: str
     since: datetime
     error: str
+    goes_on_by_itself: bool = False
+
+    @property
+    def todo(self) -> str:
+        """What a person does about it."""
+        if self.goes_on_by_itself:
+            return f"put it right; {self.pipeline}_status sees that and goes on, or launch the job again"
+        return f"put it right, then: batch-pipeline held {self.pipeline} --release (or run {self.pipeline}_send)"
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,11 @@ def list_held(store: Store, pipeline: str | None = None) -> Held:
         .where(*([holds.c.pipeline == pipeline] if pipeline else []))
         .order_by(holds.c.since)
     )
+    refused = store.ledger.rows(
+        select(refusals)
+        .where(*([refusals.c.pipeline == pipeline] if pipeline else []))
+        .order_by(refusals.c.since)
+    )
     return Held(
         [
             HeldFile(
@@ -84,6 +103,15 @@ def list_held(store: Store, pipeline: str | None = None) -> Held:
         [
             HeldPipeline(row["pipeline"], row["base_url"], row["since"], row["reason"])
             for row in pipelines
+        ]
+        + [
+            HeldPipeline(row["pipeline"], row["base_url"], row["since"], row["reason"], True)
+            for row in refused
+            if not any(
+                one["pipeline"] == row["pipeline"]
+                and same_address(one["base_url"], [row["base_url"]])
+                for one in pipelines
+            )
         ],
     )
 
@@ -175,7 +203,10 @@ def release(store: Store, pipeline: str) -> None:
         InputError: the pipeline is not held.
     """
     with store.ledger.write() as tx:
-        released = tx.execute(delete(holds).where(holds.c.pipeline == pipeline)).rowcount
+        released = sum(
+            tx.execute(delete(table).where(table.c.pipeline == pipeline)).rowcount
+            for table in (holds, refusals)
+        )
     if not released:
         raise InputError(f"The pipeline {pipeline} is not held.")
 

@@ -23,6 +23,10 @@ class PipelineRefused(HeldError):
     """The API refuses this account or key (401, 402, 403, a spend limit): no file of it can be sent."""
 
 
+class KeyRefused(PipelineRefused):
+    """The API refuses a look for the sake of the key or its account: 401, 402, 403."""
+
+
 class FileRefused(HeldError):
     """The API will not take this request file as it is (any other 4xx)."""
 

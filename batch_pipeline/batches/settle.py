@@ -111,7 +111,7 @@ def settle(
                 None,
                 "",
                 one.error,
-                f"put it right, then: batch-pipeline held {one.pipeline} --release",
+                one.todo,
             )
         )
     report.costs_unknown = costs_unknown(store, pipeline)

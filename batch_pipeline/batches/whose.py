@@ -1,8 +1,11 @@
 """Who the API says we are, by the name that the ledger has for it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.outcome import KeyRefused
+from batch_pipeline.store.refusals import note_refusal
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, know_endpoint
 
@@ -21,6 +24,20 @@ def whose(store: Store, api: BatchesApi) -> Endpoint:
     stored = know_endpoint(store.ledger, seen, api.aliases)
     api.is_known_as(seen, stored)
     return stored
+
+
+@contextmanager
+def refusals_noted(store: Store, api: BatchesApi, pipeline: str) -> Iterator[None]:
+    """Write down when the API refuses a pipeline's key or account, so that all commands say what the run says.
+
+    Raises:
+        KeyRefused: it does; as it came.
+    """
+    try:
+        yield
+    except KeyRefused as error:
+        note_refusal(store.ledger, pipeline, api.base_url, str(error))
+        raise
 
 
 def expect(api: BatchesApi, stored: Iterable[Endpoint]) -> None:

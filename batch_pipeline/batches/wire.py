@@ -15,6 +15,7 @@ from batch_pipeline.batches.outcome import (
     ApiUnavailable,
     FileRefused,
     FileTooLarge,
+    KeyRefused,
     NoSuchBatch,
     NotAccepted,
     OutcomeUnknown,
@@ -78,7 +79,7 @@ class reading:
             return NoSuchBatch(f"{self.base_url} answers 404: {_message(error)}")
         if isinstance(error, anthropic.APIStatusError):
             if error.status_code in (401, 402, 403):
-                return PipelineRefused(_account(error, self.base_url))
+                return KeyRefused(_account(error, self.base_url))
             text = f"{_message(error)}{_request_id(error)}"
             return ApiUnavailable(f"{self.base_url} answers {error.status_code}: {text}")
         if isinstance(error, anthropic.APIError | httpx2.HTTPError):

@@ -317,9 +317,9 @@ def _known(store: "Store") -> tuple[str, ...]:
     """Return the names of the pipelines in a store's ledger."""
     from sqlalchemy import select, union
 
-    from batch_pipeline.store.tables import holds, request_files, submissions
+    from batch_pipeline.store.tables import holds, refusals, request_files, submissions
 
-    tables = (submissions, request_files, holds)
+    tables = (submissions, request_files, holds, refusals)
     names = store.ledger.rows(union(*(select(table.c.pipeline) for table in tables)))
     return tuple(sorted(row["pipeline"] for row in names))
 

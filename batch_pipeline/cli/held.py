@@ -76,7 +76,9 @@ def held(
         holders = [store for store, held in found if held.pipelines]
         for store in holders or stores[:1]:
             release(store, pipeline)
-        click.echo(f"{pipeline} sends again.")
+        click.echo(
+            f"{pipeline} is released; its status sensor has it sent. It is held again if the API still refuses."
+        )
 
 
 def _show_held(found: Sequence[tuple["Store", "Held"]], is_json: bool) -> None:
@@ -103,7 +105,7 @@ def _show_held(found: Sequence[tuple["Store", "Held"]], is_json: bool) -> None:
                 Row(
                     (one.pipeline, one.base_url),
                     (f"since {_moment(one.since)}: {one.error}",),
-                    f"put it right, then: batch-pipeline held {one.pipeline} --release (or run {one.pipeline}_send)",
+                    one.todo,
                 )
                 for one in held.pipelines
             ],

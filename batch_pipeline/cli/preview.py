@@ -131,7 +131,11 @@ def _question(askable: Sequence[Shown], one: "Declared", found: Preview) -> str:
 
     template = one.pipeline.request
     prices = [
-        full_price(template.model, Tokens(input=shown.tokens, output=template.max_tokens), found.at)
+        full_price(
+            template.model,
+            Tokens(input=shown.tokens, output=template.max_tokens + shown.rendered.more_tokens),
+            found.at,
+        )
         for shown in askable
     ]
     known = [price for price in prices if price is not None]

@@ -103,7 +103,11 @@ def _price(found: "Preview") -> str:
         if cost.usd_likely is not None
         else f" (if each answer were max_tokens long: {found.records.question.template.max_tokens:,})"
     )
-    return f"{about} in batches: at most about {in_usd(cost.usd_max)}{likely}; {cost.input_tokens:,} input tokens."
+    part = f", going by the first {found.weighed:,}" if found.weighed < asked else ""
+    return (
+        f"{about} in batches: at most about {in_usd(cost.usd_max)}{likely}; {cost.input_tokens:,} input tokens. That is "
+        f"what the run will say, too: it goes by the size of the requests, not by the tokens counted above{part}."
+    )
 
 
 def _common(params: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from batch_pipeline.store.store import Store
     from batch_pipeline.store.submissions import Endpoint, Scope
 
-RECENT_FILES = 20  # whose answers tell how long answers are
+MOST_WEIGHED = 10_000
+"""Requests that are built to tell what all of them come to: a batch's worth, which takes a second."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Shown:
     Attributes:
         first: its record.
         rendered: the request, or why there is none.
-        tokens: its input tokens.
-        cost: what it may cost in a batch; None when it cannot be asked.
+        tokens: its input tokens, as they were counted.
+        cost: what it may cost in a batch, by its size; None when it cannot be asked.
     """
 
     first: "PreviewedRecord"
@@ -61,7 +62,8 @@ class Preview:
         records: what would be asked.
         shown: the first requests.
         counted_by: who counted their tokens: the API, or an estimate and why.
-        cost: of all requests that would be sent, going by the first ones.
+        cost: of all requests that would be sent, as the run will say it.
+        weighed: how many of them it goes by, the first ones by key.
         at: when this is.
     """
 
@@ -71,6 +73,7 @@ class Preview:
     shown: Sequence[Shown]
     counted_by: str
     cost: "Estimate"
+    weighed: int
     at: datetime
 
 
@@ -116,7 +119,8 @@ def build_preview(
     from batch_pipeline.definitions.partition import filter_of
     from batch_pipeline.records.preview import preview_records
     from batch_pipeline.requests.compiled import compile_question
-    from batch_pipeline.requests.sample import expected, render
+    from batch_pipeline.requests.estimate import estimate, mean_output_tokens
+    from batch_pipeline.requests.sample import alone, render, weigh
     from batch_pipeline.store.clock import process_clock
     from batch_pipeline.store.renaming import name_in_ledger
     from batch_pipeline.store.submissions import Scope
@@ -140,6 +144,7 @@ def build_preview(
         refresh=pipeline.refresh,
         max_attempts=pipeline.max_attempts,
         first=wanted.number,
+        most=MOST_WEIGHED,
         where=wanted.where,
         force=wanted.force,
         folder=folder,
@@ -154,21 +159,24 @@ def build_preview(
         for place, first in enumerate(records.first)
     ]
     tokens, counted_by = _tokens(rendered, api, why_not)
-    mean = _mean_output(store, pipeline.name) if store else None
+    mean = mean_output_tokens(store, name) if store else None
     shown = [
         Shown(
             first,
             request,
             count,
-            expected(template, [count], 1, now, mean) if request.params is not None else None,
+            estimate(alone(request), template, at=now, mean_output_tokens=mean)
+            if request.params is not None
+            else None,
         )
         for first, request, count in zip(records.first, rendered, tokens, strict=True)
     ]
-    sizes = [one.tokens for one in shown if one.cost is not None]
-    # Of those that cannot be asked, as many are expected among the others.
-    share = len(sizes) / len(shown) if shown else 0
-    cost = expected(template, sizes, round(records.asked * share), now, mean)
-    return Preview(pipeline.name, partition, records, shown, counted_by, cost, now)
+    weighed = records.selection.asked
+    built = weigh(
+        records.selection.records_path, template, limits, f"{folder}/all", records.asked, weighed
+    )
+    cost = estimate(built, template, at=now, mean_output_tokens=mean)
+    return Preview(pipeline.name, partition, records, shown, counted_by, cost, weighed, now)
 
 
 def _endpoint(one: "Declared", store: "Store | None", api: "BatchesApi | None") -> "Endpoint":
@@ -251,24 +259,3 @@ def _tokens(
         [estimated_tokens(one) for one in rendered],
         f"estimated from the size of the requests, because the API did not count them ({why_not.rstrip('.')})",
     )
-
-
-def _mean_output(store: "Store", pipeline: str) -> float | None:
-    """Return how many output tokens the last answers had."""
-    from sqlalchemy import select
-
-    from batch_pipeline.store.tables import FileKind, FileState, request_files
-
-    rows = store.ledger.rows(
-        select(request_files.c.tokens, request_files.c.statuses)
-        .where(
-            request_files.c.pipeline == pipeline,
-            request_files.c.kind == FileKind.BATCH,
-            request_files.c.state == FileState.COLLECTED,
-        )
-        .order_by(request_files.c.number.desc(), request_files.c.seq)
-        .limit(RECENT_FILES)
-    )
-    answers = sum((row["statuses"] or {}).get("answered", 0) for row in rows)
-    tokens = sum((row["tokens"] or {}).get("output", 0) for row in rows)
-    return tokens / answers if answers else None

@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from batch_pipeline.store.clock import Clock
     from batch_pipeline.store.standing import Standing
     from batch_pipeline.store.store import Store
+    from batch_pipeline.store.whole import Whole
 
 STALE = timedelta(minutes=10)
 """A look at the API longer ago than this, while batches are open, says that no sensor looks."""
 Found = list[tuple["Store", list["Standing"]]]
-Codeless = Callable[[str], bool]  # whether only the ledger knows a pipeline
+MOST_NAMED = 3  # partitions
 
 
 @click.command(
@@ -75,15 +76,13 @@ def status(
         return [(store, _of_store(deployments, store, pipeline)) for store in stores]
 
     if watch and stores:
-        found = _watch(
-            look, stores[0].clock, interval, until_done, as_json, deployments.is_codeless
-        )
+        found = _watch(look, stores[0].clock, interval, until_done, as_json, deployments)
     else:
         found = look()
         if as_json:
-            print_json(_as_json(found, deployments.is_codeless))
+            print_json(_as_json(found, deployments))
         else:
-            _show(found, deployments.is_codeless)
+            _show(found, deployments)
     if any(one.waits_for_a_person for _, standings in found for one in standings):
         raise SystemExit(WAITS_FOR_A_PERSON)
 
@@ -99,18 +98,19 @@ def _of_store(deployments: Deployments, store: "Store", pipeline: str | None) ->
     return [one for name in names for one in standings(store, name)]
 
 
-def _show(found: Found, codeless: Codeless) -> None:
+def _show(found: Found, deployments: Deployments) -> None:
     if not found:
         say("Nothing was asked yet.")
     for store, standings in found:
-        listing(*_table(store, standings, codeless))
+        listing(*_table(store, standings, deployments))
 
 
 def _table(
-    store: "Store", standings: "Sequence[Standing]", codeless: Codeless
+    store: "Store", standings: "Sequence[Standing]", deployments: Deployments
 ) -> tuple[str, Sequence[str], Sequence[Row]]:
     now = store.clock.now()
     columns = ("pipeline", "partition", "batches ended", "answered", "oldest open", "cost", "this month")  # fmt: skip
+    wholes = _wholes(store, standings)
     rows = [
         Row(
             (
@@ -122,10 +122,11 @@ def _table(
                 in_usd(one.cost) if one.submission else "",
                 in_usd(one.cost_this_month),
             ),
-            _below(one, now, codeless(one.pipeline)),
+            _below(one, now, deployments.is_codeless(one.pipeline))
+            + _of_all(one, wholes[place], now, deployments),
             _todo(one),
         )
-        for one in standings
+        for place, one in enumerate(standings)
     ]
     return f"Pipelines of the store {store.files.root}", columns, rows
 
@@ -141,33 +142,83 @@ def _below(one: "Standing", now: datetime, codeless: bool) -> list[str]:
     if one.other:
         parts = ", ".join(f"{count:,} {status}" for status, count in one.other.items())
         said.append(f"Without an answer: {parts}.")
-    if one.source_rows > one.asked or one.not_asked:
-        parts = [
-            f"{count:,} {what}"
-            for count, what in (
-                (one.settled, "settled before"),
-                (one.given_up, "given up after max_attempts"),
-                (one.not_asked, "never asked as they are (left out by limit or where)"),
-            )
-            if count
-        ]
-        said.append(
-            f"Of all {counted(one.source_rows, 'source row')}, at the last selection"
-            f"{'s' if one.partition is None else ''}: {', '.join(parts) or 'none settled before'}."
-        )
     if one.cost_unknown:
         said.append(
             f"Not in the cost: {counted(one.cost_unknown, 'request')} of unknown cost "
             f"(`batch-pipeline reconcile {one.pipeline}` says which)."
         )
     seen = max(filter(None, (one.looked_at, one.oldest or one.submitted_at)), default=now)
-    if (one.open or one.unknown) and now - seen > STALE:
+    # Of an API that refuses the key it is said below.
+    if (one.open or one.unknown) and now - seen > STALE and not one.refused:
         looked = f"last {_age(now - one.looked_at)} ago" if one.looked_at else "never"
         said.append(
             f"The API was {looked} asked about these batches: is Dagster's daemon running, and {one.pipeline}_status "
             "on? `batch-pipeline doctor` tells."
         )
     return said
+
+
+def _wholes(store: "Store", standings: "Sequence[Standing]") -> "list[Whole | None]":
+    """Return how all records of each pipeline or partition stand; None where that is not known."""
+    from batch_pipeline.store.whole import whole, wholes
+
+    parts = {name: wholes(store, name) for name in {one.pipeline for one in standings}}
+    return [
+        whole([*parts[one.pipeline].values()])
+        if one.partition is None
+        else parts[one.pipeline].get(one.partition)
+        for one in standings
+    ]
+
+
+def _of_all(
+    one: "Standing", whole: "Whole | None", now: datetime, deployments: Deployments
+) -> list[str]:
+    """Return how all records of the source stand, as of when it was looked at."""
+    if whole is None:
+        return []
+    first, last = (f"{moment:%Y-%m-%d %H:%M}" for moment in (whole.since, whole.until))
+    parts = [
+        f"{count:,} {what}"
+        for count, what in (
+            (whole.answered, "answered"),
+            (whole.failed, "failed"),
+            (whole.on_their_way, "on their way"),
+            (whole.never_asked, "never asked as they are"),
+        )
+        if count
+    ]
+    said = [
+        f"Of all {counted(whole.rows, 'source row')} (as of {first}{f' to {last}' if last != first else ''} UTC, when "
+        f"they were last selected from): {', '.join(parts) or 'none is there'}."
+    ]
+    if one.partition is None and (left := _never_selected(one.pipeline, whole, now, deployments)):
+        keys, number = left
+        named = ", ".join(keys[:MOST_NAMED]) + (" ..." if len(keys) > MOST_NAMED else "")
+        was, its = ("was", "its") if len(keys) == 1 else ("were", "their")
+        said.append(
+            f"{len(keys):,} of {number:,} partitions {was} never selected from ({named}): {its} rows are not in that."
+        )
+    return said
+
+
+def _never_selected(
+    name: str, whole: "Whole", now: datetime, deployments: Deployments
+) -> tuple[list[str], int] | None:
+    """Return the partitions of the code that were never selected from, and of how many; None if unknown."""
+    pipeline = deployments.declared.get(name)
+    if pipeline is None or pipeline.partitions is None:
+        return None
+    from batch_pipeline.definitions.partition import is_dynamic
+
+    if is_dynamic(pipeline):
+        return None
+    try:
+        keys = pipeline.partitions.get_partition_keys(current_time=now)
+    except Exception:  # it may be of a user's own class, and is only shown
+        return None
+    left = [key for key in keys if key not in {*whole.partitions}]
+    return (left, len(keys)) if left else None
 
 
 def _below_codeless(one: "Standing") -> list[str]:
@@ -223,7 +274,7 @@ def _watch(
     interval: float,
     until_done: bool,
     as_json: bool,
-    codeless: Codeless,
+    deployments: Deployments,
 ) -> Found:
     """Show how things stand again and again; return how they stood last."""
     from rich.console import Console
@@ -236,15 +287,15 @@ def _watch(
             with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
                 for found in _looks(look, clock, interval, until_done):
                     room = min(console.width, MOST_WIDTH)
-                    live.update(_screen(found, clock.now(), room, codeless), refresh=True)
+                    live.update(_screen(found, clock.now(), room, deployments), refresh=True)
             return found
         before: Any = None
         for found in _looks(look, clock, interval, until_done):
             # Ages grow with every look; that is no change.
-            lines = [line for store, some in found for line in _lines(store, some, codeless)]
+            lines = [line for store, some in found for line in _lines(store, some, deployments)]
             if lines != before:
                 if as_json:
-                    print_json_line(_as_json(found, codeless))
+                    print_json_line(_as_json(found, deployments))
                 else:
                     for line in [line for line in lines if line not in (before or ())]:
                         click.echo(f"{clock.now():%Y-%m-%d %H:%M:%S} UTC  {plain(line)}")
@@ -266,17 +317,19 @@ def _looks(
         clock.sleep(interval)
 
 
-def _screen(found: Found, now: datetime, room: int, codeless: Codeless) -> "Group":
+def _screen(found: Found, now: datetime, room: int, deployments: Deployments) -> "Group":
     from rich.console import Group
     from rich.text import Text
 
     tables = [
-        line for store, some in found for line in listed(*_table(store, some, codeless), room)
+        line for store, some in found for line in listed(*_table(store, some, deployments), room)
     ]
     return Group(*tables, Text(f"{now:%H:%M:%S} UTC. Ctrl-C ends this; the work goes on.", "dim"))
 
 
-def _lines(store: "Store", standings: "Sequence[Standing]", codeless: Codeless) -> Iterator[str]:
+def _lines(
+    store: "Store", standings: "Sequence[Standing]", deployments: Deployments
+) -> Iterator[str]:
     """Yield a line for each pipeline or partition, for a log."""
     for one in standings:
         name = f"{one.pipeline} {one.partition}" if one.partition else one.pipeline
@@ -287,13 +340,13 @@ def _lines(store: "Store", standings: "Sequence[Standing]", codeless: Codeless) 
             f"{one.batches_ended} of {counted(one.batches, 'batch', 'batches')} ended",
             f"{one.answered:,} of {one.asked:,} answered",
             in_usd(one.cost),
-            *(_below_codeless(one) if codeless(one.pipeline) else _next(one)),
+            *(_below_codeless(one) if deployments.is_codeless(one.pipeline) else _next(one)),
             *filter(None, [_todo(one)]),
         ]
         yield f"{name}: {'; '.join(parts)}"
 
 
-def _as_json(found: Found, codeless: Codeless) -> dict[str, Any]:
+def _as_json(found: Found, deployments: Deployments) -> dict[str, Any]:
     return {
         "pipelines": [
             {
@@ -304,15 +357,21 @@ def _as_json(found: Found, codeless: Codeless) -> dict[str, Any]:
                     if not name.startswith("cost")
                 },
                 "open": one.open,
-                "has_code": not codeless(one.pipeline),
+                "has_code": not deployments.is_codeless(one.pipeline),
                 "cost_usd": float(one.cost),
                 "cost_this_month_usd": float(one.cost_this_month),
                 "requests_of_unknown_cost": one.cost_unknown,
+                "source_rows": whole and whole.rows,
+                "source_answered": whole and whole.answered,
+                "source_failed": whole and whole.failed,
+                "source_on_their_way": whole and whole.on_their_way,
+                "never_asked": whole and whole.never_asked,
+                "source_as_of": whole and whole.since,
                 "waits_for_a_person": one.waits_for_a_person,
                 "done": one.is_at_rest,
             }
             for store, some in found
-            for one in some
+            for one, whole in zip(some, _wholes(store, some), strict=True)
         ]
     }
 

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import dagster as dg
 
 from batch_pipeline.definitions.build import build_definitions
-from batch_pipeline.errors import InputError
-from batch_pipeline.pipeline import Arrivals, BatchPipeline, Schedule
+from batch_pipeline.errors import InputError, plain
+from batch_pipeline.pipeline import Arrivals, BatchPipeline, Schedule, check_cron, check_timezone
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.requests.unsatisfiable import check_yaml
@@ -110,7 +110,20 @@ def _partitions(context: dg.ResolutionContext, raw: Any) -> dg.PartitionsDefinit
         raise InputError(
             f"partitions: type is {kind!r}; it must be one of {', '.join([*kinds, 'multi'])}."
         )
-    return _made(kinds[kind], fields, f"partitions (type {kind})")
+    where = f"partitions (type {kind})"
+    try:
+        return _made(kinds[kind], fields, where)
+    except InputError:
+        raise
+    except Exception as error:  # Dagster's own, which names no field
+        if fields.get("timezone") is not None:
+            check_timezone(fields["timezone"], f"{where}: timezone")
+        if "cron_schedule" in fields:
+            check_cron(fields["cron_schedule"], f"{where}: cron_schedule")
+        given = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+        raise InputError(
+            f"{where} cannot be ({given}). Dagster says: {plain(str(error))}"
+        ) from None
 
 
 def _sensor_status(context: dg.ResolutionContext, raw: Any) -> dg.DefaultSensorStatus:

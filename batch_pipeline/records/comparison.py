@@ -207,6 +207,11 @@ class Comparison:
             )
         return dict(self.con.execute(statements.REASONS).fetchall())
 
+    def stands(self) -> tuple[int, ...]:
+        """Return how many source rows are answered, and how many failed, besides those that are asked now."""
+        known = "('retry', 'forced', 'reuse', 'exhausted', 'settled')"
+        return one_row(self.con, statements.STANDS.format(known=known))
+
     def write_records(self, source: str, path: Path) -> bool:
         """Write records.parquet; False when the source no longer reads as it was judged."""
         same = [

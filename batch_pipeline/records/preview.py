@@ -55,7 +55,7 @@ class RecordsPreview(Generic[QuestionT]):
     Attributes:
         question: the question, bound to the source's columns.
         reasons: how many records would be asked, by reason.
-        selection: the rest of what was found; its files hold the first records only.
+        selection: the rest of what was found; its files hold the first records only, ``most`` of them.
         first: the first records, by key.
     """
 
@@ -80,6 +80,7 @@ def preview_records(
     refresh: Literal["changed", "new"],
     max_attempts: int,
     first: int,
+    most: int,
     where: str | None,
     force: bool,
     folder: str,
@@ -94,7 +95,8 @@ def preview_records(
         partition_filter: as for ``select_submission``.
         refresh: the pipeline's.
         max_attempts: the pipeline's.
-        first: how many records to bring along.
+        first: how many records to bring along, each by itself.
+        most: how many to write together.
         where: the run's condition.
         force: as if the run had it.
         folder: an empty local folder; it gets the records.
@@ -130,11 +132,11 @@ def preview_records(
             refresh=refresh,
             max_attempts=max_attempts,
             partition=partition_filter(columns),
-            ask=Ask(limit=first, where=where, force=force),
+            ask=Ask(limit=max(first, most), where=where, force=force),
         )
         found = dict(connection.execute(WANTED).fetchall())
         reasons = {name: found[name] for name in ASKED_VERDICTS if name in found}
-        records = _each(connection, selection, source.keys, folder)
+        records = _each(connection, selection, source.keys, folder, first)
     return RecordsPreview(question, reasons, selection, records)
 
 
@@ -162,16 +164,16 @@ def _index(store: Store, scope: Scope) -> list[IndexFile]:
 
 
 def _each(
-    connection: Any, selection: Selection, keys: tuple[str, ...], folder: str
+    connection: Any, selection: Selection, keys: tuple[str, ...], folder: str, first: int
 ) -> list[PreviewedRecord]:
-    """Write each record to ask into a file of its own: requests are built from such files."""
+    """Write each of the first records to ask into a file of its own: requests are built from such files."""
     if not selection.asked or selection.records_path is None:
         return []
     records = f"read_parquet({quote_files([selection.records_path])})"
     names = ", ".join(f"CAST({quote_name(key)} AS VARCHAR)" for key in keys)
     rows = connection.execute(
         f"SELECT _row, _custom_id, _reason, _attempt, {names} FROM {records}"
-        " WHERE _kind = 'ask' ORDER BY _row"
+        f" WHERE _kind = 'ask' ORDER BY _row LIMIT {int(first)}"
     ).fetchall()
     found = []
     for row, custom_id, reason, attempt, *key in rows:

@@ -83,6 +83,8 @@ class Selection:
         records_path: local records.parquet; None when there is nothing to ask or publish.
         index_path: local index/selected.parquet; None when there is also nothing to delete.
         columns: the source's columns as records.parquet has them: (name, DuckDB type).
+        answered: rows that are not asked now, and are answered as they are.
+        failed: rows that are not asked now, and failed: for good, or left out of this run.
         reask: answered records that would be asked again, if they are most of the table.
     """
 
@@ -103,6 +105,8 @@ class Selection:
     index_path: str | None
     columns: list[tuple[str, str]]
     reask: Reask | None = None
+    answered: int = 0
+    failed: int = 0
 
 
 def check_keys(
@@ -184,6 +188,8 @@ def select(
         look = look_for_gone and (partition is not None or bool(verdicts))
         deleted = _find_gone(con, partition.key if partition else "", look)
         selection = _counted(verdicts, reasons, deleted, stored_columns(question.types))
+        answered, failed = question.stands()
+        selection = replace(selection, answered=answered, failed=failed)
         if not (ask.force or ask.retries_only) and _may_reask(verdicts, index, elsewhere):
             reask = find_reask(
                 con,

@@ -205,6 +205,7 @@ numbered AS (
 )
 SELECT numbered.row, numbered.kind, numbered.verdict AS reason, {key_names},
        numbered.key_hash, numbered.content_hash, numbered.attempt, numbered.doubled,
+       numbered.latest,
        CASE kind WHEN 'ask' THEN {custom_id} ELSE earlier.custom_id END AS custom_id
 FROM numbered
 LEFT JOIN earlier ON earlier.key_hash = numbered.key_hash AND earlier.rank = numbered.latest
@@ -222,6 +223,17 @@ FROM _bp_plan
 REASONS = """
 -- One row per reason: how many records of the plan have it.
 SELECT reason, count(*) FROM _bp_plan GROUP BY reason
+"""
+
+STANDS = """
+-- One row: of the source rows that are neither asked now nor on their way, how many are answered as
+-- they are now, and how many failed, for good or to be asked again.
+SELECT (SELECT count(*) FILTER (latest & 3 = 3) FROM _bp_verdicts WHERE verdict IN {known})
+       - (SELECT count(*) FILTER (latest & 3 = 3) FROM _bp_plan
+          WHERE kind = 'ask' AND reason IN {known}),
+       (SELECT count(*) FILTER (latest & 3 < 3) FROM _bp_verdicts WHERE verdict IN {known})
+       - (SELECT count(*) FILTER (latest & 3 < 3) FROM _bp_plan
+          WHERE kind = 'ask' AND reason IN {known})
 """
 
 GONE = """

@@ -126,7 +126,9 @@ def select_submission(
                 raise HeldError(_refused(scope, selection.reask))
             new = _place(store, scope, submission, selection, question.version)
         complete = ask.limit is None and not ask.where
-        number = commit_selection(store.ledger, scope, read, new, complete=complete)
+        number = commit_selection(
+            store.ledger, scope, read, new, complete=complete, counts=counts_of(selection)
+        )
         if number is not None:
             return SelectedSubmission(
                 submission if new else None, number, selection, question.version

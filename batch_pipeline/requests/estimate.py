@@ -1,17 +1,27 @@
-"""What a submission may cost, before it is sent. An estimate: nothing counts tokens exactly."""
+"""What a submission may cost, before it is sent. An estimate: nothing counts tokens exactly.
+
+``batch-pipeline preview`` and the run that builds the requests say the same numbers, because both come
+from here: from the size of the requests, whatever the API would count.
+"""
 
 import math
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from sqlalchemy import select
+
 from batch_pipeline.requests.build import Built
 from batch_pipeline.requests.compiled import CompiledTemplate
 from batch_pipeline.requests.prices import BatchPrice, Tokens, batch_price, utc_day
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.tables import FileKind, FileState, request_files
 
 BYTES_PER_TOKEN = 2.5
 """Anthropic's rule for its current tokenizer: 1M tokens are about 2.5M characters (Opus 5.5
 overview page, 2026). Applied to bytes of the request, which are never fewer than characters."""
+RECENT_FILES = 20
+"""Whose answers tell how long answers are."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,23 @@ def estimate(
             usd_likely = _usd(price, count, mean_input, 0, None, likely)
     output_tokens = count * declared.max_tokens + built.more_tokens
     return Estimate(input_tokens, output_tokens, usd_max, usd_likely)
+
+
+def mean_output_tokens(store: Store, pipeline: str) -> float | None:
+    """Return how many output tokens the last answers of a pipeline had; None when there are none."""
+    rows = store.ledger.rows(
+        select(request_files.c.tokens, request_files.c.statuses)
+        .where(
+            request_files.c.pipeline == pipeline,
+            request_files.c.kind == FileKind.BATCH,
+            request_files.c.state == FileState.COLLECTED,
+        )
+        .order_by(request_files.c.number.desc(), request_files.c.seq)
+        .limit(RECENT_FILES)
+    )
+    answers = sum((row["statuses"] or {}).get("answered", 0) for row in rows)
+    tokens = sum((row["tokens"] or {}).get("output", 0) for row in rows)
+    return tokens / answers if answers else None
 
 
 def _usd(

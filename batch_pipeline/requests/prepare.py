@@ -12,7 +12,7 @@ from batch_pipeline.records.columns import HELPER_COLUMNS
 from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.requests.build import Built, Limits, build_requests
 from batch_pipeline.requests.compiled import CompiledTemplate
-from batch_pipeline.requests.estimate import Estimate, estimate
+from batch_pipeline.requests.estimate import Estimate, estimate, mean_output_tokens
 from batch_pipeline.store.layout import rejected_name, request_name
 from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
@@ -32,6 +32,7 @@ class Prepared:
     bytes: int = 0
     rejected: int = 0
     usd_max: Decimal | None = Decimal(0)  # None when a price is not known
+    usd_likely: Decimal | None = Decimal(0)  # None without earlier answers, too
     input_tokens: int = 0
     output_tokens_max: int = 0
     version_changed: int = 0
@@ -56,11 +57,13 @@ def prepare(
         InputError: the question cannot be asked about any of its records.
     """
     report = Prepared()
+    mean: float | None = None
     for submission in unbuilt(store.ledger, scope):
+        mean = mean or mean_output_tokens(store, scope.pipeline)
         with store.files.scratch() as folder:
             try:
                 built, priced, question = _build(
-                    store, submission, compile_question, limits, folder, tell
+                    store, submission, compile_question, limits, folder, mean, tell
                 )
             except _AnotherQuestion:
                 if abandon(store.ledger, submission["id"]):
@@ -102,6 +105,7 @@ def _build(
     compile_question: Callable[[Mapping[str, str]], CompiledTemplate],
     limits: Limits,
     folder: str,
+    mean: float | None,
     tell: Callable[[str], None],
 ) -> tuple[Built | None, Estimate | None, CompiledTemplate | None]:
     if not submission["records_path"]:
@@ -121,7 +125,8 @@ def _build(
             folder,
             lambda done: tell(f"wrote {done:,} of {total:,} requests"),
         )
-        return built, estimate(built, question, at=store.clock.now()), question
+        priced = estimate(built, question, at=store.clock.now(), mean_output_tokens=mean)
+        return built, priced, question
 
 
 def _place(
@@ -171,9 +176,10 @@ def _add(report: Prepared, built: Built, priced: Estimate) -> None:
     report.rejected += built.rejected
     report.input_tokens += priced.input_tokens
     report.output_tokens_max += priced.output_tokens_max
-    report.usd_max = (
-        None
-        if report.usd_max is None or priced.usd_max is None
-        else report.usd_max + priced.usd_max
-    )
+    report.usd_max = _sum(report.usd_max, priced.usd_max)
+    report.usd_likely = _sum(report.usd_likely, priced.usd_likely)
     report.samples = (report.samples + built.samples)[:3]
+
+
+def _sum(one: Decimal | None, other: Decimal | None) -> Decimal | None:
+    return None if one is None or other is None else one + other

@@ -1,7 +1,6 @@
-"""A few requests as they would be sent, and what they and all the others may cost."""
+"""A few requests as they would be sent, and what they and all the others come to."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -11,9 +10,10 @@ from typing import Any
 import orjson
 import pyarrow.parquet as pq
 
+from batch_pipeline.errors import InputError
 from batch_pipeline.requests.build import Built, Limits, build_requests
 from batch_pipeline.requests.compiled import CompiledTemplate
-from batch_pipeline.requests.estimate import BYTES_PER_TOKEN, Estimate, estimate
+from batch_pipeline.requests.estimate import BYTES_PER_TOKEN
 from batch_pipeline.requests.prices import Tokens, batch_price, utc_day
 
 
@@ -25,11 +25,13 @@ class Rendered:
         params: the API parameters; None when the record cannot be asked.
         rejected: why it cannot.
         bytes: the size of the request.
+        more_tokens: that the answer may have beyond ``max_tokens``: an earlier one was cut short.
     """
 
     params: dict[str, Any] | None
     rejected: str | None
     bytes: int
+    more_tokens: int = 0
 
 
 def render(record: str, template: CompiledTemplate, limits: Limits, folder: str) -> Rendered:
@@ -46,7 +48,7 @@ def render(record: str, template: CompiledTemplate, limits: Limits, folder: str)
         reason = pq.read_table(built.rejected_path).column("reason")[0].as_py()
         return Rendered(None, str(reason), 0)
     line = orjson.loads(Path(built.files[0].path).read_bytes())
-    return Rendered(line["params"], None, built.bytes)
+    return Rendered(line["params"], None, built.bytes, built.more_tokens)
 
 
 def estimated_tokens(rendered: Rendered) -> int:
@@ -54,26 +56,49 @@ def estimated_tokens(rendered: Rendered) -> int:
     return math.ceil(rendered.bytes / BYTES_PER_TOKEN)
 
 
-def expected(
+def alone(rendered: Rendered) -> Built:
+    """Return what a request comes to by itself, for ``estimate``."""
+    return Built([], 1, rendered.bytes, 0, None, [], rendered.more_tokens)
+
+
+def weigh(
+    records: str | None,
     template: CompiledTemplate,
-    tokens: Sequence[int],
-    requests: int,
-    at: datetime,
-    mean_output_tokens: float | None = None,
-) -> Estimate:
-    """Return what a number of requests may cost in batches, going by a sample of them.
+    limits: Limits,
+    folder: str,
+    asked: int,
+    of: int,
+) -> Built:
+    """Return what the requests of a run come to, for ``estimate``: built as a run builds them.
 
     Args:
-        template: what is asked.
-        tokens: input tokens of each request of the sample.
-        requests: how many there are in all.
-        at: when they would be sent; it decides the prices.
-        mean_output_tokens: output tokens per answer seen so far, if any.
+        records: the ``records.parquet`` with the first records that would be asked; None: there are none.
+        template: what to ask.
+        limits: of one batch.
+        folder: a new local folder.
+        asked: how many records would be asked.
+        of: how many of them ``records`` has; the others are taken to be like these.
     """
-    mean = sum(tokens) / len(tokens) if tokens else 0.0
-    size = int(math.ceil(mean * requests) * BYTES_PER_TOKEN)
-    built = Built([], requests, size, 0, None, [])
-    return estimate(built, template, at=at, mean_output_tokens=mean_output_tokens)
+    nothing = Built([], 0, 0, 0, None, [])
+    if records is None or not of:
+        return nothing
+    try:
+        built = build_requests(records, template, limits, folder)
+    except InputError:  # none of them can be asked, and each that is shown says why
+        return nothing
+    if asked == of:
+        return built
+
+    def scaled(number: int) -> int:
+        return round(number * asked / of)
+
+    return replace(
+        built,
+        requests=scaled(built.requests),
+        bytes=scaled(built.bytes),
+        rejected=scaled(built.rejected),
+        more_tokens=scaled(built.more_tokens),
+    )
 
 
 def full_price(model: str, tokens: Tokens, at: datetime) -> Decimal | None:

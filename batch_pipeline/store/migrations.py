@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection, text
 
-from batch_pipeline.store.tables import metadata
+from batch_pipeline.store.tables import metadata, refusals, sources
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def create(tx: Connection) -> None:
@@ -24,5 +24,13 @@ def _cancelling_and_watching(tx: Connection) -> None:
             tx.execute(text(f"ALTER TABLE {table} ADD COLUMN {column} TIMESTAMP"))
 
 
+def _refusals_and_sources(tx: Connection) -> None:
+    for table in (refusals, sources):
+        table.create(tx, checkfirst=True)
+
+
 # From the version before to this one.
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {2: _cancelling_and_watching}
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {
+    2: _cancelling_and_watching,
+    3: _refusals_and_sources,
+}

@@ -22,12 +22,24 @@ from batch_pipeline.store.tables import (
     looks,
     meta,
     numbers,
+    refusals,
     request_files,
+    sources,
     submissions,
     transitions,
 )
 
-NAMED = (submissions, request_files, transitions, generations, numbers, holds, looks)
+NAMED = (
+    submissions,
+    request_files,
+    transitions,
+    generations,
+    numbers,
+    holds,
+    looks,
+    refusals,
+    sources,
+)
 
 
 def name_in_ledger(ledger: Ledger, name: str, renamed_from: str | None) -> str:
@@ -76,7 +88,7 @@ def take_over(store: Store, name: str, renamed_from: str | None, *, republish: b
             return False  # another process did it first
         # What the new name has selected and never sent is selected afresh.
         tx.execute(delete(submissions).where(submissions.c.pipeline == name))
-        for table in (generations, numbers, holds, looks):
+        for table in (generations, numbers, holds, looks, refusals, sources):
             tx.execute(delete(table).where(table.c.pipeline == name))
         for table in NAMED:
             tx.execute(update(table).where(table.c.pipeline == renamed_from).values(pipeline=name))

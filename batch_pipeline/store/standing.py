@@ -10,6 +10,7 @@ from itertools import groupby
 from sqlalchemy import RowMapping, and_, func, or_, select
 
 from batch_pipeline.errors import counted
+from batch_pipeline.store.refusals import refusal_of
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import (
     OPEN,
@@ -52,15 +53,12 @@ class Standing:
         unbuilt: selections without request files.
         retryable: records that can be asked again and are not yet.
         holds: why nothing of the pipeline is sent until a person has acted.
+        refused: whether the last look at the API was refused for the key or the account.
         cost: USD of what came back.
         cost_this_month: USD of all that ended since the month's first day, UTC.
         cost_unknown: requests, of the same submissions, that may have been paid and whose cost is
             not known.
         looked_at: when the API was last asked about the batches that are open.
-        source_rows: rows of the source, of all partitions, each when it was last selected from.
-        settled: of these, the ones whose answer was final by then, and asked no more.
-        given_up: of these, the ones that had failed max_attempts times.
-        not_asked: of these, the ones that need an answer and were left out: by a limit, a condition.
         watched: files of which a second batch may turn up in the API's list.
     """
 
@@ -81,15 +79,12 @@ class Standing:
     unbuilt: int = 0
     retryable: int = 0
     holds: tuple[str, ...] = ()
+    refused: bool = False
     cost: Decimal = Decimal(0)
     cost_this_month: Decimal = Decimal(0)
     cost_unknown: int = 0
     looked_at: datetime | None = None
     watched: int = 0
-    source_rows: int = 0
-    settled: int = 0
-    given_up: int = 0
-    not_asked: int = 0
 
     @property
     def open(self) -> int:
@@ -162,8 +157,11 @@ def standings(store: Store, pipeline: str, *, by_partition: bool = False) -> lis
         row["reason"]
         for row in store.ledger.rows(select(holds.c.reason).where(holds.c.pipeline == pipeline))
     )
+    refusal = refusal_of(store.ledger, pipeline)
+    if refusal is not None:
+        held += (refusal["reason"],)
     if not current:
-        return [Standing(pipeline, holds=held)]
+        return [Standing(pipeline, holds=held, refused=refusal is not None)]
     watched = _watched(store, pipeline)
     looked = _looked_at(store, pipeline)
     found = []
@@ -177,28 +175,13 @@ def standings(store: Store, pipeline: str, *, by_partition: bool = False) -> lis
                 one,
                 partition=(partition or None) if by_partition else None,
                 holds=held,
+                refused=refusal is not None,
                 cost_this_month=Decimal(cost),
                 looked_at=looked if one.open or one.unknown else None,
                 watched=watched.total() if not by_partition else watched[partition],
-                **_of_all(known, partition if by_partition else None),
             )
         )
     return found
-
-
-def _of_all(known: Sequence[RowMapping], partition: str | None) -> dict[str, int]:
-    """Return what the newest selection of each partition, or of one, says of the whole source."""
-    newest: dict[str, RowMapping] = {}
-    for row in known:  # newest first
-        newest.setdefault(row["partition"], row)
-    chosen = [row for name, row in newest.items() if partition is None or name == partition]
-    names = {
-        "source_rows": "source_rows", "settled": "settled",
-        "given_up": "exhausted", "not_asked": "left_out",
-    }  # fmt: skip
-    return {
-        ours: sum(row["counts"].get(theirs, 0) for row in chosen) for ours, theirs in names.items()
-    }
 
 
 def _submissions(store: Store, pipeline: str) -> Sequence[RowMapping]:

@@ -4,9 +4,10 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from batch_pipeline.store.addresses import normal_address, same_address
@@ -21,6 +22,7 @@ from batch_pipeline.store.tables import (
     holds,
     numbers,
     request_files,
+    sources,
     submissions,
 )
 
@@ -319,12 +321,19 @@ def situation(ledger: Ledger, scope: Scope) -> Situation:
 
 
 def commit_selection(
-    ledger: Ledger, scope: Scope, read: Situation, new: NewSelection | None, *, complete: bool
+    ledger: Ledger,
+    scope: Scope,
+    read: Situation,
+    new: NewSelection | None,
+    *,
+    complete: bool,
+    counts: Mapping[str, int] | None = None,
 ) -> int | None:
     """Make a selection count, unless another one was committed since ``read``.
 
     A selection that asks for nothing (``new`` is None) is committed too: when ``complete`` (not
     limited to a part of the records) it has looked at every settled submission's retryable rows.
+    ``counts`` is what it found in the source.
 
     Returns:
         The submission's number (0 when there is none); None when the race is lost: discard the
@@ -347,9 +356,11 @@ def commit_selection(
             tx.execute(
                 update(submissions).where(submissions.c.id.in_(read.settled)).values(retried_at=now)
             )
+        number = _next_number(tx, scope.pipeline) if new is not None else 0
+        if counts is not None:
+            _note_source(tx, scope, now, number, counts)
         if new is None:
             return 0
-        number = _next_number(tx, scope.pipeline)
         tx.execute(
             insert(submissions).values(
                 id=new.id,
@@ -366,6 +377,23 @@ def commit_selection(
             )
         )
         return number
+
+
+def _note_source(
+    tx: Connection, scope: Scope, now: datetime, number: int, counts: Mapping[str, int]
+) -> None:
+    """Write down what a selection found in the source, in the place of what an earlier one did."""
+    mine = sources.c.pipeline == scope.pipeline, sources.c.partition == scope.partition
+    tx.execute(delete(sources).where(*mine))
+    tx.execute(
+        insert(sources).values(
+            pipeline=scope.pipeline,
+            partition=scope.partition,
+            number=number,
+            at=now,
+            counts=dict(counts),
+        )
+    )
 
 
 def unbuilt(ledger: Ledger, scope: Scope) -> Sequence[RowMapping]:

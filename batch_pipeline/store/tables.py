@@ -160,6 +160,17 @@ submissions = Table(
     Index("submissions_by_pipeline", "pipeline", "partition", "state"),
 )
 
+# What the last selection of each partition found in the source, also if nothing needed an answer.
+sources = Table(
+    "sources",
+    metadata,
+    Column("pipeline", String(200), primary_key=True),
+    Column("partition", String(500), primary_key=True),
+    Column("number", BigInteger, nullable=False),  # of its submission; 0: there is none
+    Column("at", Instant, nullable=False),
+    Column("counts", JSON, nullable=False),
+)
+
 request_files = Table(
     "request_files",
     metadata,
@@ -251,6 +262,17 @@ holds = Table(
     Column("endpoint_id", String(32), primary_key=True),
     Column("reason", Text, nullable=False),
     Column("since", Instant, nullable=False),
+)
+
+# The last look at the API found that it refuses the key or the account of a pipeline.
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("pipeline", String(200), primary_key=True),
+    Column("base_url", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("since", Instant, nullable=False),
+    Column("seen_at", Instant, nullable=False),  # last
 )
 
 leases = Table(

@@ -245,7 +245,10 @@ def test_an_automation_sensor_that_is_off_and_an_upstream_that_did_not_run(
     assert level == "warning" and "it has not run yet" in said
     with inside(user_project.folder), dg.DagsterInstance.get() as instance:
         instance.report_runless_asset_event(dg.AssetMaterialization("raw"))
-    assert ("Dagster", "upstream raw") not in levels(user_project, 1)
+        _switch(user_project, instance, "default_automation_condition_sensor", on=True)
+    found = levels(user_project, 1)
+    assert ("Dagster", "upstream raw") not in found
+    assert ("Dagster", "default_automation_condition_sensor") not in found
 
 
 def test_a_sensor_that_was_switched_off_in_the_ui(user_project: UserProject, home: Path):

@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from batch_pipeline.cli import preview_requests
 from batch_pipeline.cli.project import inside
 from batch_pipeline_tests.support.user_project import CODE, TWO, UserProject
 
@@ -69,12 +70,91 @@ def test_what_it_shows_is_what_a_run_sends(user_project: UserProject):
     assert [one["params"] for one in found["requests"]] == [one["params"] for one in written]
 
 
-def test_the_whole_is_priced_by_its_sample(user_project: UserProject):
-    two, ten = ask(user_project, "-n", "2"), ask(user_project, "-n", "10")
-    assert two["asked"] == ten["asked"] == 10
-    assert two["estimate"]["usd_max"] == pytest.approx(ten["estimate"]["usd_max"], rel=0.1)
-    assert sum(one["usd_max"] for one in ten["requests"]) == pytest.approx(
-        ten["estimate"]["usd_max"], rel=0.01
+def estimated(
+    user_project: UserProject, name: str = "notes", part: str | None = None, **config: Any
+) -> dict[str, Any]:
+    """Submit; return what the run says of tokens and USD, by the names that a preview has for them."""
+    with inside(user_project.folder):
+        nights = user_project.nights(name)
+        nights.submit(part, **({"ops": {f"{name}__records": {"config": config}}} if config else {}))
+        shown = nights.metadata("requests")
+    return {
+        "input_tokens": shown["estimated_input_tokens"],
+        "output_tokens_max": shown["output_tokens_at_most"],
+        "usd_max": shown["estimated_usd_at_most"],
+    }
+
+
+@pytest.mark.parametrize("template", ["", CLERK, f'{CLERK}cache="1h", ', SORTED])
+def test_its_estimate_is_the_one_that_the_run_says(
+    user_project: UserProject, template: str, capfd: pytest.CaptureFixture[str]
+):
+    user_project.write("pipelines.py", (CODE + TWO).replace('prompt="', f'{template}prompt="'))
+    with duckdb.connect(str(user_project.folder / "warehouse.duckdb")) as connection:
+        connection.execute("update notes set text = repeat('word ', id)")
+    before = [ask_in_part(user_project, number) for number in ("1", "5", "10")]
+    assert before[0] == before[1] == before[2]
+    assert before[0].pop("usd_likely") is None
+    assert before[0] == estimated(user_project)
+    user_project.emulator.end()
+    with inside(user_project.folder):
+        user_project.nights("notes").until_quiet()
+    with duckdb.connect(str(user_project.folder / "warehouse.duckdb")) as connection:
+        connection.execute("update notes set text = 'new words' where id >= 6")
+    again = ask_in_part(user_project, "2", "--where", "id <> 7")
+    likely = again.pop("usd_likely")
+    assert 0 < likely < again["usd_max"]
+    capfd.readouterr()
+    assert again == estimated(user_project, where="id <> 7")
+    assert (
+        f"about ${likely:.4f} if answers are as long as the earlier ones" in capfd.readouterr().err
+    )
+
+
+def ask_in_part(user_project: UserProject, number: str, *words: str) -> dict[str, Any]:
+    """Return a preview's estimate; a record that cannot be asked is no error here."""
+    result = user_project.run("preview", "notes", "-n", number, *words, "--json")
+    assert result.exit_code in (0, 3), result.output
+    return json.loads(result.stdout)["estimate"]
+
+
+def test_its_estimate_without_the_api_and_of_a_partition_is_the_runs(user_project: UserProject):
+    shown = user_project.run("preview", "letters", "--partition", "odd", "-n", "1", "--json")
+    user_project.write(".env", f"SHOP_KEY=shop-key\nSHOP_URL={user_project.emulator.base_url}/x\n")
+    deaf = user_project.run("preview", "letters", "--partition", "odd", "-n", "1", "--json")
+    user_project.write(".env", f"SHOP_KEY=shop-key\nSHOP_URL={user_project.emulator.base_url}\n")
+    found = json.loads(shown.stdout)["estimate"]
+    assert json.loads(deaf.stdout)["estimate"] == found
+    assert found.pop("usd_likely") is None
+    assert found == estimated(user_project, "letters", "odd")
+
+
+def test_longer_answers_to_what_was_cut_short_are_in_both_estimates(user_project: UserProject):
+    user_project.emulator.configure(manual=False, rates={"truncated": 1.0})
+    user_project.submit()
+    with inside(user_project.folder):
+        user_project.nights("notes").tick_and_run()
+    found = ask_in_part(user_project, "3")
+    assert found["output_tokens_max"] == 10 * 100
+    found.pop("usd_likely")
+    assert found == estimated(user_project)
+
+
+def test_of_more_records_than_are_weighed_the_first_ones_tell(
+    user_project: UserProject, monkeypatch: pytest.MonkeyPatch
+):
+    whole = ask(user_project, "-n", "2")["estimate"]
+    monkeypatch.setattr(preview_requests, "MOST_WEIGHED", 4)
+    result = user_project.run("preview", "notes", "-n", "2")
+    assert "going by the first 4" in " ".join(result.output.split())
+    found = ask(user_project, "-n", "2")["estimate"]
+    assert found["usd_max"] == pytest.approx(whole["usd_max"], rel=0.1)
+
+
+def test_the_shown_requests_cost_what_the_whole_does(user_project: UserProject):
+    found = ask(user_project, "-n", "10")
+    assert sum(one["usd_max"] for one in found["requests"]) == pytest.approx(
+        found["estimate"]["usd_max"], rel=0.01
     )
 
 

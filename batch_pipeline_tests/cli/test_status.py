@@ -80,6 +80,16 @@ def test_a_named_pipeline_is_shown_partition_by_partition(user_project: UserProj
     assert (whole["partition"], whole["asked"], whole["open"]) == (None, 10, 4)
 
 
+def test_partitions_that_were_never_selected_from_are_said(user_project: UserProject):
+    user_project.submit("letters", "odd")
+    words = " ".join(user_project.run("status").output.split())
+    assert "Of all 5 source rows" in words and "5 on their way" in words
+    assert "1 of 2 partitions was never selected from (even): its rows are not in that" in words
+    user_project.submit("letters", "even")
+    words = " ".join(user_project.run("status").output.split())
+    assert "Of all 10 source rows" in words and "never selected from" not in words
+
+
 def test_what_waits_for_a_person_is_an_exit_code(user_project: UserProject):
     user_project.emulator.fault("create", "status_before", status=400, times=1)
     user_project.submit()

@@ -329,6 +329,10 @@ REQUEST = attributes()["request"]
 SOURCE = attributes()["source"]
 
 
+DAILY = {"type": "daily", "start_date": "2026-03-01"}
+WINDOWS = {"type": "time_window", "start": "2026-03-01", "fmt": "%Y-%m-%d"}
+
+
 @pytest.mark.parametrize(
     ("fields", "parts"),
     [
@@ -375,6 +379,47 @@ SOURCE = attributes()["source"]
         ({"arrivals": {"cooldown_minutes": "1h"}}, ["cooldown_minutes is '1h'"]),
         ({"status_sensor": "on"}, ["status_sensor is 'on'", "running or stopped"]),
         ({"partitions": {"type": "dayly"}}, ["'dayly'", "daily"]),
+        ({"schedule": "every night"}, ["Pipeline invoices: Schedule: cron is 'every night'"]),
+        (
+            {"schedule": {"cron": "0 25 * * *"}},
+            ["Schedule: cron is '0 25 * * *'", "five fields"],
+        ),
+        (
+            {"schedule": {"cron": "0 1 * * *", "timezone": "Berlin"}},
+            ["Schedule: timezone is 'Berlin'", "such as UTC or Europe/Berlin"],
+        ),
+        (
+            {"partitions": {**DAILY, "timezone": "Berlin"}},
+            ["partitions (type daily): timezone is 'Berlin'", "such as UTC or Europe/Berlin"],
+        ),
+        (
+            {"partitions": {**DAILY, "timezone": 7}},
+            ["partitions (type daily): timezone is 7"],
+        ),
+        (
+            {"partitions": {**WINDOWS, "cron_schedule": "0 25 * * *"}},
+            ["partitions (type time_window): cron_schedule is '0 25 * * *'", "five fields"],
+        ),
+        (
+            {
+                "partitions": {
+                    "type": "multi",
+                    "dimensions": {"day": {**DAILY, "timezone": "Berlin"}},
+                }
+            },
+            ["partitions (type daily): timezone is 'Berlin'"],
+        ),
+        (
+            {"partitions": {"type": "daily", "start_date": "soon"}},
+            [
+                "InputError: partitions (type daily) cannot be (start_date='soon')",
+                "'soon' does not match",
+            ],
+        ),
+        (
+            {"partitions": {**DAILY, "minute_offset": 99}},
+            ["InputError: partitions (type daily) cannot be", "minute_offset=99"],
+        ),
         ({"partitions": {"type": "daily"}}, ["partitions (type daily): start_date is missing"]),
         (
             {"partitions": {"type": "static", "keys": ["a"]}},

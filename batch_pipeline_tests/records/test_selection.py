@@ -93,6 +93,10 @@ def counts(selection: Selection) -> dict[str, int]:
     """The counts that are not zero; they must add up."""
     found = {k: v for k, v in vars(selection).items() if isinstance(v, int) and v}
     s = selection
+    # The same rows in another way: how they stand, besides what is done about them.
+    stand = found.pop("answered", 0) + found.pop("failed", 0)
+    least = s.settled + s.exhausted + s.reused
+    assert least <= stand <= least + s.left_out
     assert s.asked == s.new + s.changed + s.version_changed + s.retried + s.forced
     assert s.source_rows == (
         s.asked + s.reused + s.in_flight + s.settled + s.exhausted + s.left_out
@@ -341,6 +345,7 @@ def test_force_asks_again_with_the_next_attempt(nights: Nights) -> None:
         "source_rows": 3, "asked": 1, "forced": 1, "left_out": 1, "settled": 1,
     }  # fmt: skip
     assert nights.records(forced, "id, _reason, _attempt") == [(1, "forced", 2)]
+    assert (forced.answered, forced.failed) == (2, 0)
 
 
 def test_force_on_records_never_asked_is_their_first_attempt(nights: Nights) -> None:
@@ -352,6 +357,8 @@ def test_retries_only_leaves_new_records_out(nights: Nights) -> None:
     nights.source((1, "a"))
     nights.night("errored")
     nights.source((1, "a"), (2, "b"))
+    none = nights.select(ask=Ask(limit=0))
+    assert (none.left_out, none.answered, none.failed) == (2, 0, 1)
     only = nights.select(ask=Ask(retries_only=True))
     assert counts(only) == {"source_rows": 2, "asked": 1, "retried": 1, "left_out": 1}
 

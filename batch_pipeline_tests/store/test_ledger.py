@@ -35,7 +35,9 @@ from batch_pipeline.store.tables import (
     endpoints,
     leases,
     meta,
+    refusals,
     request_files,
+    sources,
     transitions,
 )
 from batch_pipeline_tests.support.clock import HandClock
@@ -234,11 +236,14 @@ def test_a_ledger_of_an_older_version_is_brought_up_to_date(ledger_url: str) -> 
             tx.execute(text(f"ALTER TABLE request_files DROP COLUMN {column}"))
         for column in ("unreadable_since", "read_at"):
             tx.execute(text(f"ALTER TABLE candidates DROP COLUMN {column}"))
+        for table in ("refusals", "sources"):
+            tx.execute(text(f"DROP TABLE {table}"))
         tx.execute(update(meta).where(meta.c.key == "schema_version").values(value="1"))
     again = Ledger(ledger_url, SystemClock())
     assert again.id == first.id
     assert again.rows(select(request_files)) == []
-    assert {row["key"]: row["value"] for row in again.rows(select(meta))}["schema_version"] == "2"
+    assert again.rows(select(refusals)) == again.rows(select(sources)) == []
+    assert {row["key"]: row["value"] for row in again.rows(select(meta))}["schema_version"] == "3"
 
 
 def test_a_database_that_fails_says_so_and_what_to_do(tmp_path: Path) -> None:

@@ -35,6 +35,10 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
                     "selected afresh."
                 )
             usd = "unknown" if report.usd_max is None else f"at most ${report.usd_max:.4f}"
+            if report.usd_likely:
+                usd += (
+                    f", about ${report.usd_likely:.4f} if answers are as long as the earlier ones"
+                )
             context.log.info(
                 f"{counted(report.requests, 'request')} in {counted(report.files, 'file')}, "
                 f"{report.bytes:,} bytes; "

@@ -7,7 +7,7 @@ import dagster as dg
 
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.outcome import ApiUnavailable
-from batch_pipeline.batches.whose import expect, whose
+from batch_pipeline.batches.whose import expect, refusals_noted, whose
 from batch_pipeline.definitions.failures import as_failures
 from batch_pipeline.definitions.partition import partitions_of
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
@@ -16,6 +16,7 @@ from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results.join import Question
 from batch_pipeline.results.rebuild import rebuild_lost
+from batch_pipeline.store.refusals import forget_refusal
 from batch_pipeline.store.renaming import take_over
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope, known_endpoints
@@ -41,8 +42,8 @@ def step(
             context.log.info(
                 f"What was asked as {pipeline.renamed_from} belongs to {pipeline.name} from now on"
             )
-        with closing(claude.api()) as api:
-            endpoint = _identify(store, api, offline=offline)
+        with closing(claude.api()) as api, refusals_noted(store, api, pipeline.name):
+            endpoint = _identify(store, api, pipeline.name, offline=offline)
             yield (
                 store,
                 claude,
@@ -58,10 +59,12 @@ def goes_on_with_old_name(store: Store, pipeline: BatchPipeline) -> bool:
     )
 
 
-def _identify(store: Store, api: BatchesApi, *, offline: bool) -> Endpoint:
+def _identify(store: Store, api: BatchesApi, pipeline: str, *, offline: bool) -> Endpoint:
     """Ask the API who it is; while it does not answer, an offline step goes by who it always was."""
     try:
-        return whose(store, api)
+        endpoint = whose(store, api)
+        forget_refusal(store.ledger, pipeline)
+        return endpoint
     except ApiUnavailable:
         known = known_endpoints(store.ledger, api.base_url, *api.aliases)
         if not offline or len(known) != 1:

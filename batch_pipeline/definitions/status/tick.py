@@ -16,7 +16,7 @@ import dagster as dg
 from batch_pipeline.batches.clocks import put_right
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll, share_poll
-from batch_pipeline.batches.whose import expect
+from batch_pipeline.batches.whose import expect, refusals_noted
 from batch_pipeline.batches.whose import whose as ask_whose
 from batch_pipeline.definitions.jobs import PIPELINE_TAG, ask_config
 from batch_pipeline.definitions.resources import KEY_VARIABLE, BatchStore, ClaudeBatches
@@ -28,6 +28,7 @@ from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.clock import process_clock
 from batch_pipeline.store.needs import Need, endpoints_at_work, needs
 from batch_pipeline.store.queue import hold_of
+from batch_pipeline.store.refusals import forget_refusal, refusal_of
 from batch_pipeline.store.renaming import take_over
 from batch_pipeline.store.standing import standing
 from batch_pipeline.store.store import Store
@@ -154,10 +155,15 @@ def _look(
         if endpoint not in here
     ]
     if not here:
+        if refusal_of(store.ledger, pipeline.name) is not None:
+            said += _look_again(store, claude, pipeline)
         return _needs(store, pipeline, None, claude.policy), said
     endpoint, now = here[0], store.clock.now()
     try:
-        with closing(claude.api(patient=False)) as api:
+        with (
+            closing(claude.api(patient=False)) as api,
+            refusals_noted(store, api, pipeline.name),
+        ):
             expect(api, here)
             whose = _whose_key(store, claude, now)
             if len(here) > 1:
@@ -179,11 +185,27 @@ def _look(
                     f"What was sent to {endpoint} is left alone while the key belongs to {whose}"
                 )
                 wanted = _needs(store, pipeline, None, claude.policy)
+            if whose is not None:
+                forget_refusal(store.ledger, pipeline.name, _WHOSE[_key(store, claude)][1])
     except BatchPipelineError as error:
         return [], [*said, str(error)]
     if reason := hold_of(store.ledger, pipeline.name, endpoint):
         said.append(f"Nothing is sent: {reason}")
     return wanted, said
+
+
+def _look_again(store: Store, claude: ClaudeBatches, pipeline: BatchPipeline) -> list[str]:
+    """Look whether the API takes a key that it refused, while nothing is on its way; return what it says if not."""
+    try:
+        with (
+            closing(claude.api(patient=False)) as api,
+            refusals_noted(store, api, pipeline.name),
+        ):
+            _remember(store, claude, ask_whose(store, api), store.clock.now())
+    except BatchPipelineError as error:
+        return [str(error)]
+    forget_refusal(store.ledger, pipeline.name)
+    return []
 
 
 def _needs(
