@@ -154,6 +154,7 @@ def test_one_run_over_the_range(
     assert run.tick_and_run() == 0 and run.ticks[-1].skip_message == "no batch is open"
 
 
+@only_whole
 def test_the_sensor_collects_a_single_run_range_day_by_day(
     backfill: Callable[..., Nights], claude_emulator: EmulatorProcess
 ) -> None:

@@ -13,6 +13,7 @@ from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.requests.prompt import text_of
 from batch_pipeline.results import collect as collecting
 from batch_pipeline_tests.definitions.conftest import RECORDS
+from batch_pipeline_tests.support.extent import only_whole
 
 
 def change(warehouse: Path, sql: str) -> None:
@@ -91,6 +92,7 @@ def test_a_changed_prompt_asks_again_with_refresh_changed_only(
     assert claude_emulator.bill()["requests"] == 600
 
 
+@only_whole
 def test_cache_and_max_tokens_are_no_new_question(nights, claude_emulator: EmulatorProcess) -> None:
     nights().night()
     nights({"max_tokens": 300}).night()
@@ -204,6 +206,7 @@ def test_the_retry_round_of_a_partial_ask_asks_nothing_else(
     assert len(run.rows()) == 20
 
 
+@only_whole
 def test_a_full_queue_is_emptied_and_filled_until_all_is_sent(
     nights, claude_emulator: EmulatorProcess
 ) -> None:
@@ -260,6 +263,7 @@ def test_an_empty_source_is_a_good_night(
     assert run.metadata("records")["source_rows"] == 0
 
 
+@only_whole
 def test_results_cut_at_a_line_end_are_noticed_and_fetched_again(
     nights, claude_emulator: EmulatorProcess
 ) -> None:
@@ -271,6 +275,7 @@ def test_results_cut_at_a_line_end_are_noticed_and_fetched_again(
     assert len(rows) == 300 and {row["_status"] for row in rows.values()} == {"answered"}
 
 
+@only_whole
 def test_results_that_stay_cut_are_accepted_as_damaged_after_an_hour(
     nights, claude_emulator: EmulatorProcess, clock
 ) -> None:

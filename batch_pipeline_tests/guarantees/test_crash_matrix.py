@@ -43,7 +43,7 @@ CELLS = [
 ]
 # The SDK catches what goes wrong in a call: it is a lost reply then, and the run goes on.
 ENDS = {"killed": [-signal.SIGKILL], "exception": [0, 1], "terminated": [1]}
-MOMENTS = extent(2, 8)  # of each job, at which it is terminated wherever it is
+MOMENTS = extent(1, 8)  # of each job, at which it is terminated wherever it is
 
 
 class World:

@@ -47,9 +47,9 @@ def in_extent(items: list[pytest.Item], named: bool) -> tuple[list[pytest.Item],
         if sampled and not item.get_closest_marker(every_form.name) and item.nodeid not in left_out:
             forms[item.nodeid.partition("[")[0]].append(item.nodeid)
     for name, of_one in forms.items():
-        if len(of_one) >= ONE_IN:
-            # Not always the first, which is often the plainest.
-            left_out |= set(of_one) - set(of_one[len(name) % ONE_IN :: ONE_IN])
+        # Not always the first, which is often the plainest.
+        first = len(name) % min(len(of_one), ONE_IN)
+        left_out |= set(of_one) - set(of_one[first::ONE_IN])
     return (
         [item for item in items if item.nodeid not in left_out],
         [item for item in items if item.nodeid in left_out],

@@ -3,17 +3,21 @@
 A DuckDB instance takes 10 ms to start and a SQLite connection 1 ms to open, and a stage asks for
 many of each. Nothing of what the package does is changed: instances are handed out one at a time and
 empty, and a connection of the ledger goes back to a pool instead of being closed. Whoever imports this
-module has no SQLite that waits for the disk.
+module has no SQLite that waits for the disk, and Dagster's revisions loaded once.
 """
 
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
 import duckdb
+from alembic.util import pyfiles
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import Pool, QueuePool
 
@@ -100,6 +104,18 @@ def _hurry(connection: Any, record: Any, _proxy: Any) -> None:
     if isinstance(connection, sqlite3.Connection) and not record.info.get("hurries"):
         connection.execute("PRAGMA synchronous = OFF")
         record.info["hurries"] = True
+
+
+_load = pyfiles.load_module_py
+_revisions = cache(_load)
+
+
+def _load_revision(module_id: str, path: str) -> ModuleType:
+    """Load each of Dagster's ninety revisions of its tables once, and not for each instance anew."""
+    return (_revisions if Path(path).parent.name == "versions" else _load)(module_id, path)
+
+
+pyfiles.load_module_py = _load_revision
 
 
 class _Tempfile:
