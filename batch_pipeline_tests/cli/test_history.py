@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from batch_pipeline.cli.main import main
 from batch_pipeline.cli.project import inside
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.user_project import CODE, TWO, UserProject
 
 
@@ -74,6 +75,7 @@ def test_attempts_that_failed_are_shown_with_their_reason(user_project: UserProj
     assert first["error"] and first["answer"] == {}
 
 
+@only_whole
 def test_an_answer_that_was_published_again_and_a_key_that_left(user_project: UserProject):
     user_project.write(
         "pipelines.py", (CODE + TWO).replace("**more,\n", 'on_deleted="drop", **more,\n', 1)

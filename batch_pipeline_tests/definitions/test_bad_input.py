@@ -25,6 +25,7 @@ from batch_pipeline_tests.definitions.conftest import TEMPLATE
 from batch_pipeline_tests.definitions.test_nights import change
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import only_whole
 
 KEY = "sk-ant-secret-0123456789"
 CREATE = "POST /v1/messages/batches"
@@ -302,6 +303,7 @@ def secrets_in(folder: Path, secret: str) -> list[str]:
     ]
 
 
+@only_whole
 def test_the_key_is_written_nowhere(
     nights,
     claude_emulator: EmulatorProcess,

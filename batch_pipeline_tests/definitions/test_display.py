@@ -17,6 +17,7 @@ from batch_pipeline_tests.definitions.test_component import loaded
 from batch_pipeline_tests.faults.conftest import *  # noqa: F403 - its fixtures
 from batch_pipeline_tests.faults.conftest import HOUR, MINUTE, Night, parts
 from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.extent import only_whole
 
 FIELDS = {"timezone": "Europe/Nowhere", "cron": "0 25 * * *"}
 
@@ -105,6 +106,7 @@ def test_status_tells_of_the_whole_source_and_not_of_the_last_partition_or_run(
     assert _whole(night) == (40, 40, 0, 0, 0)
 
 
+@only_whole
 def test_status_tells_what_failed_for_good_and_what_is_to_be_asked_again(
     nights: Any, claude_emulator: EmulatorProcess
 ) -> None:
@@ -308,6 +310,7 @@ def test_a_resource_that_is_defined_elsewhere_says_how_often_to_look(
     assert f"poll_interval_seconds is {seconds}" in night.ticks[-1].skip_message
 
 
+@only_whole
 def test_five_partitions_of_a_backfill_cause_ten_runs_and_none_that_sends_nothing(
     nights: Any, claude_emulator: EmulatorProcess, tmp_path: Path
 ) -> None:

@@ -181,6 +181,7 @@ def test_after_the_last_attempt_the_last_reason_stands(
     assert len(claude_emulator.billed_requests()) == 600
 
 
+@only_whole
 def test_a_partial_ask_takes_limit_where_and_force(
     nights, claude_emulator: EmulatorProcess
 ) -> None:
@@ -197,6 +198,7 @@ def test_a_partial_ask_takes_limit_where_and_force(
     assert claude_emulator.bill()["requests"] == before + 3
 
 
+@only_whole
 def test_the_retry_round_of_a_partial_ask_asks_nothing_else(
     nights, claude_emulator: EmulatorProcess
 ) -> None:
@@ -313,6 +315,7 @@ def test_structured_answers_become_typed_columns(nights) -> None:
     )
 
 
+@only_whole
 def test_an_api_that_is_down_when_the_night_begins_does_not_cost_the_night(
     nights, claude_emulator: EmulatorProcess, warehouse: Path, clock
 ) -> None:

@@ -183,6 +183,7 @@ def test_an_instant_belongs_to_the_day_of_the_partitions_zone(
     assert set(run.rows()) == {1, 2, 3, 4} and claude_emulator.bill()["requests"] == 4
 
 
+@only_whole
 def test_a_range_of_partitions_is_one_run_with_a_materialization_each(
     partitioned, claude_emulator: EmulatorProcess, events: Path
 ) -> None:
@@ -284,6 +285,7 @@ def test_a_partial_ask_of_a_partition_takes_limit_where_and_force(
     assert asked(run)[DAYS[1]] == {17, 19}
 
 
+@only_whole
 def test_two_partitions_may_run_at_the_same_time(
     partitioned, claude_emulator: EmulatorProcess, events: Path
 ) -> None:

@@ -18,6 +18,7 @@ from batch_pipeline.store.files import Files
 from batch_pipeline.store.store import open_store
 from batch_pipeline.store.tables import request_files, submissions
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import only_whole
 
 TABLES: Any = (submissions, request_files)
 
@@ -143,6 +144,7 @@ def test_a_ledger_that_is_not_empty_is_not_rebuilt(nights) -> None:
         made_again(run)
 
 
+@only_whole
 def test_a_selection_that_was_never_built_is_selected_again(
     nights, claude_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +165,7 @@ def test_a_selection_that_was_never_built_is_selected_again(
     assert paid_once(claude_emulator) and claude_emulator.bill()["requests"] == 300
 
 
+@only_whole
 def test_partitions_and_numbers_come_back(nights, claude_emulator: EmulatorProcess) -> None:
     run = nights(max_attempts=1)
     for _ in range(3):
@@ -229,6 +232,7 @@ def test_what_another_run_collects_meanwhile_is_not_taken_for_lost(
     assert looks and len(run.rows()) == 300
 
 
+@only_whole
 def test_rows_that_an_earlier_answer_gave_are_made_from_it_again(
     nights, claude_emulator: EmulatorProcess, warehouse: Path
 ) -> None:
@@ -257,6 +261,7 @@ def source_of(warehouse: Path) -> DuckDBSource:
     return DuckDBSource(database=str(warehouse), query=query, key="package")
 
 
+@only_whole
 def test_rows_whose_answers_are_lost_too_come_from_the_api(
     nights, claude_emulator: EmulatorProcess
 ) -> None:

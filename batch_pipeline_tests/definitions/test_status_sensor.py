@@ -14,6 +14,7 @@ from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.tables import meta
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import only_whole
 
 FEW = {"limit": 3}
 LIST = "GET /v1/messages/batches"
@@ -170,6 +171,7 @@ def test_batches_of_another_address_are_left_alone_until_it_is_set_back(
     assert len(run.rows()) == 3 and claude_emulator.bill()["requests"] == 3
 
 
+@only_whole
 def test_failed_records_of_another_address_are_asked_again_only_there(
     nights, claude_emulator: EmulatorProcess
 ) -> None:

@@ -12,6 +12,7 @@ from batch_pipeline_tests.faults.conftest import (
     on_sqlite_first,
     parts,
 )
+from batch_pipeline_tests.support.extent import only_whole
 
 HOLD = {"on_unknown": "hold"}
 
@@ -100,6 +101,7 @@ def test_a_batch_that_may_be_ours_and_cannot_be_read_for_hours_is_collected_when
     night.judge_good()
 
 
+@only_whole
 def test_a_file_that_is_dropped_because_its_batch_cannot_be_read_is_asked_anew(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:
@@ -112,6 +114,7 @@ def test_a_file_that_is_dropped_because_its_batch_cannot_be_read_is_asked_anew(
     assert theirs in {one.batch_id for one in found.unknown}
 
 
+@only_whole
 def test_a_held_file_keeps_no_other_file_and_no_other_partition_waiting(
     nights: Callable[..., Night], claude_emulator: EmulatorProcess
 ) -> None:

@@ -13,6 +13,7 @@ from batch_pipeline_tests.faults.conftest import (
     on_sqlite_first,
     sizes,
 )
+from batch_pipeline_tests.support.extent import only_whole
 
 
 def second_batch(night: Night) -> None:
@@ -42,6 +43,7 @@ def test_a_list_that_lags_longer_than_we_wait_costs_a_second_batch_which_is_said
     assert "Raise ClaudeBatches(reconcile_after_seconds=...) above that lag" in night.said
 
 
+@only_whole
 def test_a_late_batch_is_found_when_the_night_is_over_already(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:
@@ -54,6 +56,7 @@ def test_a_late_batch_is_found_when_the_night_is_over_already(
     second_batch(night)
 
 
+@only_whole
 def test_a_late_batch_is_watched_for_during_a_day_and_no_longer(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:

@@ -15,6 +15,7 @@ from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.errors import InputError
 from batch_pipeline.store.tables import request_files
 from batch_pipeline_tests.faults.conftest import HOUR, MINUTE, Night, sizes
+from batch_pipeline_tests.support.extent import only_whole
 
 COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 BODY = b'{"requests":[]}'
@@ -205,6 +206,7 @@ def test_what_is_no_results_is_never_taken_for_lost_answers(
     assert sizes(claude_emulator) == [14, 13, 12, 1]
 
 
+@only_whole
 def test_what_is_no_results_can_be_given_up(night: Night, claude_emulator: EmulatorProcess) -> None:
     night.submit()
     theirs = night.batch(13)

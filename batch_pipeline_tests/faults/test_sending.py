@@ -7,6 +7,7 @@ import pytest
 from batch_pipeline.batches.held import drop, release, resend
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.faults.conftest import HOUR, MINUTE, SIZES, Night, on_sqlite_first, sizes
+from batch_pipeline_tests.support.extent import only_whole
 
 CREATE = "POST /v1/messages/batches"
 
@@ -235,6 +236,7 @@ def test_a_spend_limit_holds_the_pipeline_and_what_was_sent_is_collected(
     night.judge_good()
 
 
+@only_whole
 def test_a_spend_limit_does_not_keep_lost_replies_from_being_settled(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 from batch_pipeline import MessageTemplate
 from batch_pipeline.errors import InputError
 from batch_pipeline.results.refusal import field_of
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import House
 
 FEW = 12
@@ -59,6 +60,7 @@ def test_what_was_cut_short_gets_twice_as_many_tokens_up_to_the_limit(house: Hou
     assert house.statuses() == {"answered": FEW}
 
 
+@only_whole
 def test_without_a_limit_it_is_eight_times_as_many(house: House) -> None:
     night(house, {"max_tokens": 2}, max_attempts=9)
     assert tokens(house) == [2, 4, 8, 16]
@@ -67,6 +69,7 @@ def test_without_a_limit_it_is_eight_times_as_many(house: House) -> None:
     assert MessageTemplate(model="m", max_tokens=64_000, prompt="{{ a }}").most_tokens == 64_000
 
 
+@only_whole
 def test_attempts_are_counted_as_ever(house: House) -> None:
     night(house, {"max_tokens": 2}, max_attempts=2)
     assert tokens(house) == [2, 4]
@@ -90,6 +93,7 @@ def test_what_failed_for_good_is_asked_again_when_the_request_differs(
     assert house.statuses() == {"answered": FEW}
 
 
+@only_whole
 def test_a_higher_limit_of_attempts_asks_again(house: House) -> None:
     house.emulator.configure(rates={"errored": 1.0})
     night(house, {}, max_attempts=1)

@@ -7,6 +7,7 @@ import pytest
 from batch_pipeline import ParquetDataset
 from batch_pipeline.batches.cancel import cancel
 from batch_pipeline.results.history import history
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
 
 SCHEMA = {
@@ -127,6 +128,7 @@ def test_in_parquet_and_in_a_table_of_today_without_the_column(house: House) -> 
     assert house.sql("select count(_last_error) from answers") == [(3,)]
 
 
+@only_whole
 def test_a_record_that_is_deleted_goes_though_an_attempt_failed(house: House) -> None:
     house.nights(on_deleted="drop").night()
     house.emulator.configure(rates={"errored": 1.0})

@@ -13,7 +13,7 @@ from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
 from batch_pipeline_tests.support.extent import extent
 
-PIPELINES, BATCHES = extent(12, 50), 2
+PIPELINES, BATCHES = extent(6, 50), 2
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from batch_pipeline.store import high_water
 from batch_pipeline.store.files import Files
 from batch_pipeline.store.layout import new_submission_id
 from batch_pipeline.store.store import open_store
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
 
 MORE = "insert into notes select id + 1000, text || ' more', part from notes where id < 10"
@@ -74,6 +75,7 @@ def test_a_ledger_restored_from_before_a_night_refuses_and_is_mended(house: Hous
     all_right(house, RECORDS + 10)
 
 
+@only_whole
 def test_a_ledger_restored_from_before_the_first_night_is_mended(house: House) -> None:
     house.nights().store.open()
     kept = backup(house)
@@ -152,6 +154,7 @@ def test_what_a_killed_selection_left_behind_is_no_evidence(house: House) -> Non
     all_right(house, RECORDS)
 
 
+@only_whole
 def test_an_abandoned_selection_is_no_evidence(house: House) -> None:
     run = house.nights()
     run.definitions.resolve_job_def("notes_submit").execute_in_process(
@@ -255,6 +258,7 @@ def test_a_truncated_ledger_names_its_state_and_the_command(house: House) -> Non
     all_right(house, RECORDS)
 
 
+@only_whole
 def test_an_emptied_ledger_refuses_and_is_mended(house: House) -> None:
     house.nights().night()
     lose(house)

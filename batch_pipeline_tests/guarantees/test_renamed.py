@@ -9,6 +9,7 @@ from batch_pipeline.errors import InputError, StoreError
 from batch_pipeline.results.history import history
 from batch_pipeline.results.rebuild import rebuild
 from batch_pipeline.store.store import open_store
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
 
 
@@ -90,6 +91,7 @@ def test_two_names_with_work_of_their_own_are_refused(house: House) -> None:
     assert house.paid == 2 * RECORDS
 
 
+@only_whole
 def test_what_the_new_name_selected_and_never_sent_is_no_work(house: House) -> None:
     house.nights().night()
     run = house.nights(name="remarks", destination=None)
@@ -127,6 +129,7 @@ def test_what_cannot_be_an_old_name_is_refused(name: str) -> None:
         )
 
 
+@only_whole
 def test_stores_are_refused_as_the_stages_do(house: House) -> None:
     from batch_pipeline.store.renaming import take_over
 

@@ -29,6 +29,7 @@ from batch_pipeline.store.clock import going_by
 from batch_pipeline.store.tables import leases
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.pooling import pooled
 
 RECORDS = 20
@@ -322,6 +323,7 @@ def test_a_change_that_would_lose_rows_is_refused_before_any_money(
     assert "results in" in str(refused.value.description)
 
 
+@only_whole
 def test_a_foreign_key_that_refers_to_the_table_is_no_obstacle_to_rows(
     town: Callable[..., Town],
 ) -> None:

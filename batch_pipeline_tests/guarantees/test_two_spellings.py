@@ -8,6 +8,7 @@ from sqlalchemy import select
 from batch_pipeline import DuckDBTable, ParquetDataset
 from batch_pipeline.store.submissions import Endpoint, known_endpoints
 from batch_pipeline.store.tables import endpoints, submissions
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
 
 
@@ -42,6 +43,7 @@ def test_what_is_open_is_collected_under_another_spelling(house: House) -> None:
     assert answered(house)
 
 
+@only_whole
 def test_an_endpoint_keeps_the_id_it_was_stored_with(house: House) -> None:
     spelled = house.address("LOCALHOST")
     house.nights(claude={"base_url": spelled}).night()
@@ -177,6 +179,7 @@ def test_a_key_of_a_wider_type_is_the_same_key(house: House) -> None:
     assert house.paid == RECORDS
 
 
+@only_whole
 def test_a_content_column_of_another_type_stops(house: House) -> None:
     prompt = {"prompt": "Sort {{ part }} {{ text }}"}
     house.nights(prompt).night()
@@ -215,6 +218,7 @@ def test_force_a_changed_question_and_new_records_do_not_stop(house: House) -> N
     assert house.paid == 7 * RECORDS
 
 
+@only_whole
 def test_a_small_table_does_not_stop(house: House) -> None:
     house.sql("delete from notes where id >= 9")
     house.nights().night()
@@ -242,6 +246,7 @@ def test_another_address_without_an_account_stops(house: House) -> None:
     assert answered(house)
 
 
+@only_whole
 def test_a_partition_stops_by_itself_and_takes_allow_reask_the_long_way(house: House) -> None:
     import dagster as dg
 

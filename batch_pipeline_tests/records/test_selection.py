@@ -640,6 +640,7 @@ import sys
 from batch_pipeline.records.selection import select
 from batch_pipeline.records.reading import open_source
 from batch_pipeline.records.sources import ParquetSource
+from batch_pipeline_tests.support.extent import only_whole
 with open_source(ParquetSource(path=sys.argv[1], key="id")) as con:
     found = select(con, keys=["id"], content_columns=["text"], version="v1", index=[],
                    out_dir=sys.argv[2], ledger_id="abcdef01")
@@ -649,6 +650,7 @@ print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
 """
 
 
+@only_whole
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_selecting_100_thousand_rows_of_1_kb_needs_little_memory(tmp_path: Path) -> None:
     path = str(tmp_path / "source.parquet")

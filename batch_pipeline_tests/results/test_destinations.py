@@ -192,6 +192,7 @@ def test_two_processes_do_not_lose_each_others_rows(kind: str, tmp_path: Path) -
 MEASURED = """
 import sys
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
+from batch_pipeline_tests.support.extent import only_whole
 kind, path, rows = sys.argv[1:]
 target = DuckDBTable(database=path, table="t") if kind == "duckdb" else ParquetDataset(path=path)
 for _ in range(2):
@@ -202,6 +203,7 @@ print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
 """
 
 
+@only_whole
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize("kind", ["duckdb", "parquet"])
 def test_a_merge_of_100_thousand_rows_of_1_kb_needs_little_memory(

@@ -33,6 +33,7 @@ from batch_pipeline.results.join import Question
 from batch_pipeline.results.judge import judge_line
 from batch_pipeline_tests.requests.test_schema import INVOICE, Invoice, schema_of
 from batch_pipeline_tests.results.test_judge import NOW, succeeded
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.given_answers import OneRecord, text
 
 
@@ -319,6 +320,7 @@ def test_a_question_of_the_ledger_takes_todays_class_only_for_the_same_schema() 
         assert found.columns == [("total", "DECIMAL(6,2)"), ("iban", "VARCHAR")]
 
 
+@only_whole
 def test_rows_made_again_from_kept_answers_are_judged_by_the_class_again(one: OneRecord) -> None:
     nights = one.nights(output=Bill)
     one.answer(nights, text({"total": 12.5, "iban": "DE 12"}))

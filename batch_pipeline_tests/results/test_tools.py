@@ -14,6 +14,7 @@ from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.judge import Judged, judge_line
 from batch_pipeline_tests.results.test_judge import NOW, SCHEMA, succeeded
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.given_answers import OneRecord, call, text
 
 SAVE_CITY: dict[str, Any] = {
@@ -67,6 +68,7 @@ def test_without_tools_there_is_no_column(one: OneRecord) -> None:
     assert "tool_calls" not in one.types()
 
 
+@only_whole
 def test_tools_that_are_not_called_leave_the_column_empty(one: OneRecord) -> None:
     row = one.answer(one.nights(**TOOLS), text("No "), text("need."))
     assert (row["answer"], row["tool_calls"], row["_status"]) == ("No need.", None, "answered")

@@ -10,14 +10,12 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 from unittest import mock
 
 import duckdb
-from alembic.util import pyfiles
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import Pool, QueuePool
 
@@ -106,16 +104,19 @@ def _hurry(connection: Any, record: Any, _proxy: Any) -> None:
         record.info["hurries"] = True
 
 
-_load = pyfiles.load_module_py
-_revisions = cache(_load)
+_read_revisions = ScriptDirectory.from_config
+_revisions: dict[str | None, ScriptDirectory] = {}
 
 
-def _load_revision(module_id: str, path: str) -> ModuleType:
-    """Load each of Dagster's ninety revisions of its tables once, and not for each instance anew."""
-    return (_revisions if Path(path).parent.name == "versions" else _load)(module_id, path)
+def _revisions_of(config: Config) -> ScriptDirectory:
+    """Read Dagster's ninety revisions of its tables once, and not for each instance anew."""
+    where = config.get_main_option("script_location")
+    if where not in _revisions:
+        _revisions[where] = _read_revisions(config)
+    return _revisions[where]
 
 
-pyfiles.load_module_py = _load_revision
+mock.patch.object(ScriptDirectory, "from_config", _revisions_of).start()
 
 
 class _Tempfile:

@@ -27,7 +27,7 @@ from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.definitions.conftest import RECORDS
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
-from batch_pipeline_tests.support.extent import extent
+from batch_pipeline_tests.support.extent import extent, only_whole
 
 ORIGIN = RemoteJobOrigin(
     RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "__repository__"),
@@ -601,6 +601,7 @@ def test_upstream_and_source_lead_to_the_same_run(
     assert claude_emulator.bill()["requests"] == 21
 
 
+@only_whole
 def test_the_cursor_stays_small(arriving, warehouse: Path) -> None:
     change(
         warehouse,
