@@ -15,6 +15,7 @@ from batch_pipeline.records.connections import memory_connection
 from batch_pipeline.records.partitions import key_filter
 from batch_pipeline.records.reading import source_columns
 from batch_pipeline.records.selection import Ask, IndexFile, Selection, check_keys, select
+from batch_pipeline_tests.support.extent import only_whole
 
 LEDGER = "abcdef01"
 
@@ -640,7 +641,6 @@ import sys
 from batch_pipeline.records.selection import select
 from batch_pipeline.records.reading import open_source
 from batch_pipeline.records.sources import ParquetSource
-from batch_pipeline_tests.support.extent import only_whole
 with open_source(ParquetSource(path=sys.argv[1], key="id")) as con:
     found = select(con, keys=["id"], content_columns=["text"], version="v1", index=[],
                    out_dir=sys.argv[2], ledger_id="abcdef01")

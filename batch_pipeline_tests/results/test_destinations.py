@@ -12,6 +12,7 @@ import pytest
 from batch_pipeline.errors import InputError
 from batch_pipeline.results.destinations import Destination, DuckDBTable, ParquetDataset
 from batch_pipeline.results.merging import Merged
+from batch_pipeline_tests.support.extent import only_whole
 
 Rows = Callable[[str], str]
 
@@ -192,7 +193,6 @@ def test_two_processes_do_not_lose_each_others_rows(kind: str, tmp_path: Path) -
 MEASURED = """
 import sys
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
-from batch_pipeline_tests.support.extent import only_whole
 kind, path, rows = sys.argv[1:]
 target = DuckDBTable(database=path, table="t") if kind == "duckdb" else ParquetDataset(path=path)
 for _ in range(2):
