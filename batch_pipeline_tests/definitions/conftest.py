@@ -1,5 +1,6 @@
 """Pipelines over real Debian package records, in a Dagster and a store of their own."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,20 @@ def clock() -> Iterator[HandClock]:
         yield clock
 
 
-@pytest.fixture
-def warehouse(tmp_path: Path) -> Path:
-    """A DuckDB file with a table of 300 real records."""
-    path = tmp_path / "warehouse.duckdb"
+@pytest.fixture(scope="session")
+def _filled_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("filled") / "warehouse.duckdb"
     with duckdb.connect(str(path)) as connection:
         connection.execute(
             f"create table packages as select * from read_parquet('{RECORDS}') order by package limit 300"
         )
     return path
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, _filled_warehouse: Path) -> Path:
+    """A DuckDB file with a table of 300 real records."""
+    return Path(shutil.copy(_filled_warehouse, tmp_path / "warehouse.duckdb"))
 
 
 @pytest.fixture

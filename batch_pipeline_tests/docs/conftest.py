@@ -8,6 +8,13 @@ import pytest
 
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.docs.project import Project
+from batch_pipeline_tests.support.pooling import pooled
+
+
+@pytest.fixture(autouse=True)
+def _pooled() -> Iterator[None]:
+    with pooled():
+        yield
 
 
 @pytest.fixture
