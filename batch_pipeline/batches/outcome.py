@@ -31,6 +31,10 @@ class FileRefused(HeldError):
     """The API will not take this request file as it is (any other 4xx)."""
 
 
+class FileDamaged(HeldError):
+    """The store's request file is not what was written; nothing of it was sent."""
+
+
 class FileTooLarge(BatchPipelineError):
     """413: the API wants smaller batches."""
 

@@ -19,6 +19,7 @@ from batch_pipeline.batches.cancel import send_cancel
 from batch_pipeline.batches.claim import Room, claim, hold_pipeline, release_pipeline
 from batch_pipeline.batches.late import add_late
 from batch_pipeline.batches.outcome import (
+    FileDamaged,
     FileRefused,
     FileTooLarge,
     NotAccepted,
@@ -114,7 +115,7 @@ def _attempt(
             )
 
     try:
-        length = store.files.size(file["path"]) - 1 + len(OPENING) + len(CLOSING)
+        length = _length(store, file)
         started = file["lease_until"] - timedelta(seconds=policy.lease_seconds)
         if (now() - started).total_seconds() > policy.lease_seconds / 2:
             raise NotAccepted(
@@ -150,6 +151,9 @@ def _attempt(
         report.trouble.append(
             f"{name}: {error}. It is held; by these words the API took nothing of it."
         )
+    except FileDamaged as error:
+        step(FileState.HELD, error)
+        report.trouble.append(f"{name}: {error}")
     except BaseException as error:
         # A run that is being terminated, a disk that fails while the file is read: it may have been
         # sent.
@@ -174,6 +178,32 @@ def _attempt(
         report.requests += file["requests"]
         report.bytes += length
         tell(f"sent {name} as {batch.id}")
+
+
+def _length(store: Store, file: RowMapping) -> int:
+    """Return the bytes of a file's body, if the file is still as it was written.
+
+    Raises:
+        FileDamaged: it is gone, or has another length: the batch would have other requests than the
+            ledger knows, and its reply could never be told from another batch's.
+    """
+    way_on = (
+        "It is held, and nothing of it was sent. Bring the file back from a backup and send it "
+        f"(`batch-pipeline held --resend {file['id']}`), or give it up, and its records are asked "
+        f"in a new one (`batch-pipeline held --drop {file['id']}`)."
+    )
+    try:
+        length = store.files.size(file["path"]) - 1 + len(OPENING) + len(CLOSING)
+    except FileNotFoundError:
+        raise FileDamaged(
+            f"The request file {file['path']} is gone from the store {store.files.root}. {way_on}"
+        ) from None
+    if length != file["bytes"]:
+        raise FileDamaged(
+            f"The request file {file['path']} in the store {store.files.root} is not as it was written: its body has "
+            f"{length:,} bytes, and had {file['bytes']:,}. {way_on}"
+        )
+    return length
 
 
 def body(store: Store, path: str) -> Iterator[bytes]:

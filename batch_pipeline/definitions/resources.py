@@ -182,7 +182,9 @@ class ClaudeBatches(dg.ConfigurableResource):
     @property
     def url(self) -> str:
         """The base URL in force."""
-        return resolve(self.base_url or os.environ.get(URL_VARIABLE) or PUBLIC_API).rstrip("/")
+        return (
+            resolve(self.base_url or os.environ.get(URL_VARIABLE) or PUBLIC_API).strip().rstrip("/")
+        )
 
     @property
     def addresses(self) -> list[str]:

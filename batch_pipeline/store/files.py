@@ -18,6 +18,7 @@ import duckdb
 import fsspec
 
 from batch_pipeline.errors import StoreError
+from batch_pipeline.store.trouble import meaning_of
 
 SCRATCH = ".scratch"
 STALE_SCRATCH_SECONDS = 24 * 3600
@@ -78,6 +79,8 @@ class Files:
                 out.write(b"ok")
             self.filesystem.rm_file(probe)
         except Exception as error:
+            if meant := meaning_of(error):
+                raise meant from error
             raise StoreError(
                 f"The store's root {self.root} cannot be written ({error}). Give the user that "
                 "runs Dagster "

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import anthropic
 import orjson
@@ -13,6 +14,7 @@ import pytest
 
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.claim import claim
+from batch_pipeline.batches.held import resend
 from batch_pipeline.batches.outcome import ApiUnavailable, NotAccepted
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll
@@ -55,6 +57,34 @@ def test_the_body_is_the_json_the_api_expects_and_its_length_is_exact(desk: Desk
     text = b"".join(body(desk.store, path))
     assert len(text) == desk.store.files.size(path) - 1 + len(b'{"requests":[]}')
     assert [one["custom_id"][-1] for one in orjson.loads(text)["requests"]] == ["1", "1", "1"]
+
+
+def test_a_request_file_that_is_not_as_it_was_written_is_held_and_costs_nothing(desk: Desk) -> None:
+    cut, gone, whole = desk.put(3, 2, 4)
+    root = Path(desk.store.files.root)
+    path = root / desk.file(cut)["path"]
+    text = path.read_bytes()
+    path.write_bytes(b"".join(text.splitlines(keepends=True)[:2]))
+    (root / desk.file(gone)["path"]).unlink()
+    report = desk.send()
+    assert [batch.requests for batch in report.batches] == [4] and created(desk) == 1
+    assert [desk.file(file)["state"] for file in (cut, gone, whole)] == [
+        "held",
+        "held",
+        "in_progress",
+    ]
+    assert (
+        "is not as it was written" in report.trouble[0] and f"--resend {cut}" in report.trouble[0]
+    )
+    assert "is gone from the store" in report.trouble[1] and f"--drop {gone}" in report.trouble[1]
+    for _ in range(4):  # it waits for a person, however long
+        desk.clock.advance(3600)
+        desk.reconcile()
+        desk.send()
+    assert created(desk) == 1
+    path.write_bytes(text)
+    resend(desk.store, cut)
+    assert [batch.requests for batch in desk.send().batches] == [3] and created(desk) == 2
 
 
 def test_a_connection_that_is_refused_costs_nothing_and_is_tried_again(desk: Desk) -> None:

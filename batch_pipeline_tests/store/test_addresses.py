@@ -2,6 +2,7 @@
 
 import pytest
 
+from batch_pipeline import ClaudeBatches
 from batch_pipeline.store.addresses import normal_address, same_address
 
 
@@ -41,3 +42,9 @@ def test_these_are_two(one: str, other: str) -> None:
 @pytest.mark.parametrize("odd", ["", "no address", "http://[bad", "http://host:port"])
 def test_what_is_no_address_is_compared_as_it_is(odd: str) -> None:
     assert same_address(odd, [odd])
+
+
+def test_white_space_around_an_address_is_none_of_it() -> None:
+    assert (
+        ClaudeBatches(api_key="any", base_url=" http://127.0.0.1:9/ \n").url == "http://127.0.0.1:9"
+    )

@@ -1,6 +1,8 @@
 """Trouble of a disk or an object store is said in words for the person who must act."""
 
+import errno
 import os
+from pathlib import Path
 
 import dagster as dg
 import duckdb
@@ -8,6 +10,7 @@ import pytest
 
 from batch_pipeline.definitions.failures import as_failures
 from batch_pipeline.errors import StoreError
+from batch_pipeline.store.files import Files
 from batch_pipeline.store.trouble import meaning_of
 
 needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has a full disk")
@@ -83,3 +86,14 @@ def test_any_other_error_stays_what_it_is(error: Exception) -> None:
     assert meaning_of(error) is None
     with pytest.raises(type(error)), as_failures():
         raise error
+
+
+def test_a_root_on_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Files(str(tmp_path))
+
+    def full(*_args: object, **_how: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.filesystem, "open", full)
+    with pytest.raises(StoreError, match="There is no room left on a disk"):
+        files.prepare()

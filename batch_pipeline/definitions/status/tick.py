@@ -249,8 +249,9 @@ def _choose(
     for need in wanted:
         if not is_known(need.partition):
             reason = (
-                "there is work for partitions that the pipeline does not have any more: give them "
-                "back to it, and it is done"
+                "there is work for partitions that the pipeline does not have (any more): `batch-pipeline "
+                f"collect {pipeline.name}` fetches and publishes what is answered; give them back to it, and "
+                "all of it is done"
             )
         elif len(requests) >= MOST_RUNS:
             reason = "more runs are requested at the next tick"
