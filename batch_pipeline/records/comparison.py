@@ -212,6 +212,13 @@ class Comparison:
         known = "('retry', 'forced', 'reuse', 'exhausted', 'settled')"
         return one_row(self.con, statements.STANDS.format(known=known))
 
+    def leave_moved(self, source: str) -> int:
+        """Take the keys from _bp_gone that the source has in another partition; return how many."""
+        with _read_errors_told("The source's keys cannot be read."):
+            done = self.con.execute(statements.MOVED.format(key_hash=self.key_hash, source=source))
+        row = done.fetchone()
+        return row[0] if row else 0
+
     def write_records(self, source: str, path: Path) -> bool:
         """Write records.parquet; False when the source no longer reads as it was judged."""
         same = [

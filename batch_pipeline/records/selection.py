@@ -187,6 +187,8 @@ def select(
         # the table; a partition may well be empty.
         look = look_for_gone and (partition is not None or bool(verdicts))
         deleted = _find_gone(con, partition.key if partition else "", look)
+        if deleted and partition is not None:
+            deleted -= question.leave_moved(source)
         selection = _counted(verdicts, reasons, deleted, stored_columns(question.types))
         answered, failed = question.stands()
         selection = replace(selection, answered=answered, failed=failed)

@@ -248,6 +248,12 @@ GROUP BY key_hash
 HAVING NOT arg_max(deleted, past) AND arg_max(partition, past) = {partition_key}
 """
 
+MOVED = """
+-- Table _bp_gone without the keys that the source has in another partition: they are not gone. Their
+-- row stays until that partition's run takes it over.
+DELETE FROM _bp_gone WHERE key_hash IN (SELECT {key_hash} FROM {source} AS source)
+"""
+
 RECORDS = """
 -- File records.parquet: the planned source rows as they are, with the helper columns.
 COPY (

@@ -249,7 +249,7 @@ def _choose(
     for need in wanted:
         if not is_known(need.partition):
             reason = (
-                "there is work for partitions that the pipeline does not have (any more): `batch-pipeline "
+                "there is work for partitions that the pipeline does not have any more: `batch-pipeline "
                 f"collect {pipeline.name}` fetches and publishes what is answered; give them back to it, and "
                 "all of it is done"
             )
