@@ -10,6 +10,7 @@ import duckdb
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.columns import stored_type
 from batch_pipeline.records.connections import quote_files, quote_name
+from batch_pipeline.results.wider import wider_type
 
 OUR_COLUMNS = ("_custom_id", "_status")
 """Every table of results has these; a table without them was not made by this package."""
@@ -138,24 +139,6 @@ def grown_columns(
         else:
             grown[known] = wider_type(con, grown[known], kind)
     return grown
-
-
-def wider_type(con: duckdb.DuckDBPyConnection, old: str, new: str) -> str:
-    """Return the DuckDB type that holds the values of both types; text if there is no other."""
-    if old == new:
-        return old
-    if "VARCHAR" in (old, new):
-        # Asked first: DuckDB would make JSON of JSON and text, and fail on text that is no JSON.
-        return "VARCHAR"
-    # On a cursor of its own: the question may fail, and that would abort a transaction of ``con``.
-    with con.cursor() as asking:
-        try:
-            row = asking.execute(
-                f"SELECT typeof(coalesce(CAST(NULL AS {old}), CAST(NULL AS {new})))"
-            ).fetchone()
-        except duckdb.Error:
-            return "VARCHAR"
-    return stored_type(row[0]) if row else "VARCHAR"
 
 
 def cast_columns(have: Mapping[str, str], want: Mapping[str, str], table: str) -> str:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -116,6 +117,28 @@ def test_columns_are_added_and_missing_ones_stay_null(
         ("7", "NULL", "INTEGER", [7, None]),
         ("'a'::ENUM ('a')", "'b'::ENUM ('b')", "VARCHAR", ["a", "b"]),
         ("{'a': 1}", "{'b': 2}", None, None),
+        ("0.12::DECIMAL(38,2)", "0.1234::DECIMAL(38,10)", "VARCHAR", ["0.12", "0.1234000000"]),
+        (
+            "0.1234::DECIMAL(20,4)",
+            "7.12::DECIMAL(30,2)",
+            "DECIMAL(32,4)",
+            [Decimal("0.1234"), Decimal("7.12")],
+        ),
+        ("1.5::DECIMAL(38,10)", "2::DECIMAL(38,0)", "VARCHAR", ["1.5000000000", "2"]),
+        ("1.5::DECIMAL(38,37)", "9::BIGINT", "VARCHAR", [f"1.5{'0' * 36}", "9"]),
+        (
+            "[0.5::DECIMAL(38,2)]",
+            "[0.123::DECIMAL(38,10)]",
+            "VARCHAR[]",
+            [["0.1230000000"], ["0.50"]],
+        ),
+        (
+            "{'a': 0.5::DECIMAL(9,2)}",
+            "{'a': 0.123::DECIMAL(9,3), 'b': 1}",
+            "STRUCT(a DECIMAL(10,3), b INTEGER)",
+            [{"a": Decimal("0.123"), "b": 1}, {"a": Decimal("0.500"), "b": None}],
+        ),
+        ("MAP {'k': 1.5::DECIMAL(30,2)}", "MAP {'k': 1.25::DECIMAL(30,3)}", None, None),
     ],
 )
 def test_a_changed_type_is_widened(
