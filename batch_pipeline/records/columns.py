@@ -76,7 +76,16 @@ def check_names(source_columns: Iterable[str], output_columns: Iterable[str]) ->
     Raises:
         InputError: names the column, and says what to do.
     """
-    source = {name.lower(): name for name in source_columns}
+    source: dict[str, str] = {}
+    for name in source_columns:
+        lower = name.lower()
+        if lower in source:  # DuckDB tells names apart that differ in the case of Ä and ä
+            raise InputError(
+                f"The source's columns `{source[lower]}` and `{name}` differ in case only. Give one of them"
+                f' another name in the source\'s query, for example `select * rename ("{name}" as'
+                f' "{name}_2") from ...`.'
+            )
+        source[lower] = name
     for lower, name in source.items():
         if lower in _RESERVED:
             raise InputError(

@@ -1,5 +1,6 @@
 """Names that collide are an error before anything is sent."""
 
+import duckdb
 import pytest
 
 from batch_pipeline.errors import InputError
@@ -39,3 +40,16 @@ def test_the_stored_type_is_what_parquet_gives_back(kind: str, tmp_path) -> None
         described = con.execute(f"DESCRIBE SELECT a FROM '{path}'").fetchone()
     assert described is not None
     assert described[1] == stored
+
+
+def test_source_columns_that_differ_in_the_case_of_an_umlaut_are_refused() -> None:
+    with pytest.raises(InputError, match="`Ä` and `ä` differ in case only") as raised:
+        check_names(["id", "Ä", "ä"], [])
+    with duckdb.connect() as connection:
+        relation = 'select 1 as id, 2 as "Ä", 3 as "ä"'
+        renamed = str(raised.value).split("`")[-2].replace("...", f"({relation})")
+        assert [row[0] for row in connection.execute(f"describe {renamed}").fetchall()] == [
+            "id",
+            "Ä",
+            "ä_2",
+        ]
