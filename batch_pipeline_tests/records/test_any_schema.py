@@ -25,7 +25,8 @@ from batch_pipeline_tests.support.extent import extent
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 NAMES = st.one_of(st.sampled_from(VIRTUAL), TEXT.filter(bool))
-MICROSECONDS = st.integers(-(2**63) + 2, 2**63 - 2)
+# From 290309-12-22 (BC), DuckDB's first moment: make_timestamp takes earlier ones, which nothing prints.
+MICROSECONDS = st.integers(-9_223_372_022_400_000_000, 2**63 - 2)
 
 
 def _text(value: str) -> str:
