@@ -24,7 +24,7 @@ from batch_pipeline.results.join import FINAL, Question
 from batch_pipeline.store.high_water import attempts_in, behind
 from batch_pipeline.store.layout import safe_part
 from batch_pipeline.store.manifest import read_manifest
-from batch_pipeline.store.renaming import read_note
+from batch_pipeline.store.renaming import read_note, take_over_again
 from batch_pipeline.store.store import Store, own
 from batch_pipeline.store.submissions import Endpoint, NewFile, add_endpoint, add_file
 from batch_pipeline.store.tables import (
@@ -109,7 +109,7 @@ def rebuild(store: Store) -> Rebuilt:
             report.skipped.append(
                 f"{name} cannot be read ({error}): what it was about is asked again"
             )
-    _renamed(store, names, manifests)
+    notes = _renamed(store, names, manifests)
     ledgers = sorted({manifest["ledger"] for manifest in manifests})
     if store.ledger.id in ledgers and not is_empty:
         # Files of a ledger that was given up before this one began are not its own.
@@ -125,8 +125,12 @@ def rebuild(store: Store) -> Rebuilt:
         _submission(store, manifest, names)
         for manifest in sorted(manifests, key=lambda one: one["submission"]["number"])
     ]
+    its_own = {one.row["id"] for one in found}
     # All of it or nothing: a ledger that knows a part would have the rest asked again.
     with store.ledger.write() as tx:
+        for note in notes:
+            if not its_own.isdisjoint(note["submissions"]):
+                take_over_again(tx, note)
         for one in found:
             if is_empty or not _mend(store, tx, one, report):
                 _add(store, tx, one, report)
@@ -358,15 +362,19 @@ def _parts(submission: str, names: set[str]) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def _renamed(store: Store, names: set[str], manifests: Sequence[dict[str, Any]]) -> None:
-    """Give submissions the names that their pipelines have by now."""
+def _renamed(
+    store: Store, names: set[str], manifests: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Give submissions the names that their pipelines have by now; the notes of that, oldest first."""
     notes = [read_note(store, name) for name in names if RENAMED.fullmatch(name)]
-    for note in sorted(notes, key=lambda note: note["at"]):
+    notes.sort(key=lambda note: note["at"])
+    for note in notes:
         went_over = set(note["submissions"])
         for manifest in manifests:
             one = manifest["submission"]
             if one["pipeline"] == note["from"] and one["id"] in went_over:
                 one["pipeline"] = note["to"]
+    return notes
 
 
 def _cut_from(path: str | None) -> str | None:

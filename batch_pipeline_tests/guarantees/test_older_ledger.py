@@ -75,6 +75,31 @@ def test_a_ledger_restored_from_before_a_night_refuses_and_is_mended(house: Hous
     all_right(house, RECORDS + 10)
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_ledger_restored_from_before_a_renaming_is_mended(house: House, is_open: bool) -> None:
+    house.nights().night()
+    kept = backup(house)
+    house.sql(MORE)
+    run = house.nights(name="remarks", renamed_from="notes")
+    house.emulator.configure(manual=is_open)
+    if is_open:
+        run.submit()
+    else:
+        run.night()
+    restore(house, kept)
+    assert "rebuild-ledger" in house.refusal(run)
+    mended(house)
+    house.emulator.configure(manual=False)
+    house.emulator.end()
+    house.clock.advance(400)
+    for again in (run, house.nights(name="remarks")):
+        again.night()
+        again.until_quiet()
+        assert house.statuses() == {"answered": RECORDS + 10}
+        assert house.paid == RECORDS + 10 and not house.paid_twice
+    assert "was renamed to remarks" in house.refusal(house.nights(destination=None))
+
+
 @only_whole
 def test_a_ledger_restored_from_before_the_first_night_is_mended(house: House) -> None:
     house.nights().store.open()
