@@ -183,6 +183,12 @@ def _now(tx: Connection, name: str) -> str:
     return name
 
 
+def went_over(ledger: Ledger, earlier: str, name: str) -> bool:
+    """Return whether all work of an earlier name has another name now, be it by several renamings."""
+    with ledger.read() as tx:
+        return earlier != name and _now(tx, earlier) == name
+
+
 def check_not_renamed(ledger: Ledger, name: str) -> None:
     """Refuse a pipeline whose work went over to another name: it would ask everything anew.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_pipeline import BatchPipeline, DuckDBSource, MessageTemplate
+from batch_pipeline import BatchPipeline, DuckDBSource, MessageTemplate, ParquetDataset
 from batch_pipeline.errors import InputError, StoreError
 from batch_pipeline.results.history import history
 from batch_pipeline.results.rebuild import rebuild
@@ -143,6 +143,32 @@ def test_a_ledger_that_is_made_again_refuses_old_code(house: House) -> None:
     rebuild(open_store(str(house.root), lost=True))
     assert "was renamed to remarks" in house.refusal(house.nights(destination=None))
     assert house.paid == RECORDS + 1
+
+
+@pytest.mark.parametrize("kind", ["table", "files"])
+def test_quiet_nights_after_renamings_keep_the_table(house: House, kind: str) -> None:
+    """No row is merged in them, and yet the table is the new name's."""
+    files = ParquetDataset(path=str(house.folder / "answers"))
+    more = {"destination": files} if kind == "files" else {}
+    house.nights(**more).night()
+    renamed(house, **more).night()
+    house.nights(name="remarks", **more).night()
+    run = house.nights(name="comments", renamed_from="remarks", **more)
+    run.night()
+    house.sql("insert into notes values (900, 'one more', 0)")
+    house.nights(name="comments", **more).night()
+    assert house.paid == RECORDS + 1 and not house.paid_twice
+    assert len(run.rows()) == RECORDS + 1
+    other = house.nights(destination=run.pipeline.destination)
+    assert "holds the results of the pipeline comments" in house.refusal(other, allow_reask=True)
+
+
+def test_two_renamings_without_a_night_between_keep_the_table(house: House) -> None:
+    house.nights().night()
+    renamed(house).tick()
+    house.nights(name="comments", renamed_from="remarks").tick()
+    house.nights(name="comments").night()
+    assert house.paid == RECORDS and house.statuses() == {"answered": RECORDS}
 
 
 @pytest.mark.parametrize("name", ["notes", "no name", ""])
