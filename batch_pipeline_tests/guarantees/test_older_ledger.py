@@ -212,6 +212,35 @@ def test_a_ledger_that_knows_all_is_not_rebuilt(house: House) -> None:
         mended(house)
 
 
+@pytest.mark.parametrize("content", [b"", b'{"ledg', b"[]"])
+def test_a_damaged_guard_is_written_anew_for_a_ledger_that_knows_all(
+    house: House, content: bytes
+) -> None:
+    house.nights().night()
+    guard = house.root / "ledger.json"
+    whole = guard.read_bytes()
+    guard.write_bytes(content)
+    said = refused(house)
+    assert "ledger.json" in said and "damaged" in said
+    report = mended(house)
+    assert any("ledger.json" in line for line in report.lines) and not report.submissions
+    assert guard.read_bytes() == whole
+    all_right(house, RECORDS)
+
+
+@only_whole
+def test_a_damaged_guard_beside_an_older_ledger_is_mended_with_it(house: House) -> None:
+    house.nights().night()
+    kept = backup(house)
+    house.sql(MORE)
+    house.nights().night()
+    restore(house, kept)
+    (house.root / "ledger.json").write_bytes(b"")
+    refused(house)
+    assert mended(house).submissions == 1
+    all_right(house, RECORDS + 10)
+
+
 def test_another_process_that_goes_on_meanwhile_is_not_taken_for_an_older_ledger(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
