@@ -266,7 +266,7 @@ def _destination(about: str, pipeline: "BatchPipeline", store: "Store | None") -
         waits = target.lock_wait_seconds
         target = replace(target, lock_wait_seconds=LOCK_WAIT_SECONDS)
     try:
-        target.check(wanted_of(pipeline))
+        target.check(wanted_of(pipeline, store))
         path = project_path(target.database if isinstance(target, DuckDBTable) else target.path)
         if "://" not in path:
             existing = _existing(Path(path))

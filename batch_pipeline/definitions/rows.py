@@ -30,6 +30,7 @@ from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.results.destinations import Destination, DuckDBTable, ParquetDataset
 from batch_pipeline.results.merging import Wanted, Writer
 from batch_pipeline.store.layout import table_name
+from batch_pipeline.store.renaming import went_over
 from batch_pipeline.store.store import Store
 
 if TYPE_CHECKING:
@@ -51,8 +52,13 @@ def earlier_names(pipeline: BatchPipeline) -> tuple[str, ...]:
     return (earlier,) if isinstance(earlier, str) else tuple(earlier or ())
 
 
-def wanted_of(pipeline: BatchPipeline) -> Wanted:
-    """Return what a pipeline is going to keep in its destination, for a check before it sends."""
+def wanted_of(pipeline: BatchPipeline, store: Store | None) -> Wanted:
+    """Return what a pipeline is going to keep in its destination, for a check before it sends.
+
+    Args:
+        pipeline: the pipeline.
+        store: its store, whose ledger knows all its earlier names; None when it has none yet.
+    """
 
     @functools.cache
     def answer() -> tuple[dict[str, str], dict[str, str]]:
@@ -62,7 +68,13 @@ def wanted_of(pipeline: BatchPipeline) -> Wanted:
         return dict(stored_columns(source)), dict(question.output_columns)
 
     return Wanted(
-        Writer(pipeline.name, earlier_names(pipeline)),
+        Writer(
+            pipeline.name,
+            earlier_names(pipeline),
+            took_over=lambda name: (
+                store is not None and went_over(store.ledger, name, pipeline.name)
+            ),
+        ),
         pipeline.source.keys,
         columns=lambda: {**answer()[0], **answer()[1], **RESULT_COLUMNS},
         answers=lambda: [*answer()[1], *(name for name in RESULT_COLUMNS if name not in FILLED)],

@@ -105,6 +105,15 @@ class Destination(ABC):
         """
         return self._rows().merge(rows_path, key, deleted_path, writer)
 
+    def sign(self, writer: "Writer") -> None:
+        """Write down that this holds the results of ``writer`` now, which had another name before.
+
+        Raises:
+            InputError: it is another pipeline's, or it stayed in use.
+            OvertakenError: another writer changed it since ``writer`` looked at it.
+        """
+        self._rows().sign(writer)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DuckDBTable(Destination):

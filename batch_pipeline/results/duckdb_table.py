@@ -154,13 +154,14 @@ class DuckDBRows:
             columns = self._columns(database)
             mark = read_mark(database, self._schema, self._table)
             generation, ours = (mark.generation, mark.ours or None) if mark else (0, None)
+            owner = mark.pipeline if mark else ""
             if not columns:
-                return Snapshot(generation, {}, ours, None)
+                return Snapshot(generation, {}, ours, None, owner)
             check_key_is_there(key, columns, self.describe())
             rows = snapshot_sql(key, self._full_name(database.catalog))
             copy = f"COPY ({rows}) TO {quote_text(path)} (FORMAT parquet)"
             with_enough_memory(con, lambda: con.execute(copy))
-        return Snapshot(generation, columns, ours, path)
+        return Snapshot(generation, columns, ours, path, owner)
 
     def columns(self) -> dict[str, str]:
         """Return the table's columns, name to DuckDB type, in order; empty when there is no table.
@@ -236,6 +237,10 @@ class DuckDBRows:
                 " publish NAME`."
             ) from error
 
+    def sign(self, writer: Writer) -> None:
+        """Write down that the table is this writer's, which had another name before."""
+        self.merge(None, (), None, writer)
+
     def _merge_once(
         self,
         rows_path: str | None,
@@ -279,7 +284,7 @@ class DuckDBRows:
             # Here and not before: a writer that slept must not put older rows over newer ones.
             writer.check_generation(mark.generation if mark else 0)
         columns = self._columns(database)
-        if columns:
+        if columns and key:
             check_key_is_there(key, columns, self.describe())
         inserted = updated = deleted = 0
         have: dict[str, str] = {}
@@ -294,7 +299,7 @@ class DuckDBRows:
                 self._drop_doubles(con, name, columns, key, rows_path)
                 updated = self._update(con, name, columns, have, key, rows)
             inserted = self._insert(con, name, key, rows, is_new)
-        if columns:
+        if columns or mark is not None:
             write_mark(database, self._schema, self._table, mark, writer, have)
         total = self._count(database) if columns else 0
         return Merged(inserted=inserted, updated=updated, deleted=deleted, total=total)

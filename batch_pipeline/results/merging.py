@@ -34,12 +34,18 @@ class Snapshot:
         ours: the names of the columns that this package wrote; None when nobody knows.
         path: a local Parquet file, a row per row: its custom_id, a hash of its key, its key columns;
             None when there are no rows.
+        owner: the pipeline whose results it says it holds; "" when it does not say.
     """
 
     generation: int
     columns: Mapping[str, str]
     ours: frozenset[str] | None
     path: str | None
+    owner: str = ""
+
+
+def _never(_name: str) -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,13 @@ class Writer:
         pipeline: the pipeline whose table it is.
         names: what the pipeline was called earlier.
         generation: the state that was looked at; None: whichever there is.
+        took_over: whether what was under a name is this pipeline's now, by what the ledger says.
     """
 
     pipeline: str
     names: tuple[str, ...] = ()
     generation: int | None = None
+    took_over: Callable[[str], bool] = _never
 
     def check_owner(self, owner: str | None, destination: str) -> None:
         """Refuse the table of another pipeline.
@@ -66,12 +74,16 @@ class Writer:
         Raises:
             InputError: it is another pipeline's.
         """
-        if owner and owner not in (self.pipeline, *self.names):
+        if owner and not self.is_owner(owner):
             raise InputError(
                 f"The destination ({destination}) holds the results of the pipeline {owner}, so"
                 f" {self.pipeline} cannot have it: two pipelines never share one. Nothing in it was"
                 f" changed. Name another destination for {self.pipeline}."
             )
+
+    def is_owner(self, owner: str) -> bool:
+        """Return whether a pipeline is this one, or what it was called earlier."""
+        return owner in (self.pipeline, *self.names) or self.took_over(owner)
 
     def check_generation(self, found: int) -> None:
         """Refuse to write over a state that this writer has not seen.

@@ -21,6 +21,7 @@ from batch_pipeline.results.bucket_merge import DATA_FOLDER, merge_buckets, rows
 from batch_pipeline.results.manifest import FOLDER, Manifest, ManifestFolder
 from batch_pipeline.results.merging import (
     Merged,
+    OvertakenError,
     Snapshot,
     Wanted,
     Writer,
@@ -110,7 +111,7 @@ class ParquetRows:
             with_enough_memory(con, lambda: con.execute(copy))
         # Nobody adds columns to these files: all are ours.
         ours = frozenset(name.lower() for name in manifest.columns)
-        return Snapshot(manifest.number, manifest.columns, ours, path)
+        return Snapshot(manifest.number, manifest.columns, ours, path, manifest.owner)
 
     def _there(self, manifest: Manifest) -> Manifest:
         """Return the state without the files that somebody deleted: their rows are gone."""
@@ -211,6 +212,18 @@ class ParquetRows:
             f"Other writers kept changing {self._url}: {MAX_LOST_RACES} merges in a row came too"
             f" late. Let fewer pipelines write there at the same time."
         )
+
+    def sign(self, writer: Writer) -> None:
+        """Write down, by another manifest of the same files, that they are this writer's."""
+        folder = ManifestFolder(*self._filesystem())
+        before = folder.latest()
+        if before is None:
+            return
+        writer.check_owner(before.owner, self._place)
+        writer.check_generation(before.number)
+        after = replace(before, number=before.number + 1, owner=writer.pipeline)
+        if not folder.publish(after):
+            raise OvertakenError
 
     def _sweep(self, folder: ManifestFolder) -> None:
         """Delete manifests, and files that no manifest names, that are older than the grace."""

@@ -27,6 +27,7 @@ from batch_pipeline.results.join import MEMORY, write_parquet
 from batch_pipeline.results.merging import Merged, OvertakenError, Snapshot, Writer
 from batch_pipeline.results.widening import Schema, read_widened, schemas_of, widened
 from batch_pipeline.store.ledger import Lease
+from batch_pipeline.store.renaming import went_over
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import IndexRow, index_files
 from batch_pipeline.store.tables import FileState, request_files
@@ -139,6 +140,16 @@ class _Publishing:
             collected = _collected(self.store, self.pipeline)
             if not index or (only_hurt and not _was_published(collected)):
                 return report
+            writer = Writer(
+                self.pipeline,
+                self.names,
+                there.generation,
+                lambda name: went_over(self.store.ledger, name, self.pipeline),
+            )
+            if there.owner not in ("", self.pipeline) and writer.is_owner(there.owner):
+                # Of a pipeline that was renamed. A night that merges nothing says so, too.
+                self.destination.sign(writer)
+                raise OvertakenError  # by ourselves: its state is another one now
             con = stack.enter_context(memory_connection(MEMORY))
             self.store.files.register(con)
             place = {row.name: position for position, row in enumerate(index)}
@@ -162,7 +173,6 @@ class _Publishing:
                 if not self.lease.still_held():
                     report.busy = True
                     return report
-                writer = Writer(self.pipeline, self.names, there.generation)
                 merged = _merge(self.destination, rows, self.key, gone, writer)
                 report.inserted, report.updated = merged.inserted, merged.updated
                 report.deleted = merged.deleted

@@ -22,10 +22,10 @@ from batch_pipeline.results.download import Answers, Lines, fetch_again, read_li
 from batch_pipeline.results.file_records import custom_ids_in, custom_ids_of
 from batch_pipeline.results.join import FINAL, Question
 from batch_pipeline.store.high_water import attempts_in, behind
-from batch_pipeline.store.layout import safe_part
+from batch_pipeline.store.layout import OWNER, safe_part
 from batch_pipeline.store.manifest import read_manifest
-from batch_pipeline.store.renaming import read_note
-from batch_pipeline.store.store import Store, own
+from batch_pipeline.store.renaming import read_note, take_over_again
+from batch_pipeline.store.store import Store, own, owner_of
 from batch_pipeline.store.submissions import Endpoint, NewFile, add_endpoint, add_file
 from batch_pipeline.store.tables import (
     FileKind,
@@ -61,6 +61,7 @@ class Rebuilt:
         kept: files whose answers are kept, and are joined again by the next collect run.
         unknown: files that may have been sent; the API's list tells.
         skipped: what could not be read, one message each.
+        guard: the ledger knew all, and only the file that says so was damaged.
     """
 
     submissions: int = 0
@@ -69,10 +70,15 @@ class Rebuilt:
     kept: int = 0
     unknown: int = 0
     skipped: list[str] = field(default_factory=list)
+    guard: bool = False
 
     @property
     def lines(self) -> list[str]:
         """All of it, for a person."""
+        if self.guard:
+            return [
+                f"The ledger knows all that the store's files tell; {OWNER}, which was damaged, is written anew"
+            ]
         return [
             f"Written into the ledger again: {counted(self.submissions, 'submission')} with {counted(self.files, 'file')}",
             f"Collected before, with their rows in the store: {counted(self.collected, 'file')}",
@@ -95,6 +101,9 @@ def rebuild(store: Store) -> Rebuilt:
     with store.ledger.read() as tx:
         is_empty = not tx.execute(select(func.count()).select_from(submissions)).scalar_one()
     if not is_empty and not behind(store.files, store.ledger):
+        if _guard_is_damaged(store):
+            own(store)
+            return Rebuilt(guard=True)
         raise StoreError(
             f"The ledger at {store.ledger.shown} is not empty, and it knows all that the store's files tell, so it is "
             "not rebuilt. If it is damaged, move it away first (its files: the name, and the name with -wal and -shm)."
@@ -109,7 +118,7 @@ def rebuild(store: Store) -> Rebuilt:
             report.skipped.append(
                 f"{name} cannot be read ({error}): what it was about is asked again"
             )
-    _renamed(store, names, manifests)
+    notes = _renamed(store, names, manifests)
     ledgers = sorted({manifest["ledger"] for manifest in manifests})
     if store.ledger.id in ledgers and not is_empty:
         # Files of a ledger that was given up before this one began are not its own.
@@ -125,8 +134,12 @@ def rebuild(store: Store) -> Rebuilt:
         _submission(store, manifest, names)
         for manifest in sorted(manifests, key=lambda one: one["submission"]["number"])
     ]
+    its_own = {one.row["id"] for one in found}
     # All of it or nothing: a ledger that knows a part would have the rest asked again.
     with store.ledger.write() as tx:
+        for note in notes:
+            if not its_own.isdisjoint(note["submissions"]):
+                take_over_again(tx, note)
         for one in found:
             if is_empty or not _mend(store, tx, one, report):
                 _add(store, tx, one, report)
@@ -134,6 +147,13 @@ def rebuild(store: Store) -> Rebuilt:
         store.ledger.rename(tx, ledgers[0])
     own(store)
     return report
+
+
+def _guard_is_damaged(store: Store) -> bool:
+    try:
+        return not owner_of(store)
+    except FileNotFoundError:
+        return False  # the next run writes it
 
 
 def rebuild_lost(
@@ -358,15 +378,19 @@ def _parts(submission: str, names: set[str]) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def _renamed(store: Store, names: set[str], manifests: Sequence[dict[str, Any]]) -> None:
-    """Give submissions the names that their pipelines have by now."""
+def _renamed(
+    store: Store, names: set[str], manifests: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Give submissions the names that their pipelines have by now; the notes of that, oldest first."""
     notes = [read_note(store, name) for name in names if RENAMED.fullmatch(name)]
-    for note in sorted(notes, key=lambda note: note["at"]):
+    notes.sort(key=lambda note: note["at"])
+    for note in notes:
         went_over = set(note["submissions"])
         for manifest in manifests:
             one = manifest["submission"]
             if one["pipeline"] == note["from"] and one["id"] in went_over:
                 one["pipeline"] = note["to"]
+    return notes
 
 
 def _cut_from(path: str | None) -> str | None:

@@ -43,10 +43,15 @@ NAMED = (
 
 
 def name_in_ledger(ledger: Ledger, name: str, renamed_from: str | None) -> str:
-    """Return the name under which the ledger has a pipeline's work now; nothing is changed."""
+    """Return the name under which the ledger has a pipeline's work now; nothing is changed.
+
+    Raises:
+        StoreError: what the old name had went over to yet another name.
+    """
     if renamed_from is None:
         return name
     with ledger.read() as tx:
+        _check_skips_none(tx, name, renamed_from)
         return name if _built(tx, name) or not _built(tx, renamed_from) else renamed_from
 
 
@@ -60,11 +65,13 @@ def take_over(store: Store, name: str, renamed_from: str | None, *, republish: b
         republish: its table is another one now, and gets all rows.
 
     Raises:
-        StoreError: both names have work of their own.
+        StoreError: both names have work of their own, or what the old name had went over to yet another
+            name.
     """
     if renamed_from is None:
         return False
     with store.ledger.read() as tx:
+        _check_skips_none(tx, name, renamed_from)
         if not _built(tx, renamed_from):
             return False
     with store.ledger.read() as tx:
@@ -88,10 +95,7 @@ def take_over(store: Store, name: str, renamed_from: str | None, *, republish: b
             return False  # another process did it first
         # What the new name has selected and never sent is selected afresh.
         tx.execute(delete(submissions).where(submissions.c.pipeline == name))
-        for table in (generations, numbers, holds, looks, refusals, sources):
-            tx.execute(delete(table).where(table.c.pipeline == name))
-        for table in NAMED:
-            tx.execute(update(table).where(table.c.pipeline == renamed_from).values(pipeline=name))
+        _move_all(tx, name, renamed_from)
         if republish:
             tx.execute(
                 update(request_files)
@@ -101,10 +105,88 @@ def take_over(store: Store, name: str, renamed_from: str | None, *, republish: b
                 )
                 .values(published_at=None)
             )
-        for gone in (name, renamed_from):
-            tx.execute(delete(meta).where(meta.c.key == _key(gone)))
-        tx.execute(insert(meta).values(key=_key(renamed_from), value=name))
+        _remember(tx, name, renamed_from)
     return True
+
+
+def take_over_again(tx: Connection, note: dict[str, Any]) -> None:
+    """Let a ledger that is made again, or was older, do what a note of a renaming says.
+
+    Args:
+        tx: a transaction that writes.
+        note: see `read_note`.
+    """
+    name, renamed_from, ids = note["to"], note["from"], note["submissions"]
+    is_one = submissions.c.id.in_(ids), submissions.c.pipeline == renamed_from
+    moved = set(tx.execute(select(submissions.c.number).where(*is_one)).scalars())
+    built = submissions.c.pipeline == name, submissions.c.state == "built"
+    own = set(tx.execute(select(submissions.c.number).where(*built)).scalars())
+    if moved & own:
+        return  # two pipelines; what they did is not mixed
+    _remember(tx, name, renamed_from)
+    if not moved:
+        return
+    tx.execute(
+        delete(submissions).where(submissions.c.pipeline == name, submissions.c.state != "built")
+    )
+    files = select(request_files.c.id).where(request_files.c.submission_id.in_(ids))
+    for table, is_its in (
+        (transitions, transitions.c.file_id.in_(files)),
+        (request_files, request_files.c.submission_id.in_(ids)),
+        (submissions, submissions.c.id.in_(ids)),
+    ):
+        tx.execute(
+            update(table).where(is_its, table.c.pipeline == renamed_from).values(pipeline=name)
+        )
+    if not own and not _built(tx, renamed_from):
+        _move_all(tx, name, renamed_from)
+
+
+def _move_all(tx: Connection, name: str, renamed_from: str) -> None:
+    """Give a name whatever is there of the other, and take away what it had noted itself."""
+    for table in (generations, numbers, holds, looks, refusals, sources):
+        tx.execute(delete(table).where(table.c.pipeline == name))
+    for table in NAMED:
+        tx.execute(update(table).where(table.c.pipeline == renamed_from).values(pipeline=name))
+
+
+def _remember(tx: Connection, name: str, renamed_from: str) -> None:
+    """Note in the ledger what became of the old name."""
+    for gone in (name, renamed_from):
+        tx.execute(delete(meta).where(meta.c.key == _key(gone)))
+    tx.execute(insert(meta).values(key=_key(renamed_from), value=name))
+
+
+def _check_skips_none(tx: Connection, name: str, renamed_from: str) -> None:
+    """Refuse an old name whose work went over to yet another one: all of it would be asked anew.
+
+    Raises:
+        StoreError: it did, and the new name has no work.
+    """
+    now = _now(tx, renamed_from)
+    if now in (name, renamed_from) or _built(tx, name) or not _built(tx, now):
+        return
+    raise StoreError(
+        f"{name} is declared with renamed_from={renamed_from!r}, but {renamed_from} was renamed to {now}, and all that "
+        f"was asked and answered went with it. {name} would ask and pay all of it again; nothing was sent or changed. "
+        f"To go on with that work, declare renamed_from={now!r}. If {name} is a new pipeline, take renamed_from away."
+    )
+
+
+def _now(tx: Connection, name: str) -> str:
+    """Return the name that a pipeline's work has now; the name itself when it has work, or never had."""
+    seen = set()
+    while not _built(tx, name) and name not in seen:
+        seen.add(name)
+        to = tx.execute(select(meta.c.value).where(meta.c.key == _key(name))).scalar()
+        name = name if to is None else to
+    return name
+
+
+def went_over(ledger: Ledger, earlier: str, name: str) -> bool:
+    """Return whether all work of an earlier name has another name now, be it by several renamings."""
+    with ledger.read() as tx:
+        return earlier != name and _now(tx, earlier) == name
 
 
 def check_not_renamed(ledger: Ledger, name: str) -> None:

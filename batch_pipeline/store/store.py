@@ -70,17 +70,35 @@ def own(store: Store) -> None:
         store.files.put(f"{folder}/owner", OWNER)
 
 
+def owner_of(store: Store) -> str:
+    """Return the id of the ledger that the store's files belong to; "" when that cannot be read.
+
+    Raises:
+        FileNotFoundError: nobody wrote it down yet.
+    """
+    with store.files.open(OWNER) as file:
+        content = file.read()
+    try:
+        return str(orjson.loads(content)["ledger"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
 def _check_owner(store: Store) -> None:
     """Refuse a ledger that does not know these files: what they hold would be asked, and paid, again."""
     try:
-        with store.files.open(OWNER) as file:
-            owner = orjson.loads(file.read())["ledger"]
+        owner = owner_of(store)
     except FileNotFoundError:
         high_water.check(store.files, store.ledger)
         own(store)
         return
-    except (ValueError, KeyError, TypeError):
-        owner = "nobody knows which"
+    if not owner:
+        raise StoreError(
+            f"{OWNER} in the store at {store.files.root} says which ledger these files belong to, and it is empty or "
+            f"damaged. If BatchStore(ledger=...) does not name the right database ({store.ledger.shown}), set it right. "
+            "Else run `batch-pipeline rebuild-ledger`: it compares the ledger with the files, adds what is missing, and "
+            "writes that file anew. Nothing was sent."
+        )
     if owner != store.ledger.id:
         raise StoreError(
             f"The store at {store.files.root} was written with the ledger {owner}, but the one at "

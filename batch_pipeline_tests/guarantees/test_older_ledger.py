@@ -75,6 +75,31 @@ def test_a_ledger_restored_from_before_a_night_refuses_and_is_mended(house: Hous
     all_right(house, RECORDS + 10)
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_ledger_restored_from_before_a_renaming_is_mended(house: House, is_open: bool) -> None:
+    house.nights().night()
+    kept = backup(house)
+    house.sql(MORE)
+    run = house.nights(name="remarks", renamed_from="notes")
+    house.emulator.configure(manual=is_open)
+    if is_open:
+        run.submit()
+    else:
+        run.night()
+    restore(house, kept)
+    assert "rebuild-ledger" in house.refusal(run)
+    mended(house)
+    house.emulator.configure(manual=False)
+    house.emulator.end()
+    house.clock.advance(400)
+    for again in (run, house.nights(name="remarks")):
+        again.night()
+        again.until_quiet()
+        assert house.statuses() == {"answered": RECORDS + 10}
+        assert house.paid == RECORDS + 10 and not house.paid_twice
+    assert "was renamed to remarks" in house.refusal(house.nights(destination=None))
+
+
 @only_whole
 def test_a_ledger_restored_from_before_the_first_night_is_mended(house: House) -> None:
     house.nights().store.open()
@@ -185,6 +210,35 @@ def test_a_ledger_that_knows_all_is_not_rebuilt(house: House) -> None:
     house.nights().night()
     with pytest.raises(StoreError, match="knows all that the store's files tell"):
         mended(house)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"ledg', b"[]"])
+def test_a_damaged_guard_is_written_anew_for_a_ledger_that_knows_all(
+    house: House, content: bytes
+) -> None:
+    house.nights().night()
+    guard = house.root / "ledger.json"
+    whole = guard.read_bytes()
+    guard.write_bytes(content)
+    said = refused(house)
+    assert "ledger.json" in said and "damaged" in said
+    report = mended(house)
+    assert any("ledger.json" in line for line in report.lines) and not report.submissions
+    assert guard.read_bytes() == whole
+    all_right(house, RECORDS)
+
+
+@only_whole
+def test_a_damaged_guard_beside_an_older_ledger_is_mended_with_it(house: House) -> None:
+    house.nights().night()
+    kept = backup(house)
+    house.sql(MORE)
+    house.nights().night()
+    restore(house, kept)
+    (house.root / "ledger.json").write_bytes(b"")
+    refused(house)
+    assert mended(house).submissions == 1
+    all_right(house, RECORDS + 10)
 
 
 def test_another_process_that_goes_on_meanwhile_is_not_taken_for_an_older_ledger(

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from batch_pipeline import BatchPipeline, DuckDBSource, MessageTemplate
+from batch_pipeline import BatchPipeline, DuckDBSource, MessageTemplate, ParquetDataset
 from batch_pipeline.errors import InputError, StoreError
 from batch_pipeline.results.history import history
 from batch_pipeline.results.rebuild import rebuild
+from batch_pipeline.store.renaming import name_in_ledger
 from batch_pipeline.store.store import open_store
 from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
@@ -116,6 +117,58 @@ def test_a_ledger_that_is_made_again_knows_the_new_name(house: House, back: bool
     assert report.submissions == 3 and not report.skipped
     run.night()
     assert house.paid == RECORDS + 2 and house.statuses() == {"answered": RECORDS + 2}
+
+
+def test_an_old_name_whose_work_went_over_to_another_is_refused(house: House) -> None:
+    house.nights().night()
+    house.sql("insert into notes values (900, 'one more', 0)")
+    renamed(house).night()
+    run = house.nights(name="comments", renamed_from="notes")
+    assert "renamed_from='remarks'" in house.refusal(run)
+    assert "renamed_from='remarks'" in run.tick().skip_message
+    with pytest.raises(StoreError, match="renamed_from='remarks'"):
+        name_in_ledger(run.store.open().ledger, "comments", "notes")
+    renamed(house).night()  # this one goes on
+    assert house.paid == RECORDS + 1
+    house.nights(name="comments", renamed_from="remarks").night()
+    assert house.paid == RECORDS + 1 and house.statuses() == {"answered": RECORDS + 1}
+
+
+def test_a_ledger_that_is_made_again_refuses_old_code(house: House) -> None:
+    house.nights().night()
+    house.sql("insert into notes values (900, 'one more', 0)")
+    renamed(house).night()
+    for path in Path(house.root).glob("ledger.sqlite*"):
+        path.unlink()
+    rebuild(open_store(str(house.root), lost=True))
+    assert "was renamed to remarks" in house.refusal(house.nights(destination=None))
+    assert house.paid == RECORDS + 1
+
+
+@pytest.mark.parametrize("kind", ["table", "files"])
+def test_quiet_nights_after_renamings_keep_the_table(house: House, kind: str) -> None:
+    """No row is merged in them, and yet the table is the new name's."""
+    files = ParquetDataset(path=str(house.folder / "answers"))
+    more = {"destination": files} if kind == "files" else {}
+    house.nights(**more).night()
+    renamed(house, **more).night()
+    house.nights(name="remarks", **more).night()
+    run = house.nights(name="comments", renamed_from="remarks", **more)
+    run.night()
+    house.sql("insert into notes values (900, 'one more', 0)")
+    house.nights(name="comments", **more).night()
+    assert house.paid == RECORDS + 1 and not house.paid_twice
+    assert len(run.rows()) == RECORDS + 1
+    other = house.nights(destination=run.pipeline.destination)
+    assert "holds the results of the pipeline comments" in house.refusal(other, allow_reask=True)
+
+
+def test_two_renamings_without_a_night_between_keep_the_table(house: House) -> None:
+    house.nights().night()
+    renamed(house).tick()
+    house.nights(name="comments", renamed_from="remarks").tick()
+    house.nights(name="comments").night()
+    assert house.paid == RECORDS and house.statuses() == {"answered": RECORDS}
 
 
 @pytest.mark.parametrize("name", ["notes", "no name", ""])

@@ -34,7 +34,7 @@ def materialize(
         _check_account(store, pipeline, scopes, ask)
         # What cannot be written is not asked for.
         destination = destination_of(pipeline, store)
-        destination.check(wanted_of(pipeline))
+        destination.check(wanted_of(pipeline, store))
         _put_right(context, store, pipeline, destination)
         selections = []
         for scope in scopes:
