@@ -1,13 +1,13 @@
 """Whether a run would ask most of an answered table again for no reason that a person gave."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import duckdb
 
 from batch_pipeline.errors import counted
 from batch_pipeline.records import statements
-from batch_pipeline.records.connections import quote_text
+from batch_pipeline.records.connections import let_read, quote_name, quote_text
 from batch_pipeline.records.earlier import Earlier
 
 LEAST = 11
@@ -36,6 +36,83 @@ class Reask:
             f"{self.records:,} of {counted(self.of, 'answered record')} would be asked, and paid, again, though nobody "
             f"said force and the question is the same. Likely because {'; and '.join(self.why)}."
         )
+
+
+@dataclass(frozen=True)
+class Destination:
+    """What selection may look up in the destination.
+
+    Attributes:
+        place: which table of which file, or which dataset, for a message.
+        rows: returns a local Parquet file of its rows, as a snapshot writes it; None when it has none
+            that are marked as this pipeline's.
+        unsent: the numbers of submissions that have files which were never sent.
+    """
+
+    place: str
+    rows: Callable[[], str | None]
+    unsent: Collection[int] = ()
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Answered rows of the destination that the store does not know.
+
+    Attributes:
+        rows: how many.
+        paid: how many of their records would be paid again.
+        place: where they are.
+        lost: whether the store knows nothing of the pipeline at all.
+    """
+
+    rows: int
+    paid: int
+    place: str
+    lost: bool
+
+
+def find_unknown(
+    con: duckdb.DuckDBPyConnection,
+    destination: Destination,
+    *,
+    keys: Sequence[str],
+    verdicts: Collection[str],
+    lost: bool,
+) -> Unknown | None:
+    """Return the answers that are in the destination, and that the store, which would pay them, lost.
+
+    Which store it was does not matter, nor how many of the rows are asked: it is the wrong store, or
+    one that was restored from before the answers came.
+
+    Args:
+        con: where selection left its tables behind.
+        destination: where the answers may be.
+        keys: the key's columns, in the order of ``_bp_hashed``.
+        verdicts: those that are asked.
+        lost: whether the store knows nothing of the pipeline.
+    """
+    path = destination.rows()
+    if path is None:
+        return None
+    let_read(con, [path])
+    same_key = " AND ".join(
+        f"CAST(paid.k{place} AS VARCHAR) = CAST(unknown.{quote_name(key)} AS VARCHAR)"
+        for place, key in enumerate(keys)
+    )
+    unsent = ", ".join(str(int(number)) for number in destination.unsent) or "NULL"
+    row = con.execute(
+        statements.UNKNOWN.format(
+            path=quote_text(path),
+            asked_verdicts="(" + ", ".join(map(quote_text, verdicts)) + ")",
+            unsent=f"({unsent})",
+            same_key=same_key,
+        )
+    ).fetchone()
+    assert row is not None
+    rows, paid = row
+    if rows < LEAST or not paid:
+        return None
+    return Unknown(rows, paid, destination.place, lost)
 
 
 def find_reask(

@@ -23,7 +23,14 @@ from batch_pipeline.records.connections import (
 from batch_pipeline.records.earlier import look_back
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import source_columns
-from batch_pipeline.records.reask import LEAST, Reask, find_reask
+from batch_pipeline.records.reask import (
+    LEAST,
+    Destination,
+    Reask,
+    Unknown,
+    find_reask,
+    find_unknown,
+)
 
 UNLIMITED = 30
 """So many times twice as many tokens is more than any answer has."""
@@ -86,6 +93,7 @@ class Selection:
         answered: rows that are not asked now, and are answered as they are.
         failed: rows that are not asked now, and failed: for good, or left out of this run.
         reask: answered records that would be asked again, if they are most of the table.
+        unknown: answers in the destination that the store lost, if they would be paid again.
     """
 
     source_rows: int
@@ -105,6 +113,7 @@ class Selection:
     index_path: str | None
     columns: list[tuple[str, str]]
     reask: Reask | None = None
+    unknown: Unknown | None = None
     answered: int = 0
     failed: int = 0
 
@@ -140,6 +149,7 @@ def select(
     on_deleted: Literal["keep", "drop"] = "keep",
     partition: PartitionFilter | None = None,
     ask: Ask | None = None,
+    destination: Destination | None = None,
 ) -> Selection:
     """Write the records that need an answer to ``out_dir`` and say what was found.
 
@@ -161,6 +171,7 @@ def select(
         on_deleted: "drop" marks keys that left the source as deleted.
         partition: the part of the source this run is about.
         ask: the run's limit, where, force and retries_only.
+        destination: where answers may be that the store lost; None: it is in the store itself.
 
     Raises:
         InputError: keys are missing or repeated, or ``where`` or the partition cannot be applied.
@@ -201,6 +212,20 @@ def select(
                 keys=keys,
             )
             selection = replace(selection, reask=reask)
+        if destination is not None and not (ask.force or ask.allow_reask):
+            unknown = None
+            may_be_paid = (*asked_verdicts, *(("in_flight",) if destination.unsent else ()))
+            paid = sum(verdicts.get(verdict, 0) for verdict in may_be_paid)
+            # Partitions are counted together: the rows that are unknown tell how many there are.
+            if paid >= (LEAST if partition is None else 1):
+                unknown = find_unknown(
+                    con,
+                    destination,
+                    keys=found.keys,
+                    verdicts=asked_verdicts,
+                    lost=not (index or elsewhere),
+                )
+            selection = replace(selection, unknown=unknown)
         return _written(question, source, selection, Path(out_dir))
 
     selection = with_enough_memory(con, lambda: select_from("source"))

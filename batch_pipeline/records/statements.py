@@ -172,6 +172,29 @@ SELECT (SELECT count(DISTINCT key_hash) FROM answered),
        (SELECT count(*) FROM asked WHERE verdict = 'new')
 """
 
+UNKNOWN = """
+-- One row: how many answered rows of the destination, whose file is {path}, this store does not know
+-- to be settled, and of how many of them the record would be paid now: it is asked, or waits unsent.
+WITH known AS (
+    SELECT custom_id FROM _bp_index WHERE rank & 3 > 0 AND NOT deleted
+    UNION ALL
+    SELECT custom_id FROM _bp_elsewhere WHERE rank & 3 > 0 AND NOT deleted
+),
+unknown AS (
+    SELECT * FROM read_parquet({path}) AS rows
+    ANTI JOIN known ON known.custom_id = rows._bp_custom_id
+    WHERE _bp_status = 'answered'
+),
+paid AS (
+    SELECT hashed.* FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
+    WHERE wanted AND (verdict IN {asked_verdicts} OR verdict = 'in_flight' AND key_hash IN (
+        SELECT key_hash FROM _bp_index WHERE number IN {unsent} AND rank & 3 = 0
+    ))
+)
+SELECT (SELECT count(*) FROM unknown),
+       (SELECT count(*) FROM paid WHERE EXISTS (FROM unknown WHERE {same_key}))
+"""
+
 PLAN = """
 -- Table _bp_plan: the records of this submission in their final order (asked first, then by key).
 CREATE OR REPLACE TEMP TABLE _bp_plan AS

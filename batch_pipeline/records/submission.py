@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from batch_pipeline.errors import BatchPipelineError, HeldError
+from batch_pipeline.errors import BatchPipelineError, HeldError, counted
 from batch_pipeline.records.columns import check_names
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import open_source, source_columns
-from batch_pipeline.records.reask import Reask
+from batch_pipeline.records.reask import Destination, Reask, Unknown
 from batch_pipeline.records.selection import Ask, IndexFile, Selection, select
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.store.layout import index_name, new_submission_id, records_name
@@ -76,6 +76,7 @@ def select_submission(
     max_attempts: int,
     on_deleted: Literal["keep", "drop"],
     ask: Ask,
+    destination: Destination | None = None,
 ) -> SelectedSubmission:
     """Select what needs an answer and commit it as a submission.
 
@@ -121,7 +122,10 @@ def select_submission(
                 on_deleted=on_deleted,
                 partition=partition_filter(columns),
                 ask=ask,
+                destination=destination,
             )
+            if selection.unknown is not None:
+                raise HeldError(_lost(store, scope, selection.unknown))
             if selection.reask is not None and not ask.allow_reask:
                 raise HeldError(_refused(scope, selection.reask))
             new = _place(store, scope, submission, selection, question.version)
@@ -152,6 +156,28 @@ def _refused(scope: Scope, reask: Reask) -> str:
         f"{name}: {reask} Nothing was sent. If that is not meant, put it back as it was{aliases}. If the ledger was "
         "restored from a backup, run `batch-pipeline rebuild-ledger`. To ask them again, on purpose, launch "
         f"{scope.pipeline}_submit once with allow_reask: true."
+    )
+
+
+def _lost(store: Store, scope: Scope, unknown: Unknown) -> str:
+    name = f"{scope.pipeline} {scope.partition}".strip()
+    rows = counted(unknown.rows, "answered row")
+    root = store.files.root
+    if unknown.lost:
+        why = (
+            f"the store at {root} knows nothing of this pipeline: BatchStore(root=...) names another folder than "
+            "before, or the folder was lost. Point it at the earlier root, or bring that folder back from a backup"
+        )
+    else:
+        why = (
+            f"the store at {root} does not know their answers: it was restored from before the table's last change, "
+            "or another store's results are there. Bring back the store's folder and its ledger as they were after "
+            "that, or point BatchStore(root=...) at the store that asked for them"
+        )
+    return (
+        f"{name}: {unknown.place} is this pipeline's and holds {rows} of which {why}. "
+        f"{counted(unknown.paid, 'record')} of them would be paid again; nothing was sent or changed. To ask them "
+        f"again, on purpose, launch {scope.pipeline}_submit once with allow_reask: true."
     )
 
 

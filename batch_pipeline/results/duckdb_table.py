@@ -160,7 +160,7 @@ class DuckDBRows:
             rows = snapshot_sql(key, self._full_name(database.catalog))
             copy = f"COPY ({rows}) TO {quote_text(path)} (FORMAT parquet)"
             with_enough_memory(con, lambda: con.execute(copy))
-        return Snapshot(generation, columns, ours, path)
+        return Snapshot(generation, columns, ours, path, mark.pipeline if mark else "")
 
     def columns(self) -> dict[str, str]:
         """Return the table's columns, name to DuckDB type, in order; empty when there is no table.

@@ -110,7 +110,7 @@ class ParquetRows:
             with_enough_memory(con, lambda: con.execute(copy))
         # Nobody adds columns to these files: all are ours.
         ours = frozenset(name.lower() for name in manifest.columns)
-        return Snapshot(manifest.number, manifest.columns, ours, path)
+        return Snapshot(manifest.number, manifest.columns, ours, path, manifest.owner)
 
     def _there(self, manifest: Manifest) -> Manifest:
         """Return the state without the files that somebody deleted: their rows are gone."""

@@ -159,7 +159,7 @@ def rekeyed(house: House) -> dict[str, Any]:
 
 def test_a_renamed_key_stops_before_anything_is_sent(house: House) -> None:
     house.nights().night()
-    assert "no key column `code`" in house.refusal(house.nights(**rekeyed(house)))
+    assert "the key (code)" in house.refusal(house.nights(**rekeyed(house)))
     assert house.paid == RECORDS
 
 
