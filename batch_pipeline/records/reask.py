@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import duckdb
 
-from batch_pipeline.errors import counted
+from batch_pipeline.errors import InputError, counted
 from batch_pipeline.records import statements
 from batch_pipeline.records.connections import let_read, quote_name, quote_text
 from batch_pipeline.records.earlier import Earlier
 
 LEAST = 11
 """Fewer records than this (so ten) may always be asked again: no accident is dear then."""
+ELSEWHERE = "they were answered at another address"
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,20 @@ class Reask:
         of: how many are answered.
         why: the likely reasons, for a message.
         elsewhere: whether they were answered at another endpoint.
+        in_all: whether that counts all partitions, and not only the one that is selected.
     """
 
     records: int
     of: int
     why: tuple[str, ...]
     elsewhere: bool
+    in_all: bool = False
 
     def __str__(self) -> str:
         """What would happen, in sentences."""
+        where = " of all partitions" if self.in_all else ""
         return (
-            f"{self.records:,} of {counted(self.of, 'answered record')} would be asked, and paid, again, though nobody "
+            f"{self.records:,} of {counted(self.of, 'answered record')}{where} would be asked, and paid, again, though nobody "
             f"said force and the question is the same. Likely because {'; and '.join(self.why)}."
         )
 
@@ -124,8 +128,12 @@ def find_reask(
     retyped_key: Sequence[str],
     retyped_content: Sequence[str],
     keys: Sequence[str],
+    hash_whole: Callable[[], None],
 ) -> Reask | None:
     """Return what would be asked again; None when that is less than half of what is answered.
+
+    What is no matter of content (another key, another address) befalls all partitions at once: where
+    one is small, all are counted.
 
     Args:
         con: where selection left its tables behind.
@@ -135,6 +143,7 @@ def find_reask(
         retyped_key: what became of key columns with another type.
         retyped_content: the same of columns that the question reads.
         keys: the key's columns.
+        hash_whole: makes the table of all partitions' hashes.
     """
     another_key = earlier.is_key is False or bool(retyped_key)
     row = con.execute(
@@ -161,7 +170,21 @@ def find_reask(
     if _is_most(changed + renamed, known):
         return Reask(changed + renamed, known, tuple(why), False)
     if _is_most(moved, known_elsewhere):
-        return Reask(moved, known_elsewhere, ("they were answered at another address",), True)
+        return Reask(moved, known_elsewhere, (ELSEWHERE,), True)
+    if partition is None or not (renamed * 2 > known or moved * 2 > known_elsewhere):
+        return None
+    try:
+        hash_whole()
+    except InputError:  # another partition's rows cannot be read, which is no matter of this one
+        return None
+    row = con.execute(statements.REASKED_IN_ALL.format(version=quote_text(version))).fetchone()
+    assert row is not None
+    known, same_content, moved, known_elsewhere, new = row
+    renamed = min(new, known) if another_key else same_content
+    if _is_most(renamed, known) and why:
+        return Reask(renamed, known, tuple(why[:1]), False, True)
+    if _is_most(moved, known_elsewhere):
+        return Reask(moved, known_elsewhere, (ELSEWHERE,), True, True)
     return None
 
 

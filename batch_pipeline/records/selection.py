@@ -201,7 +201,11 @@ def select(
         selection = _counted(verdicts, reasons, deleted, stored_columns(question.types))
         answered, failed = question.stands()
         selection = replace(selection, answered=answered, failed=failed)
-        if not (ask.force or ask.retries_only) and _may_reask(verdicts, index, elsewhere):
+        # Small partitions are counted together.
+        least = LEAST if partition is None else 1
+        asked = verdicts.get("new", 0) + verdicts.get("changed", 0)
+        is_new = not (index or elsewhere)
+        if asked >= least and not (ask.force or ask.retries_only or is_new):
             reask = find_reask(
                 con,
                 version=version,
@@ -210,20 +214,20 @@ def select(
                 retyped_key=found.retyped(keys, question.types),
                 retyped_content=found.retyped(content_columns, question.types),
                 keys=keys,
+                hash_whole=lambda: question.hash_whole(source),
             )
             selection = replace(selection, reask=reask)
         if destination is not None and not (ask.force or ask.allow_reask):
             unknown = None
             may_be_paid = (*asked_verdicts, *(("in_flight",) if destination.unsent else ()))
             paid = sum(verdicts.get(verdict, 0) for verdict in may_be_paid)
-            # Partitions are counted together: the rows that are unknown tell how many there are.
-            if paid >= (LEAST if partition is None else 1):
+            if paid >= least:
                 unknown = find_unknown(
                     con,
                     destination,
                     keys=found.keys,
                     verdicts=asked_verdicts,
-                    lost=not (index or elsewhere),
+                    lost=is_new,
                 )
             selection = replace(selection, unknown=unknown)
         return _written(question, source, selection, Path(out_dir))
@@ -239,14 +243,6 @@ def select(
             f" 0.0 and -0.0). Cast it to text in the source's query."
         )
     return selection
-
-
-def _may_reask(
-    verdicts: dict[str, int], index: Sequence[IndexFile], elsewhere: Sequence[IndexFile]
-) -> bool:
-    """Whether it is worth to look for answered records among those that would be asked."""
-    asked = verdicts.get("new", 0) + verdicts.get("changed", 0)
-    return asked >= LEAST and bool(index or elsewhere)
 
 
 def _counted(

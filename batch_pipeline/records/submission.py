@@ -1,7 +1,7 @@
 """Selecting what needs an answer and committing it as a submission, whoever else selects at the same time."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from batch_pipeline.errors import BatchPipelineError, HeldError, counted
@@ -11,12 +11,14 @@ from batch_pipeline.records.reading import open_source, source_columns
 from batch_pipeline.records.reask import Destination, Reask, Unknown
 from batch_pipeline.records.selection import Ask, IndexFile, Selection, select
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.layout import index_name, new_submission_id, records_name
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import (
     NewSelection,
     Scope,
     abandon_unbuilt,
+    asked_at,
     commit_selection,
     index_elsewhere,
     latest_records,
@@ -127,7 +129,7 @@ def select_submission(
             if selection.unknown is not None:
                 raise HeldError(_lost(store, scope, selection.unknown))
             if selection.reask is not None and not ask.allow_reask:
-                raise HeldError(_refused(scope, selection.reask))
+                raise HeldError(_refused(store, scope, selection.reask))
             new = _place(store, scope, submission, selection, question.version)
         complete = ask.limit is None and not ask.where
         number = commit_selection(
@@ -147,13 +149,19 @@ def select_submission(
     )
 
 
-def _refused(scope: Scope, reask: Reask) -> str:
+def _refused(store: Store, scope: Scope, reask: Reask) -> str:
     name = f"{scope.pipeline} {scope.partition}".strip()
-    aliases = (
-        ", ClaudeBatches(aliases=[...]) if both addresses are one API" if reask.elsewhere else ""
-    )
+    way = ""
+    if reask.elsewhere:
+        way = ", ClaudeBatches(aliases=[...]) if both addresses are one API"
+        others = [one for one in asked_at(store.ledger, scope.pipeline) if one != scope.endpoint]
+        here = [scope.endpoint.base_url]
+        if others and all(same_address(one.base_url, here) for one in others):
+            why = f"they were answered in another workspace at the same address ({others[0]}; now it is {scope.endpoint})"
+            reask = replace(reask, why=(why,))
+            way = ": set ClaudeBatches(api_key=...) to a key of that workspace"
     return (
-        f"{name}: {reask} Nothing was sent. If that is not meant, put it back as it was{aliases}. If the ledger was "
+        f"{name}: {reask} Nothing was sent. If that is not meant, put it back as it was{way}. If the ledger was "
         "restored from a backup, run `batch-pipeline rebuild-ledger`. To ask them again, on purpose, launch "
         f"{scope.pipeline}_submit once with allow_reask: true."
     )
