@@ -106,6 +106,14 @@ class Comparison:
             allow_memory(self.con, MEMORY_LIMIT)
         self._check_keys()
 
+    def hash_whole(self, source: str) -> None:
+        """Read the source of all partitions into _bp_whole, whatever its keys are like."""
+        sql = statements.WHOLE.format(
+            key_hash=self.key_hash, content_hash=self.content_hash, source=source
+        )
+        with _read_errors_told("The source cannot be read as a whole."):
+            self.con.execute(sql)
+
     def _check_keys(self) -> None:
         is_null = " OR ".join(f"k{i} IS NULL" for i in range(len(self.keys)))
         nulls, repeats = one_row(self.con, statements.KEY_PROBLEMS.format(is_null=is_null))

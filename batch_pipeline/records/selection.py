@@ -23,7 +23,14 @@ from batch_pipeline.records.connections import (
 from batch_pipeline.records.earlier import look_back
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import source_columns
-from batch_pipeline.records.reask import LEAST, Reask, find_reask
+from batch_pipeline.records.reask import (
+    LEAST,
+    Destination,
+    Reask,
+    Unknown,
+    find_reask,
+    find_unknown,
+)
 
 UNLIMITED = 30
 """So many times twice as many tokens is more than any answer has."""
@@ -86,6 +93,7 @@ class Selection:
         answered: rows that are not asked now, and are answered as they are.
         failed: rows that are not asked now, and failed: for good, or left out of this run.
         reask: answered records that would be asked again, if they are most of the table.
+        unknown: answers in the destination that the store lost, if they would be paid again.
     """
 
     source_rows: int
@@ -105,6 +113,7 @@ class Selection:
     index_path: str | None
     columns: list[tuple[str, str]]
     reask: Reask | None = None
+    unknown: Unknown | None = None
     answered: int = 0
     failed: int = 0
 
@@ -140,6 +149,7 @@ def select(
     on_deleted: Literal["keep", "drop"] = "keep",
     partition: PartitionFilter | None = None,
     ask: Ask | None = None,
+    destination: Destination | None = None,
 ) -> Selection:
     """Write the records that need an answer to ``out_dir`` and say what was found.
 
@@ -161,6 +171,7 @@ def select(
         on_deleted: "drop" marks keys that left the source as deleted.
         partition: the part of the source this run is about.
         ask: the run's limit, where, force and retries_only.
+        destination: where answers may be that the store lost; None: it is in the store itself.
 
     Raises:
         InputError: keys are missing or repeated, or ``where`` or the partition cannot be applied.
@@ -192,7 +203,11 @@ def select(
         selection = _counted(verdicts, reasons, deleted, stored_columns(question.types))
         answered, failed = question.stands()
         selection = replace(selection, answered=answered, failed=failed)
-        if not (ask.force or ask.retries_only) and _may_reask(verdicts, index, elsewhere):
+        # Small partitions are counted together.
+        least = LEAST if partition is None else 1
+        asked = verdicts.get("new", 0) + verdicts.get("changed", 0)
+        is_new = not (index or elsewhere)
+        if asked >= least and not (ask.force or ask.retries_only or is_new):
             reask = find_reask(
                 con,
                 version=version,
@@ -201,8 +216,22 @@ def select(
                 retyped_key=found.retyped(keys, question.types),
                 retyped_content=found.retyped(content_columns, question.types),
                 keys=keys,
+                hash_whole=lambda: question.hash_whole(source),
             )
             selection = replace(selection, reask=reask)
+        if destination is not None and not (ask.force or ask.allow_reask):
+            unknown = None
+            may_be_paid = (*asked_verdicts, *(("in_flight",) if destination.unsent else ()))
+            paid = sum(verdicts.get(verdict, 0) for verdict in may_be_paid)
+            if paid >= least:
+                unknown = find_unknown(
+                    con,
+                    destination,
+                    keys=found.keys,
+                    verdicts=asked_verdicts,
+                    lost=is_new,
+                )
+            selection = replace(selection, unknown=unknown)
         return _written(question, source, selection, Path(out_dir))
 
     selection = with_enough_memory(con, lambda: select_from("source"))
@@ -216,14 +245,6 @@ def select(
             f" 0.0 and -0.0). Cast it to text in the source's query."
         )
     return selection
-
-
-def _may_reask(
-    verdicts: dict[str, int], index: Sequence[IndexFile], elsewhere: Sequence[IndexFile]
-) -> bool:
-    """Whether it is worth to look for answered records among those that would be asked."""
-    asked = verdicts.get("new", 0) + verdicts.get("changed", 0)
-    return asked >= LEAST and bool(index or elsewhere)
 
 
 def _counted(

@@ -172,6 +172,66 @@ SELECT (SELECT count(DISTINCT key_hash) FROM answered),
        (SELECT count(*) FROM asked WHERE verdict = 'new')
 """
 
+WHOLE = """
+-- Table _bp_whole: the hashes of every source row, of all partitions.
+CREATE OR REPLACE TEMP TABLE _bp_whole AS
+SELECT {key_hash} AS key_hash, {content_hash} AS content_hash FROM {source} AS source
+"""
+
+REASKED_IN_ALL = """
+-- One row, over all partitions: the keys that are answered; the new keys whose content was answered
+-- under a key that is gone; the rows that are answered elsewhere as they are, and not here, of how
+-- many; and how many keys are new.
+WITH answered AS (
+    SELECT DISTINCT key_hash, content_hash FROM _bp_index
+    WHERE version = {version} AND rank & 3 = 3 AND NOT deleted
+),
+elsewhere AS (
+    SELECT DISTINCT key_hash, content_hash FROM _bp_elsewhere
+    WHERE version = {version} AND rank & 3 = 3 AND NOT deleted
+),
+new AS (
+    SELECT * FROM _bp_whole ANTI JOIN _bp_index USING (key_hash)
+),
+gone AS (
+    SELECT content_hash, count(*) AS times FROM answered
+    ANTI JOIN _bp_whole USING (key_hash) GROUP BY content_hash
+),
+fresh AS (
+    SELECT content_hash, count(*) AS times FROM new GROUP BY content_hash
+)
+SELECT (SELECT count(DISTINCT key_hash) FROM answered),
+       (SELECT coalesce(sum(least(fresh.times, gone.times)), 0)::BIGINT
+        FROM fresh JOIN gone USING (content_hash)),
+       (SELECT count(*) FROM _bp_whole SEMI JOIN elsewhere USING (key_hash, content_hash)
+        ANTI JOIN answered USING (key_hash, content_hash)),
+       (SELECT count(DISTINCT key_hash) FROM elsewhere),
+       (SELECT count(*) FROM new)
+"""
+
+UNKNOWN = """
+-- One row: how many answered rows of the destination, whose file is {path}, this store does not know
+-- to be settled, and of how many of them the record would be paid now: it is asked, or waits unsent.
+WITH known AS (
+    SELECT custom_id FROM _bp_index WHERE rank & 3 > 0 AND NOT deleted
+    UNION ALL
+    SELECT custom_id FROM _bp_elsewhere WHERE rank & 3 > 0 AND NOT deleted
+),
+unknown AS (
+    SELECT * FROM read_parquet({path}) AS rows
+    ANTI JOIN known ON known.custom_id = rows._bp_custom_id
+    WHERE _bp_status = 'answered'
+),
+paid AS (
+    SELECT hashed.* FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
+    WHERE wanted AND (verdict IN {asked_verdicts} OR verdict = 'in_flight' AND key_hash IN (
+        SELECT key_hash FROM _bp_index WHERE number IN {unsent} AND rank & 3 = 0
+    ))
+)
+SELECT (SELECT count(*) FROM unknown),
+       (SELECT count(*) FROM paid WHERE EXISTS (FROM unknown WHERE {same_key}))
+"""
+
 PLAN = """
 -- Table _bp_plan: the records of this submission in their final order (asked first, then by key).
 CREATE OR REPLACE TEMP TABLE _bp_plan AS

@@ -1,22 +1,24 @@
 """Selecting what needs an answer and committing it as a submission, whoever else selects at the same time."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from batch_pipeline.errors import BatchPipelineError, HeldError
+from batch_pipeline.errors import BatchPipelineError, HeldError, counted
 from batch_pipeline.records.columns import check_names
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import open_source, source_columns
-from batch_pipeline.records.reask import Reask
+from batch_pipeline.records.reask import Destination, Reask, Unknown
 from batch_pipeline.records.selection import Ask, IndexFile, Selection, select
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.layout import index_name, new_submission_id, records_name
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import (
     NewSelection,
     Scope,
     abandon_unbuilt,
+    asked_at,
     commit_selection,
     index_elsewhere,
     latest_records,
@@ -76,6 +78,7 @@ def select_submission(
     max_attempts: int,
     on_deleted: Literal["keep", "drop"],
     ask: Ask,
+    destination: Destination | None = None,
 ) -> SelectedSubmission:
     """Select what needs an answer and commit it as a submission.
 
@@ -121,9 +124,12 @@ def select_submission(
                 on_deleted=on_deleted,
                 partition=partition_filter(columns),
                 ask=ask,
+                destination=destination,
             )
+            if selection.unknown is not None:
+                raise HeldError(_lost(store, scope, selection.unknown))
             if selection.reask is not None and not ask.allow_reask:
-                raise HeldError(_refused(scope, selection.reask))
+                raise HeldError(_refused(store, scope, selection.reask))
             new = _place(store, scope, submission, selection, question.version)
         complete = ask.limit is None and not ask.where
         number = commit_selection(
@@ -143,15 +149,43 @@ def select_submission(
     )
 
 
-def _refused(scope: Scope, reask: Reask) -> str:
+def _refused(store: Store, scope: Scope, reask: Reask) -> str:
     name = f"{scope.pipeline} {scope.partition}".strip()
-    aliases = (
-        ", ClaudeBatches(aliases=[...]) if both addresses are one API" if reask.elsewhere else ""
-    )
+    way = ""
+    if reask.elsewhere:
+        way = ", ClaudeBatches(aliases=[...]) if both addresses are one API"
+        others = [one for one in asked_at(store.ledger, scope.pipeline) if one != scope.endpoint]
+        here = [scope.endpoint.base_url]
+        if others and all(same_address(one.base_url, here) for one in others):
+            why = f"they were answered in another workspace at the same address ({others[0]}; now it is {scope.endpoint})"
+            reask = replace(reask, why=(why,))
+            way = ": set ClaudeBatches(api_key=...) to a key of that workspace"
     return (
-        f"{name}: {reask} Nothing was sent. If that is not meant, put it back as it was{aliases}. If the ledger was "
+        f"{name}: {reask} Nothing was sent. If that is not meant, put it back as it was{way}. If the ledger was "
         "restored from a backup, run `batch-pipeline rebuild-ledger`. To ask them again, on purpose, launch "
         f"{scope.pipeline}_submit once with allow_reask: true."
+    )
+
+
+def _lost(store: Store, scope: Scope, unknown: Unknown) -> str:
+    name = f"{scope.pipeline} {scope.partition}".strip()
+    rows = counted(unknown.rows, "answered row")
+    root = store.files.root
+    if unknown.lost:
+        why = (
+            f"the store at {root} knows nothing of this pipeline: BatchStore(root=...) names another folder than "
+            "before, or the folder was lost. Point it at the earlier root, or bring that folder back from a backup"
+        )
+    else:
+        why = (
+            f"the store at {root} does not know their answers: it was restored from before the table's last change, "
+            "or another store's results are there. Bring back the store's folder and its ledger as they were after "
+            "that, or point BatchStore(root=...) at the store that asked for them"
+        )
+    return (
+        f"{name}: {unknown.place} is this pipeline's and holds {rows} of which {why}. "
+        f"{counted(unknown.paid, 'record')} of them would be paid again; nothing was sent or changed. To ask them "
+        f"again, on purpose, launch {scope.pipeline}_submit once with allow_reask: true."
     )
 
 

@@ -525,6 +525,20 @@ def index_elsewhere(ledger: Ledger, scope: Scope) -> list[IndexRow]:
     return [IndexRow(*row.values()) for row in rows]
 
 
+def unsent(ledger: Ledger, pipeline: str) -> list[int]:
+    """Return the numbers of a pipeline's submissions that have files which were never sent."""
+    rows = ledger.rows(
+        select(request_files.c.number)
+        .distinct()
+        .where(
+            request_files.c.pipeline == pipeline,
+            request_files.c.state == FileState.READY,
+            request_files.c.first_sent_at.is_(None),
+        )
+    )
+    return [row["number"] for row in rows]
+
+
 def latest_records(ledger: Ledger, pipeline: str, most: int = 3) -> list[str]:
     """Return the names of a pipeline's latest files of selected records, the newest first."""
     rows = ledger.rows(

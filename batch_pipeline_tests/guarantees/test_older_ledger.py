@@ -4,9 +4,12 @@ import secrets
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import pytest
 
+from batch_pipeline import ParquetDataset
 from batch_pipeline.errors import StoreError
 from batch_pipeline.records import submission
 from batch_pipeline.results.rebuild import rebuild
@@ -46,7 +49,7 @@ def refused(house: House) -> str:
     """What a run and a tick say."""
     run = house.nights()
     said = house.refusal(run)
-    assert "rebuild-ledger" in said and "rebuild-ledger" in run.tick().skip_message
+    assert "rebuild-ledger" in said and "rebuild-ledger" in (run.tick().skip_message or "")
     return said
 
 
@@ -198,7 +201,7 @@ def test_files_of_a_ledger_that_was_given_up_long_ago_do_not_stop_the_one_of_tod
     checked = high_water.check
     high_water.check = lambda files, ledger: None
     try:
-        house.nights().night()
+        house.nights().night(allow_reask=True)
     finally:
         high_water.check = checked
     assert house.paid == 2 * RECORDS
@@ -290,6 +293,95 @@ def test_a_submission_that_begins_meanwhile_is_not_taken_for_one_that_is_lost(
     monkeypatch.setattr(high_water, "_known", known)
     assert high_water.behind(store.files, store.ledger) == []
     assert list((house.root / "notes" / one).glob("manifest-*.json"))
+
+
+# --- a store that does not know what the table holds
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "parquet"])
+def test_another_root_does_not_pay_what_the_table_holds(house: House, kind: str) -> None:
+    where = {}
+    if kind == "parquet":
+        where["destination"] = ParquetDataset(path=str(house.folder / "answers"))
+    house.nights(**where).night()
+    away = house.root.rename(house.folder / "away")
+    said = house.refusal(house.nights(**where))
+    assert str(house.root) in said and "40 answered rows" in said and "answers" in said
+    assert "earlier root" in said and "allow_reask" in said
+    assert house.refusal(house.nights(**where), limit=1) and house.paid == RECORDS
+    shutil.rmtree(house.root)
+    away.rename(house.root)
+    house.nights(**where).night()
+    assert house.paid == RECORDS
+
+
+def test_an_emptied_store_asks_again_on_purpose(house: House) -> None:
+    house.nights().night()
+    shutil.rmtree(house.root)
+    house.nights().night(allow_reask=True)
+    house.nights().night()
+    assert house.paid == 2 * RECORDS and house.statuses() == {"answered": RECORDS}
+
+
+def test_another_root_does_not_pay_small_partitions_either(house: House) -> None:
+    house.sql("alter table notes alter part type varchar")
+    fields: dict[str, Any] = {
+        "partitions": dg.StaticPartitionsDefinition(["0", "1", "2", "3"]),
+        "partition_column": "part",
+    }
+    run = house.nights(**fields)
+    for part in ("0", "1"):
+        run.night(part)
+    shutil.rmtree(house.root)
+    for part in ("0", "1"):
+        assert "earlier root" in house.refusal(house.nights(**fields), part)
+    house.nights(**fields).night("2")  # it was never asked
+    assert house.paid == 30 and not house.paid_twice
+
+
+@pytest.mark.parametrize("change", ["new", "changed", "failed"])
+def test_a_store_restored_with_its_ledger_does_not_pay_the_last_night_again(
+    house: House, change: str
+) -> None:
+    if change == "failed":
+        house.emulator.configure(rates={"errored": 1.0})
+        run = house.nights()
+        run.submit()
+        run.run("collect")
+        house.emulator.configure(rates={})
+    else:
+        house.nights().night()
+    kept = shutil.copytree(house.root, house.folder / "kept")
+    if change == "new":
+        house.sql(MORE, MORE.replace("1000", "2000"))
+    if change == "changed":
+        house.sql("update notes set text = text || '!' where id < 15")
+    house.nights().night()
+    paid, rows = house.paid, house.sql("select * from answers order by id")
+    shutil.rmtree(house.root)
+    shutil.copytree(kept, house.root)
+    said = house.refusal(house.nights())
+    assert "restored from before the table's last change" in said, said
+    assert house.paid == paid and house.sql("select * from answers order by id") == rows
+    house.nights().night(allow_reask=True)
+    assert house.paid > paid
+    paid = house.paid
+    house.nights().night()
+    assert house.paid == paid and house.statuses() == {"answered": len(rows)}
+
+
+def test_a_store_restored_from_before_the_sending_does_not_send_again(house: House) -> None:
+    run = house.nights()
+    run.definitions.resolve_job_def("notes_submit").execute_in_process(
+        instance=house.instance,
+        asset_selection=[run.pipeline.asset_key(stage) for stage in ("records", "requests")],
+    )
+    kept = shutil.copytree(house.root, house.folder / "kept")
+    run.night()
+    shutil.rmtree(house.root)
+    shutil.copytree(kept, house.root)
+    said = house.refusal(house.nights())
+    assert "restored from before the table's last change" in said and house.paid == RECORDS
 
 
 # --- a ledger that is broken

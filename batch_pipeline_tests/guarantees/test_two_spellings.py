@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import dagster as dg
 import pytest
 from sqlalchemy import select
 
 from batch_pipeline import DuckDBTable, ParquetDataset
+from batch_pipeline.definitions.jobs import ask_config
 from batch_pipeline.store.submissions import Endpoint, known_endpoints
 from batch_pipeline.store.tables import endpoints, submissions
 from batch_pipeline_tests.support.extent import only_whole
@@ -159,7 +161,7 @@ def rekeyed(house: House) -> dict[str, Any]:
 
 def test_a_renamed_key_stops_before_anything_is_sent(house: House) -> None:
     house.nights().night()
-    assert "no key column `code`" in house.refusal(house.nights(**rekeyed(house)))
+    assert "the key (code)" in house.refusal(house.nights(**rekeyed(house)))
     assert house.paid == RECORDS
 
 
@@ -227,8 +229,8 @@ def test_a_small_table_does_not_stop(house: House) -> None:
     assert house.paid == 18
 
 
-def test_another_address_without_an_account_stops(house: House) -> None:
-    house.nights().night()
+def move_away(house: House) -> None:
+    """Let the ledger say that all was asked at another address, of which no account is known."""
     ledger = house.nights().store.open().ledger
     with ledger.write() as tx:
         moved = Endpoint("https://gateway.example", "", "")
@@ -239,6 +241,15 @@ def test_another_address_without_an_account_stops(house: House) -> None:
         )
         tx.execute(submissions.update().values(endpoint_id=moved.id))
         tx.exec_driver_sql(f"update request_files set endpoint_id = '{moved.id}'")
+
+
+def in_partitions(*names: str) -> dict[str, Any]:
+    return {"partitions": dg.StaticPartitionsDefinition(names), "partition_column": "part"}
+
+
+def test_another_address_without_an_account_stops(house: House) -> None:
+    house.nights().night()
+    move_away(house)
     refused = house.refusal(house.nights())
     assert "at another address" in refused and "aliases" in refused
     assert house.paid == RECORDS
@@ -246,17 +257,62 @@ def test_another_address_without_an_account_stops(house: House) -> None:
     assert answered(house)
 
 
+@pytest.mark.parametrize("change", ["type", "columns", "names", "address"])
+def test_small_partitions_are_counted_together(house: House, change: str) -> None:
+    house.sql("alter table notes alter part type varchar")
+    fields = in_partitions("0", "1", "2", "3")
+    run = house.nights(**fields)
+    for part in ("0", "1", "2", "3"):
+        run.night(part)
+    key: str | list[str] = "id"
+    said = "the key"
+    if change == "type":
+        house.sql("alter table notes alter id type double")
+    elif change == "columns":
+        key = ["id", "part"]
+    elif change == "names":
+        house.sql("update notes set id = id + 1000")
+    else:
+        move_away(house)
+        said = "at another address"
+    run = house.nights(key=key, **fields)
+    for part in ("0", "3"):
+        refused = house.refusal(run, part)
+        assert "40 of 40 answered records of all partitions" in refused and said in refused, refused
+    assert house.paid == RECORDS
+    run.run("submit", ask_config(run.pipeline, allow_reask=True), "0")
+    assert house.paid == RECORDS + 10
+
+
+def test_a_small_partition_that_changed_does_not_stop(house: House) -> None:
+    house.sql("alter table notes alter part type varchar")
+    fields = in_partitions("0", "1", "2", "3")
+    run = house.nights(**fields)
+    for part in ("0", "1", "2", "3"):
+        run.night(part)
+    house.sql("update notes set text = text || '!' where part = '0'")
+    run.night("0")
+    # And one whose records have other keys, with the same content, while the others stay.
+    house.sql("update notes set id = id + 1000 where part = '1'")
+    run.night("1")
+    assert house.paid == RECORDS + 20
+
+
+def test_another_workspace_is_called_one(house: House) -> None:
+    house.emulator.configure(keys={"first": "ws1", "second": "ws2"})
+    house.nights(claude={"api_key": "first"}).night()
+    second = house.nights(claude={"api_key": "second"})
+    second.night(force=True, limit=3)
+    refused = house.refusal(second)
+    assert "another workspace" in refused and "ws1" in refused and "api_key" in refused
+    assert "another address" not in refused and "aliases" not in refused
+    assert house.paid == RECORDS + 3
+
+
 @only_whole
 def test_a_partition_stops_by_itself_and_takes_allow_reask_the_long_way(house: House) -> None:
-    import dagster as dg
-
-    from batch_pipeline.definitions.jobs import ask_config
-
     house.sql("update notes set part = id % 2", "alter table notes alter part type varchar")
-    fields = {
-        "partitions": dg.StaticPartitionsDefinition(["0", "1"]),
-        "partition_column": "part",
-    }
+    fields = in_partitions("0", "1")
     run = house.nights(**fields)
     for part in ("0", "1"):
         run.night(part)

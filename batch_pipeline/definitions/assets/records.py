@@ -1,5 +1,6 @@
 """The step of ``NAME/records``: what needs an answer."""
 
+import functools
 from collections.abc import Sequence
 
 import dagster as dg
@@ -11,22 +12,26 @@ from batch_pipeline.definitions.partition import filter_of
 from batch_pipeline.definitions.rows import destination_of, earlier_names, wanted_of
 from batch_pipeline.errors import HeldError, InputError, StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
+from batch_pipeline.records.reask import Destination
 from batch_pipeline.records.selection import Ask
 from batch_pipeline.records.submission import SelectedSubmission, select_submission
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.publish import publish
 from batch_pipeline.store.addresses import same_address
-from batch_pipeline.store.renaming import check_not_renamed
+from batch_pipeline.store.renaming import check_not_renamed, went_over
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Scope, asked_elsewhere
+from batch_pipeline.store.submissions import Scope, asked_elsewhere, unsent
 
 
 def materialize(
     context: dg.AssetExecutionContext, pipeline: BatchPipeline, ask: Ask
 ) -> dg.MaterializeResult:
     """Select what needs an answer, partition by partition, and commit each selection as a submission."""
-    with step(context, pipeline, offline=True) as (store, _claude, api, scopes):
+    with (
+        step(context, pipeline, offline=True) as (store, _claude, api, scopes),
+        store.files.scratch() as folder,
+    ):
         if ask.limit is not None and ask.limit < 0:
             raise InputError(f"The limit of this run is {ask.limit}; it must be 0 or more.")
         if not (ask.force or ask.allow_reask):
@@ -35,7 +40,7 @@ def materialize(
         # What cannot be written is not asked for.
         destination = destination_of(pipeline, store)
         destination.check(wanted_of(pipeline, store))
-        _put_right(context, store, pipeline, destination)
+        lookup = _lookup(store, pipeline, destination, folder)
         selections = []
         for scope in scopes:
 
@@ -52,6 +57,7 @@ def materialize(
                     max_attempts=pipeline.max_attempts,
                     on_deleted=pipeline.on_deleted,
                     ask=ask,
+                    destination=lookup,
                 )
 
             try:
@@ -66,12 +72,34 @@ def materialize(
                 selected = selected_in(scope)
             selections.append(selected.selection)
             context.log.info(_selection_line(pipeline, scope, selected.number, selected.selection))
+        # Not earlier: a store that was restored from before the last night would put back old rows.
+        _put_right(context, store, pipeline, destination)
     count_rows(context, pipeline, scopes, [one.asked + one.reused for one in selections])
     columns = selections[-1].columns
     return dg.MaterializeResult(
         metadata=metadata.of_selection(selections, columns)
         | lineage.of_records(pipeline, [name for name, _ in columns])
     )
+
+
+def _lookup(
+    store: Store,
+    pipeline: BatchPipeline,
+    destination: DuckDBTable | ParquetDataset,
+    folder: str,
+) -> Destination | None:
+    """Return what tells of answers that the store lost; None for a table that is lost with the store."""
+    if pipeline.destination is None:
+        return None
+
+    @functools.cache
+    def rows() -> str | None:
+        there = destination.snapshot(pipeline.source.keys, f"{folder}/there.parquet")
+        owners = (pipeline.name, *earlier_names(pipeline))
+        is_ours = there.owner in owners or went_over(store.ledger, there.owner, pipeline.name)
+        return there.path if is_ours else None
+
+    return Destination(destination.describe(), rows, unsent(store.ledger, pipeline.name))
 
 
 def _put_right(
