@@ -150,7 +150,10 @@ class _Publishing:
             ]
             fresh = [place[file["index_path"]] for file in files if file["index_path"] in place]
             find_winners(self.store, con, index)
-            report.before = report.after = compare(self.store, con, index, there, fresh)
+            results = _results(collected)
+            report.before = report.after = compare(
+                self.store, con, index, there, fresh, self.key, results
+            )
             lost = _lost_columns(there)
             if only_hurt and not (report.before.is_hurt or lost):
                 return report
@@ -167,7 +170,7 @@ class _Publishing:
                 report.inserted, report.updated = merged.inserted, merged.updated
                 report.deleted = merged.deleted
                 after = self.destination.snapshot(self.key, f"{folder}/after.parquet")
-                report.after = compare(self.store, con, index, after, [])
+                report.after = compare(self.store, con, index, after, [], self.key, results)
         with self.store.ledger.write() as tx:
             tx.execute(
                 update(request_files)
@@ -195,9 +198,7 @@ class _Publishing:
         positions = con.execute("select distinct position from needed order by all").fetchall()
         if not positions:
             return None
-        results = {
-            file["index_path"]: file["results_path"] for file in collected if file["index_path"]
-        }
+        results = _results(collected)
         urls = {
             self.store.files.url(results[index[position].name]): position
             for (position,) in positions
@@ -298,6 +299,11 @@ def _collected(store: Store, pipeline: str) -> Sequence[RowMapping]:
         )
         .order_by(request_files.c.number, request_files.c.seq)
     )
+
+
+def _results(collected: Sequence[RowMapping]) -> dict[str, str]:
+    """Return, by index file, the file of its rows."""
+    return {file["index_path"]: file["results_path"] for file in collected if file["index_path"]}
 
 
 def _was_published(collected: Sequence[RowMapping]) -> bool:

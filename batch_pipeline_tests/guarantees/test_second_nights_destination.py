@@ -482,6 +482,87 @@ def test_a_row_that_no_record_stands_behind_is_said_and_stops_nothing(
     assert here.run.rows()[999]["_custom_id"] == "by hand"
 
 
+RETYPED = {
+    "double": ("integer", "double"),
+    "decimal": ("integer", "decimal(18, 2)"),
+    "timestamp": ("date using date '2024-01-01' + id", "timestamp"),
+}
+
+
+@pytest.mark.parametrize("kind", RETYPED)
+def test_a_retyped_key_that_is_asked_again_on_purpose_has_one_row_per_record(
+    town: Callable[..., Town], kind: str
+) -> None:
+    here = town()
+    first, then = RETYPED[kind]
+    here.sql(f"alter table source alter id type {first}")
+    here.run.night()
+    here.sql(f"alter table source alter id type {then}")
+    with pytest.raises(dg.Failure, match="allow_reask"):
+        here.run.submit()
+    here.run.night(allow_reask=True)
+    assert here.paid == 2 * RECORDS
+    found = here.check()
+    assert found["missing"] == found["doubled"] == found["unexpected"] == 0
+    here.sql("update source set word = 'changed' where n = 3")
+    here.run.night()
+    asked = here.run.rows()
+    assert len(asked) == RECORDS and here.paid == 2 * RECORDS + 1
+    here.run.night()
+    here.sql("drop table results")
+    here.run.night()
+    assert here.run.rows() == asked and here.paid == 2 * RECORDS + 1
+    assert here.check()["missing"] == 0
+
+
+def test_a_key_that_grows_by_a_column_and_is_asked_again_has_one_row_per_record(
+    town: Callable[..., Town],
+) -> None:
+    here = town()
+    here.run.night()
+    source = DuckDBSource(database=here.database, table="source", key=["id", "n"])
+    more = town(source=source)
+    more.run.night(allow_reask=True)
+    assert more.check()["missing"] == 0
+    more.run.night()
+    assert more.paid == 2 * RECORDS and len(more.run.rows()) == RECORDS
+    again = town()
+    again.run.night()
+    assert again.paid == 2 * RECORDS and again.check()["missing"] == 0
+
+
+@pytest.mark.parametrize("key", ["5000", "null"])
+def test_the_row_of_a_key_that_somebody_edited_comes_back(
+    town: Callable[..., Town], key: str
+) -> None:
+    here = town()
+    here.run.night()
+    first = here.run.rows()[7]
+    here.sql(f"update results set id = {key} where id = 7")
+    here.run.night()
+    rows = here.run.rows()
+    assert rows[7] == first and len(rows) == RECORDS + 1 and here.paid == RECORDS
+    for _ in range(2):
+        (found,) = (
+            one
+            for one in here.run.collect().get_asset_check_evaluations()
+            if one.check_name == "every_record_accounted_for"
+        )
+        assert not found.passed and found.severity == dg.AssetCheckSeverity.WARN
+        assert "1 row that no record of this store stands behind" in str(found.description)
+    assert here.run.rows() == rows
+
+
+def test_keys_that_somebody_swapped_are_put_back(town: Callable[..., Town]) -> None:
+    here = town()
+    here.run.night()
+    before = here.run.rows()
+    here.sql("update results set id = 3 - id where id in (1, 2)")
+    here.run.night()
+    assert here.run.rows() == before and here.paid == RECORDS
+    assert here.check()["unexpected"] == 0
+
+
 def test_a_publisher_that_slept_looks_again_before_it_writes(
     town: Callable[..., Town], monkeypatch: pytest.MonkeyPatch
 ) -> None:
