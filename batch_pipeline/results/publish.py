@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import duckdb
 from sqlalchemy import RowMapping, select, update
 
-from batch_pipeline.errors import StoreError, counted
+from batch_pipeline.errors import LostFileError, counted
 from batch_pipeline.records.connections import (
+    UNREADABLE,
     memory_connection,
     quote_files,
     quote_name,
@@ -93,7 +94,7 @@ def publish(
     Raises:
         InputError: the destination cannot take the rows; they stay in the store and are published
             later.
-        StoreError: a file of the store is gone.
+        LostFileError: a file of the store is gone, or damaged.
     """
     report = Published()
     with store.ledger.lease(f"publish/{pipeline}", WAIT_SECONDS) as lease:
@@ -106,8 +107,8 @@ def publish(
                 return work.once(everything, only_hurt)
             except OvertakenError:
                 continue  # somebody wrote while we slept: what is latest is to be read again
-            except (duckdb.IOException, FileNotFoundError) as error:
-                raise StoreError(
+            except UNREADABLE as error:
+                raise LostFileError(
                     f"{pipeline}: a file cannot be read while its results are published: {error}. "
                     f"Run {pipeline}_collect, which makes lost files of the store again, or bring the "
                     "file back from a backup. Nothing in the table was changed."

@@ -417,7 +417,15 @@ def test_a_type_that_changes_while_a_batch_is_open_is_widened(
 
 
 @pytest.mark.parametrize(
-    "change", ["the folder is gone", "its files are gone", "one file is gone", "manifests are gone"]
+    "change",
+    [
+        "the folder is gone",
+        "its files are gone",
+        "its files are emptied",
+        "one file is gone",
+        "one file is cut",
+        "manifests are gone",
+    ],
 )
 def test_a_parquet_dataset_is_put_right(
     town: Callable[..., Town], tmp_path: Path, change: str
@@ -432,6 +440,12 @@ def test_a_parquet_dataset_is_put_right(
         case "its files are gone":
             for file in (folder / "data").iterdir():
                 file.unlink()
+        case "its files are emptied":
+            for file in (folder / "data").iterdir():
+                file.write_bytes(b"")
+        case "one file is cut":
+            file = next((folder / "data").iterdir())
+            file.write_bytes(file.read_bytes()[:100])
         case "one file is gone":
             next((folder / "data").iterdir()).unlink()
         case _:
@@ -444,6 +458,22 @@ def test_a_parquet_dataset_is_put_right(
         town(
             name="others", destination=ParquetDataset(path=str(folder), rows_per_bucket=4)
         ).run.submit()
+
+
+def test_a_damaged_manifest_is_said_by_name_and_the_way_on_works(
+    town: Callable[..., Town], tmp_path: Path
+) -> None:
+    here = town(destination=ParquetDataset(path=str(tmp_path / "out")))
+    here.run.night()
+    first = here.run.rows()
+    for file in (tmp_path / "out" / "_manifests").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(dg.Failure, match=r"manifest .*\.json is damaged"):
+        here.run.submit()
+    for file in (tmp_path / "out" / "_manifests").iterdir():
+        file.unlink()
+    here.run.night()
+    assert here.run.rows() == first and here.paid == RECORDS
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "dataset"])
