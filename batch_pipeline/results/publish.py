@@ -16,6 +16,7 @@ from sqlalchemy import RowMapping, select, update
 from batch_pipeline.errors import LostFileError, counted
 from batch_pipeline.records.connections import (
     UNREADABLE,
+    first_line,
     memory_connection,
     quote_files,
     quote_name,
@@ -109,7 +110,7 @@ def publish(
                 continue  # somebody wrote while we slept: what is latest is to be read again
             except UNREADABLE as error:
                 raise LostFileError(
-                    f"{pipeline}: a file cannot be read while its results are published: {error}. "
+                    f"{pipeline}: a file cannot be read while its results are published: {first_line(error)}. "
                     f"Run {pipeline}_collect, which makes lost files of the store again, or bring the "
                     "file back from a backup. Nothing in the table was changed."
                 ) from error

@@ -12,7 +12,7 @@ from batch_pipeline.definitions.partition import filter_of
 from batch_pipeline.definitions.rows import destination_of, earlier_names, wanted_of
 from batch_pipeline.errors import HeldError, InputError, LostFileError, StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
-from batch_pipeline.records.connections import UNREADABLE
+from batch_pipeline.records.connections import UNREADABLE, first_line
 from batch_pipeline.records.selection import Ask
 from batch_pipeline.records.submission import SelectedSubmission, select_submission
 from batch_pipeline.requests.compiled import compile_question
@@ -62,7 +62,7 @@ def materialize(
                 # A file of an earlier night may be gone: its rows can be made again.
                 if not make_again(context, store, api, pipeline):
                     raise StoreError(
-                        f"{pipeline.name}: a file cannot be read: {error}. Bring it back, from "
+                        f"{pipeline.name}: a file cannot be read: {first_line(error)}. Bring it back, from "
                         "a backup if need be; nothing was sent or changed."
                     ) from error
                 selected = selected_in(scope)
