@@ -39,3 +39,7 @@ class HeldError(BatchPipelineError):
 
 class StoreError(BatchPipelineError):
     """The store's root or its ledger cannot be used as it is."""
+
+
+class LostFileError(StoreError):
+    """A file of the store is gone or damaged; it may be possible to make it again."""

@@ -32,6 +32,9 @@ MORE_MEMORY = "1GB"
 """What it may hold after the first limit was too low; after that, whatever DuckDB's default is."""
 
 
+UNREADABLE = (duckdb.IOException, duckdb.InvalidInputException, FileNotFoundError)
+"""What DuckDB and fsspec raise for a file that is gone, empty, cut short or of another kind."""
+
 Result = TypeVar("Result")
 
 

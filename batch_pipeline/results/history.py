@@ -10,7 +10,12 @@ import duckdb
 from sqlalchemy import RowMapping, select
 
 from batch_pipeline.errors import InputError, StoreError
-from batch_pipeline.records.connections import memory_connection, quote_files, quote_name
+from batch_pipeline.records.connections import (
+    UNREADABLE,
+    memory_connection,
+    quote_files,
+    quote_name,
+)
 from batch_pipeline.records.earlier import look_back
 from batch_pipeline.records.identity import key_hash_sql
 from batch_pipeline.results.join import Question
@@ -117,7 +122,7 @@ def history(
                 submission = known[row[0]]
                 mine = [file for file in files if file["submission_id"] == submission["id"]]
                 found.append(_asking(connection, store, submission, mine, by_index, row, before))
-    except (duckdb.IOException, FileNotFoundError) as error:
+    except UNREADABLE as error:
         raise StoreError(f"{pipeline}: a file of the store cannot be read: {error}") from error
     return found
 

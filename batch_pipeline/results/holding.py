@@ -1,24 +1,30 @@
 """Comparing a table with what it must hold: the latest row of every key ever selected.
 
-What it must hold stands in the index files of the store, what it holds in a snapshot. Both are told
-by custom_id, which no two keys share; DuckDB compares them, and no row passes through Python.
+What it must hold stands in the index files of the store, what it holds in a snapshot. A row is told
+by its custom_id, which no two keys share, and by its key; DuckDB compares them, and no row passes
+through Python. Keys themselves are read from the store's rows only where a hash does not tell.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
 
+from batch_pipeline.records.columns import file_columns
 from batch_pipeline.records.connections import quote_files, quote_text, with_enough_memory
+from batch_pipeline.records.identity import key_hash_sql
 from batch_pipeline.results import sql
-from batch_pipeline.results.merging import CUSTOM_ID, KEY, Snapshot
+from batch_pipeline.results.merging import CUSTOM_ID, KEY, Snapshot, cast_columns
+from batch_pipeline.results.widening import Schema, read_widened, schemas_of, widened
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import IndexRow
 
-# Table there: each row of the table, by its custom_id and a hash of its key.
+# Table there: each row of the table, by its custom_id, a hash of its key, and the hash that a record
+# with this key has.
 THERE = """
-create or replace temp table there as select {custom_id} as custom_id, {key} as key from {rows}
+create or replace temp table there as
+select {custom_id} as custom_id, {key} as key, {key_hash} as key_hash from {rows}
 """
 
 # Table doubled: the keys of which the table has more rows than one.
@@ -28,17 +34,61 @@ select key, count(*) as n from there group by key having n > 1
 """
 
 # Table due: per key that must have a row, where that row is, and what is wrong with the table's:
-# absent (or an older one stands there), or twice.
+# absent (or an older one stands there), or twice. Doubtful is one that only its key can tell.
 DUE = """
 create or replace temp table due as
-select w.custom_id, w.position,
+with held as (
+       select custom_id, min(key_hash) as least, max(key_hash) as most
+       from there where custom_id is not null group by custom_id)
+select w.custom_id, w.key_hash, w.position, w.rank,
        w.position in (select position from fresh)
        or coalesce(w.failed_position in (select position from fresh), false) as fresh,
-       w.custom_id not in (select custom_id from there where custom_id is not null) as absent,
+       not coalesce(w.key_hash in (held.least, held.most), false) as absent,
+       not coalesce(w.key_hash = held.least and w.key_hash = held.most, false) as doubtful,
        w.custom_id in (select t.custom_id from there t join doubled using (key)
                        where t.custom_id is not null) as twice
-from winners w where w.status <> 'deleted'
+from winners w left join held using (custom_id) where w.status <> 'deleted'
 """
+
+# Table keys: of the rows that the table does not have under the hash of their record, the key's hash
+# as the table has it, and whether the key's types are still those of then.
+KEYS = """
+create or replace temp table keys as
+select custom_id, any_value(key_hash) as key_hash, bool_and(same) as same
+from ({rows}) semi join (select custom_id from due where doubtful) using (custom_id)
+group by custom_id
+"""
+
+# Table standing: the table's rows that are those of a record. With a key of other types than then,
+# the custom_id alone tells.
+STANDING = """
+create or replace temp table standing as
+select distinct t.custom_id, t.key_hash
+from there_now t join due d using (custom_id) left join keys k using (custom_id)
+where t.is_hash_of = d.key_hash or t.key_hash = k.key_hash or not k.same
+"""
+
+# Table astray: the table's rows that have a record's custom_id and another one's key.
+ASTRAY = """
+create or replace temp table astray as
+select t.custom_id from there_now t semi join due d using (custom_id)
+anti join standing s on s.custom_id = t.custom_id and s.key_hash is not distinct from t.key_hash
+"""
+
+# A key that was retyped counts once: of its records the newest has the row.
+ONCE = (
+    "update due set absent = false where custom_id in (select custom_id from standing)",
+    """
+create or replace temp table outdone as
+with keyed as (
+       select d.custom_id, d.rank, s.key_hash from due d join standing s using (custom_id)
+       union all
+       select d.custom_id, d.rank, k.key_hash from due d join keys k using (custom_id) where d.absent)
+select custom_id from keyed
+qualify rank < max(rank) over (partition by key_hash)
+""",
+    "delete from due where custom_id in (select custom_id from outdone)",
+)
 
 # Table back: the rows of keys that were dropped on purpose, and are in the table.
 BACK = """
@@ -54,7 +104,8 @@ select (select count(*) from due),
        (select count(*) from due where absent and not fresh),
        (select coalesce(sum(n - 1), 0) from doubled),
        (select count(*) from there
-        where custom_id is null or custom_id not in (select custom_id from winners)),
+        where custom_id is null or custom_id not in (select custom_id from winners))
+       + (select count(*) from astray),
        (select count(*) from back)
 """
 
@@ -111,6 +162,8 @@ def compare(
     index: Sequence[IndexRow],
     there: Snapshot,
     fresh: Sequence[int],
+    key: Sequence[str],
+    results: Mapping[str, str],
 ) -> Holding:
     """Compare a snapshot with ``winners``; leave the tables ``there``, ``due`` and ``back``.
 
@@ -120,21 +173,95 @@ def compare(
         index: all index files of the pipeline, in the order of ``find_winners``.
         there: what the table holds.
         fresh: the places in ``index`` of what was collected and is not in the table yet.
+        key: the key columns.
+        results: index file to the file of its rows.
+
+    Raises:
+        duckdb.Error, FileNotFoundError: a file of the store cannot be read.
     """
-    rows = "(select null::varchar, null::ubigint where false) as none(_bp_custom_id, _bp_key)"
+    rows = (
+        "(select null::varchar, null::ubigint, null::uuid where false)"
+        f" as none({CUSTOM_ID}, {KEY}, _bp_key_hash)"
+    )
+    key_hash, types = "_bp_key_hash", {}
     if there.path is not None:
-        rows = f"read_parquet({quote_text(there.path)})"
+        rows = f"read_parquet({quote_text(there.path)}) as rows"
+        types = _types(key, file_columns(con, there.path))
+        key_hash = key_hash_sql(key, types, "rows")
     con.register("fresh", pa.table({"position": pa.array(fresh, pa.int64())}))
     steps = (
-        THERE.format(custom_id=CUSTOM_ID, key=KEY, rows=rows),
+        THERE.format(custom_id=CUSTOM_ID, key=KEY, key_hash=key_hash, rows=rows),
         DOUBLED,
         DUE,
+        "create or replace temp table astray as select null::varchar as custom_id where false",
         BACK.format(index=_index(store, index)),
     )
     for step in steps:
         with_enough_memory(con, lambda step=step: con.execute(step))
+    _tell_by_keys(store, con, index, there, tuple(key), types, results)
     (found,) = con.execute(COUNTS).fetchall()
     return Holding(*map(int, found))
+
+
+def _tell_by_keys(
+    store: Store,
+    con: duckdb.DuckDBPyConnection,
+    index: Sequence[IndexRow],
+    there: Snapshot,
+    key: tuple[str, ...],
+    types: Mapping[str, str],
+    results: Mapping[str, str],
+) -> None:
+    """Look at the keys of doubtful rows: one of another type has another hash, one changed by hand, too.
+
+    Leaves the table ``astray``: the table's rows with a record's custom_id and another one's key.
+    """
+    positions = con.execute(
+        "select distinct position from due where doubtful order by all"
+    ).fetchall()
+    if not positions:
+        return
+    urls = [store.files.url(results[index[place].name]) for (place,) in positions]
+    wanted = {name.lower() for name in (*key, "_custom_id")}
+    schemas = {
+        url: tuple((name, kind) for name, kind in schema if name.lower() in wanted)
+        for url, schema in schemas_of(con, urls).items()
+    }
+    table = tuple(types.items())
+    now = _types(key, widened(con, [*([table] if table else []), *schemas.values()]))
+    columns = {"_custom_id": "VARCHAR", **now}
+    alike: dict[Schema, dict[str, Schema]] = {}
+    for url, schema in schemas.items():
+        alike.setdefault(schema, {})[url] = schema
+    parts = [
+        f"select _custom_id as custom_id, {key_hash_sql(key, now, 'rows')} as key_hash,"
+        f" {_types(key, dict(schema)) == types} as same"
+        f" from ({read_widened(con, some, columns)}) as rows"
+        for schema, some in alike.items()
+    ]
+    rows = "select custom_id, key_hash, key_hash as is_hash_of from there"
+    if there.path is not None and now != types:
+        rows = (
+            f"select {CUSTOM_ID} as custom_id, {key_hash_sql(key, now, 'rows')} as key_hash, was as"
+            f" is_hash_of from (select {CUSTOM_ID}, {key_hash_sql(key, types, 'rows')} as was,"
+            f" {cast_columns(types, now, 'rows')} from read_parquet({quote_text(there.path)}) as rows)"
+            " as rows"
+        )
+    steps = (
+        KEYS.format(rows=" union all ".join(parts)),
+        f"create or replace temp table there_now as {rows}",
+        STANDING,
+        ASTRAY,
+        *ONCE,
+    )
+    for step in steps:
+        with_enough_memory(con, lambda step=step: con.execute(step))
+
+
+def _types(key: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """Return the types of the key's columns; text for one that is not there."""
+    lower = {name.lower(): kind for name, kind in columns.items()}
+    return {name: lower.get(name.lower(), "VARCHAR") for name in key}
 
 
 def _index(store: Store, index: Sequence[IndexRow]) -> str:

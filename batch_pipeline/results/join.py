@@ -227,6 +227,7 @@ def join_reused(store: Store, submission: RowMapping, folder: str) -> Joined | N
         # Rows that are gone from the store are made again after the others, from the others.
         named = results_files(store, submission["pipeline"])
         there = store.files.present(named)
+        there -= store.files.damaged(there)
         results = [store.files.url(name) for name in named if name in there]
         schemas = schemas_of(connection, results)
         columns = {name.lower() for name in widened(connection, schemas.values())}

@@ -8,6 +8,8 @@ from pathlib import Path
 import fsspec
 import orjson
 
+from batch_pipeline.errors import InputError
+
 FORMAT = 1
 FOLDER = "_manifests"
 
@@ -69,8 +71,19 @@ class ManifestFolder:
         return self.read(names[-1]) if names else None
 
     def read(self, name: str) -> Manifest:
-        """Return the manifest in the file ``name``."""
-        content = orjson.loads(self.filesystem.cat_file(name))
+        """Return the manifest in the file ``name``.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        try:
+            content = orjson.loads(self.filesystem.cat_file(name))
+        except orjson.JSONDecodeError as error:
+            raise InputError(
+                f"The destination's manifest {name} is damaged: it cannot be read as JSON ({error})."
+                " Nothing was sent or changed. Bring it back from a backup, or delete it: the next run"
+                " puts the rows in again from the store, at no cost."
+            ) from error
         return Manifest(
             number=content["number"],
             key=tuple(content["key"]),

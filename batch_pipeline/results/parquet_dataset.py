@@ -30,6 +30,7 @@ from batch_pipeline.results.merging import (
     nearest,
     snapshot_sql,
 )
+from batch_pipeline.store.files import is_whole_parquet
 
 log = logging.getLogger(__name__)
 
@@ -114,12 +115,14 @@ class ParquetRows:
         return Snapshot(manifest.number, manifest.columns, ours, path, manifest.owner)
 
     def _there(self, manifest: Manifest) -> Manifest:
-        """Return the state without the files that somebody deleted: their rows are gone."""
+        """Return the state without the files that somebody deleted or damaged: their rows are gone."""
         filesystem, root = self._filesystem()
         folder = f"{root}/{DATA_FOLDER}"
         filesystem.invalidate_cache()
         found = filesystem.ls(folder, detail=False) if filesystem.isdir(folder) else []
         names = {f"{DATA_FOLDER}/{_last_part(name)}" for name in found}
+        if "://" not in self._url:
+            names = {name for name in names if is_whole_parquet(f"{self._url}/{name}")}
         return replace(manifest, files=tuple(f for f in manifest.files if f.path in names))
 
     @property
@@ -250,7 +253,7 @@ class ParquetRows:
             ]
             for name in (*unnamed, *dropped):
                 filesystem.rm_file(name)
-        except OSError as error:
+        except (OSError, InputError) as error:
             # The merge itself is done; the next one tries again.
             log.warning("Old files of %s could not be deleted: %s", self._url, error)
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 import duckdb
 from sqlalchemy import RowMapping, select, update
 
-from batch_pipeline.errors import StoreError, counted
+from batch_pipeline.errors import LostFileError, counted
 from batch_pipeline.records.connections import (
+    UNREADABLE,
+    first_line,
     memory_connection,
     quote_files,
     quote_name,
@@ -94,7 +96,7 @@ def publish(
     Raises:
         InputError: the destination cannot take the rows; they stay in the store and are published
             later.
-        StoreError: a file of the store is gone.
+        LostFileError: a file of the store is gone, or damaged.
     """
     report = Published()
     with store.ledger.lease(f"publish/{pipeline}", WAIT_SECONDS) as lease:
@@ -107,9 +109,9 @@ def publish(
                 return work.once(everything, only_hurt)
             except OvertakenError:
                 continue  # somebody wrote while we slept: what is latest is to be read again
-            except (duckdb.IOException, FileNotFoundError) as error:
-                raise StoreError(
-                    f"{pipeline}: a file cannot be read while its results are published: {error}. "
+            except UNREADABLE as error:
+                raise LostFileError(
+                    f"{pipeline}: a file cannot be read while its results are published: {first_line(error)}. "
                     f"Run {pipeline}_collect, which makes lost files of the store again, or bring the "
                     "file back from a backup. Nothing in the table was changed."
                 ) from error
@@ -161,7 +163,10 @@ class _Publishing:
             ]
             fresh = [place[file["index_path"]] for file in files if file["index_path"] in place]
             find_winners(self.store, con, index)
-            report.before = report.after = compare(self.store, con, index, there, fresh)
+            results = _results(collected)
+            report.before = report.after = compare(
+                self.store, con, index, there, fresh, self.key, results
+            )
             lost = _lost_columns(there)
             if only_hurt and not (report.before.is_hurt or lost):
                 return report
@@ -177,7 +182,7 @@ class _Publishing:
                 report.inserted, report.updated = merged.inserted, merged.updated
                 report.deleted = merged.deleted
                 after = self.destination.snapshot(self.key, f"{folder}/after.parquet")
-                report.after = compare(self.store, con, index, after, [])
+                report.after = compare(self.store, con, index, after, [], self.key, results)
         with self.store.ledger.write() as tx:
             tx.execute(
                 update(request_files)
@@ -205,9 +210,7 @@ class _Publishing:
         positions = con.execute("select distinct position from needed order by all").fetchall()
         if not positions:
             return None
-        results = {
-            file["index_path"]: file["results_path"] for file in collected if file["index_path"]
-        }
+        results = _results(collected)
         urls = {
             self.store.files.url(results[index[position].name]): position
             for (position,) in positions
@@ -308,6 +311,11 @@ def _collected(store: Store, pipeline: str) -> Sequence[RowMapping]:
         )
         .order_by(request_files.c.number, request_files.c.seq)
     )
+
+
+def _results(collected: Sequence[RowMapping]) -> dict[str, str]:
+    """Return, by index file, the file of its rows."""
+    return {file["index_path"]: file["results_path"] for file in collected if file["index_path"]}
 
 
 def _was_published(collected: Sequence[RowMapping]) -> bool:

@@ -163,7 +163,7 @@ def rebuild_lost(
     max_attempts: int,
     today: Question | None = None,
 ) -> tuple[list[str], list[str]]:
-    """Join again every collected file whose rows or index are gone from the store.
+    """Join again every collected file whose rows or index are gone from the store, or damaged.
 
     Args:
         store: where the files and the ledger are.
@@ -190,6 +190,8 @@ def rebuild_lost(
     # Looked for after the ledger is read: it names a file when it is there, and another run may collect.
     paths = ("results_path", "index_path", "answers_path")
     there = store.files.present(row[path] for row in rows for path in paths if row[path])
+    named = {row[path] for row in rows for path in ("results_path", "index_path") if row[path]}
+    there -= store.files.damaged(named & there)
     lost = [row for row in rows if not {row["results_path"], row["index_path"]} <= there]
     done, failed = [], []
     # What is known from earlier is read from the rows of the batches: they come first.

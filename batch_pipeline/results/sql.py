@@ -86,7 +86,7 @@ select coalesce(_error, ''), count(*) from joined where _status = 'rejected' gro
 # Per key, which index file holds the row to show: over all the index files of the pipeline, the highest
 # submission, then attempt, then an answer before no answer. When that is a failure and the same
 # content and question were answered before, the answer stays; then ``failed_id`` and
-# ``failed_position`` say which attempt failed.
+# ``failed_position`` say which attempt failed. ``rank`` tells which of two keys' rows is newer.
 WINNERS = """
 with ranked as (
        select i.key_hash, i.custom_id, i.status, i.content_hash, i.version, files.position,
@@ -97,11 +97,11 @@ with ranked as (
      latest as (
        select key_hash, arg_max(custom_id, rank) as custom_id, arg_max(status, rank) as status,
               arg_max(position, rank) as position, arg_max(content_hash, rank) as content_hash,
-              arg_max(version, rank) as version
+              arg_max(version, rank) as version, max(rank) as rank
        from ranked group by key_hash),
      kept as (
-       select key_hash, arg_max(ranked.custom_id, rank) as custom_id,
-              arg_max(ranked.position, rank) as position
+       select key_hash, arg_max(ranked.custom_id, ranked.rank) as custom_id,
+              arg_max(ranked.position, ranked.rank) as position
        from ranked join latest using (key_hash, content_hash, version)
        where ranked.status = 'answered' and latest.status not in ('answered', 'deleted')
        group by key_hash)
@@ -109,7 +109,8 @@ select key_hash, coalesce(kept.custom_id, latest.custom_id) as custom_id,
        case when kept.custom_id is null then latest.status else 'answered' end as status,
        coalesce(kept.position, latest.position) as position,
        case when kept.custom_id is not null then latest.custom_id end as failed_id,
-       case when kept.custom_id is not null then latest.position end as failed_position
+       case when kept.custom_id is not null then latest.position end as failed_position,
+       latest.rank as rank
 from latest left join kept using (key_hash)
 """
 

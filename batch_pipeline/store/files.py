@@ -22,6 +22,8 @@ from batch_pipeline.store.trouble import meaning_of
 
 SCRATCH = ".scratch"
 STALE_SCRATCH_SECONDS = 24 * 3600
+MAGIC = b"PAR1"
+"""What a Parquet file begins and ends with."""
 PART = re.compile(r"[\w .=-]+", re.ASCII)
 """What may stand between the slashes of a name: nothing that a file system, a URL or DuckDB would
 read as more than a letter; dots alone do not do, either."""
@@ -123,6 +125,15 @@ class Files:
         folders = {name.split("/", 1)[0] for name in wanted}
         return wanted & {name for folder in folders for name in self.names(folder)}
 
+    def damaged(self, names: Iterable[str]) -> set[str]:
+        """Return those Parquet files, of names that are there, which were emptied or cut short.
+
+        Of an object store none: a file is whole there, or is not there.
+        """
+        if not self.is_local:
+            return set()
+        return {name for name in names if not is_whole_parquet(self._path(name))}
+
     def folders(self, folder: str) -> list[str]:
         """Return the names of the folders right in a folder ("": the root); one cheap listing."""
         return [name for name, is_folder in self._listed(folder) if is_folder]
@@ -212,6 +223,19 @@ class Files:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_whole_parquet(path: str) -> bool:
+    """Return whether a local file begins and ends as a Parquet file does."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4)
+            if head != MAGIC or file.seek(0, os.SEEK_END) < 3 * len(MAGIC):
+                return False
+            file.seek(-len(MAGIC), os.SEEK_END)
+            return file.read(4) == MAGIC
+    except FileNotFoundError:
+        return False
 
 
 def _is_name(name: str) -> bool:

@@ -297,3 +297,59 @@ def test_two_ledgers_do_not_share_a_store(nights, tmp_path: Path) -> None:
     other = BatchStore(root=run.store.root, ledger=f"sqlite:///{tmp_path}/other.sqlite")
     with pytest.raises(StoreError, match="was written with the ledger"):
         other.open()
+
+
+def broken(path: Path, how: str) -> None:
+    """Somebody or a full disk damages a file."""
+    content = path.read_bytes()
+    if how == "gone":
+        path.unlink()
+    else:
+        whole = {"empty": b"", "cut": content[: len(content) // 2], "junk": b"junk" * 50}
+        path.write_bytes(whole[how])
+
+
+@pytest.mark.parametrize("how", ["gone", "empty", "cut", "junk"])
+def test_a_table_and_the_rows_of_the_store_that_are_both_lost_are_made_again(
+    nights, claude_emulator: EmulatorProcess, how: str
+) -> None:
+    run = nights()
+    run.night(limit=20)
+    before, bill = run.rows(), claude_emulator.bill()
+    for path in Path(run.store.root).glob("packages/*/results/*.parquet"):
+        broken(path, how)
+    table = run.pipeline.destination
+    assert table is None
+    shutil.rmtree(Path(run.store.root) / "packages" / "table")
+    run.submit(limit=0)
+    assert run.rows() == before and claude_emulator.bill() == bill
+    assert run.run("collect").success
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "junk"])
+def test_damaged_rows_and_index_files_are_made_again_by_the_next_collect_run(
+    nights, claude_emulator: EmulatorProcess, how: str
+) -> None:
+    run = nights()
+    run.night(limit=20)
+    before, bill = run.rows(), claude_emulator.bill()
+    for folder in ("results", "index"):
+        for path in Path(run.store.root).glob(f"packages/*/{folder}/0*.parquet"):
+            broken(path, how)
+    assert run.run("collect").success
+    assert run.rows() == before and claude_emulator.bill() == bill
+
+
+def test_a_damaged_selection_is_said_by_name_and_nothing_is_sent(
+    nights, claude_emulator: EmulatorProcess
+) -> None:
+    run = nights()
+    run.night(limit=20)
+    (path,) = Path(run.store.root).glob("packages/*/index/selected.parquet")
+    broken(path, "cut")
+    for job in ("submit", "collect"):
+        result = run.run(job, raises=False)
+        step = "packages__records" if job == "submit" else "packages__results"
+        said = str(result.failure_data_for_node(step).user_failure_data.description)
+        assert "selected.parquet" in said and "from a backup" in said
+    assert claude_emulator.bill()["requests"] == 20

@@ -417,7 +417,15 @@ def test_a_type_that_changes_while_a_batch_is_open_is_widened(
 
 
 @pytest.mark.parametrize(
-    "change", ["the folder is gone", "its files are gone", "one file is gone", "manifests are gone"]
+    "change",
+    [
+        "the folder is gone",
+        "its files are gone",
+        "its files are emptied",
+        "one file is gone",
+        "one file is cut",
+        "manifests are gone",
+    ],
 )
 def test_a_parquet_dataset_is_put_right(
     town: Callable[..., Town], tmp_path: Path, change: str
@@ -432,6 +440,12 @@ def test_a_parquet_dataset_is_put_right(
         case "its files are gone":
             for file in (folder / "data").iterdir():
                 file.unlink()
+        case "its files are emptied":
+            for file in (folder / "data").iterdir():
+                file.write_bytes(b"")
+        case "one file is cut":
+            file = next((folder / "data").iterdir())
+            file.write_bytes(file.read_bytes()[:100])
         case "one file is gone":
             next((folder / "data").iterdir()).unlink()
         case _:
@@ -444,6 +458,22 @@ def test_a_parquet_dataset_is_put_right(
         town(
             name="others", destination=ParquetDataset(path=str(folder), rows_per_bucket=4)
         ).run.submit()
+
+
+def test_a_damaged_manifest_is_said_by_name_and_the_way_on_works(
+    town: Callable[..., Town], tmp_path: Path
+) -> None:
+    here = town(destination=ParquetDataset(path=str(tmp_path / "out")))
+    here.run.night()
+    first = here.run.rows()
+    for file in (tmp_path / "out" / "_manifests").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(dg.Failure, match=r"manifest .*\.json is damaged"):
+        here.run.submit()
+    for file in (tmp_path / "out" / "_manifests").iterdir():
+        file.unlink()
+    here.run.night()
+    assert here.run.rows() == first and here.paid == RECORDS
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "dataset"])
@@ -480,6 +510,87 @@ def test_a_row_that_no_record_stands_behind_is_said_and_stops_nothing(
     with pytest.raises(AssertionError, match="1 row that no record of this store stands behind"):
         here.check()
     assert here.run.rows()[999]["_custom_id"] == "by hand"
+
+
+RETYPED = {
+    "double": ("integer", "double"),
+    "decimal": ("integer", "decimal(18, 2)"),
+    "timestamp": ("date using date '2024-01-01' + id", "timestamp"),
+}
+
+
+@pytest.mark.parametrize("kind", RETYPED)
+def test_a_retyped_key_that_is_asked_again_on_purpose_has_one_row_per_record(
+    town: Callable[..., Town], kind: str
+) -> None:
+    here = town()
+    first, then = RETYPED[kind]
+    here.sql(f"alter table source alter id type {first}")
+    here.run.night()
+    here.sql(f"alter table source alter id type {then}")
+    with pytest.raises(dg.Failure, match="allow_reask"):
+        here.run.submit()
+    here.run.night(allow_reask=True)
+    assert here.paid == 2 * RECORDS
+    found = here.check()
+    assert found["missing"] == found["doubled"] == found["unexpected"] == 0
+    here.sql("update source set word = 'changed' where n = 3")
+    here.run.night()
+    asked = here.run.rows()
+    assert len(asked) == RECORDS and here.paid == 2 * RECORDS + 1
+    here.run.night()
+    here.sql("drop table results")
+    here.run.night()
+    assert here.run.rows() == asked and here.paid == 2 * RECORDS + 1
+    assert here.check()["missing"] == 0
+
+
+def test_a_key_that_grows_by_a_column_and_is_asked_again_has_one_row_per_record(
+    town: Callable[..., Town],
+) -> None:
+    here = town()
+    here.run.night()
+    source = DuckDBSource(database=here.database, table="source", key=["id", "n"])
+    more = town(source=source)
+    more.run.night(allow_reask=True)
+    assert more.check()["missing"] == 0
+    more.run.night()
+    assert more.paid == 2 * RECORDS and len(more.run.rows()) == RECORDS
+    again = town()
+    again.run.night()
+    assert again.paid == 2 * RECORDS and again.check()["missing"] == 0
+
+
+@pytest.mark.parametrize("key", ["5000", "null"])
+def test_the_row_of_a_key_that_somebody_edited_comes_back(
+    town: Callable[..., Town], key: str
+) -> None:
+    here = town()
+    here.run.night()
+    first = here.run.rows()[7]
+    here.sql(f"update results set id = {key} where id = 7")
+    here.run.night()
+    rows = here.run.rows()
+    assert rows[7] == first and len(rows) == RECORDS + 1 and here.paid == RECORDS
+    for _ in range(2):
+        (found,) = (
+            one
+            for one in here.run.collect().get_asset_check_evaluations()
+            if one.check_name == "every_record_accounted_for"
+        )
+        assert not found.passed and found.severity == dg.AssetCheckSeverity.WARN
+        assert "1 row that no record of this store stands behind" in str(found.description)
+    assert here.run.rows() == rows
+
+
+def test_keys_that_somebody_swapped_are_put_back(town: Callable[..., Town]) -> None:
+    here = town()
+    here.run.night()
+    before = here.run.rows()
+    here.sql("update results set id = 3 - id where id in (1, 2)")
+    here.run.night()
+    assert here.run.rows() == before and here.paid == RECORDS
+    assert here.check()["unexpected"] == 0
 
 
 def test_a_publisher_that_slept_looks_again_before_it_writes(

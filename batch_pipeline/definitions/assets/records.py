@@ -4,20 +4,22 @@ import functools
 from collections.abc import Sequence
 
 import dagster as dg
-import duckdb
 
+from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.outcome import ApiUnavailable
 from batch_pipeline.definitions import lineage, metadata
 from batch_pipeline.definitions.assets.step import count_rows, make_again, step
 from batch_pipeline.definitions.partition import filter_of
 from batch_pipeline.definitions.rows import destination_of, earlier_names, wanted_of
-from batch_pipeline.errors import HeldError, InputError, StoreError, counted
+from batch_pipeline.errors import HeldError, InputError, LostFileError, StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
+from batch_pipeline.records.connections import UNREADABLE, first_line
 from batch_pipeline.records.reask import Destination
 from batch_pipeline.records.selection import Ask
 from batch_pipeline.records.submission import SelectedSubmission, select_submission
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
-from batch_pipeline.results.publish import publish
+from batch_pipeline.results.publish import Published, publish
 from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.renaming import check_not_renamed, went_over
 from batch_pipeline.store.store import Store
@@ -62,18 +64,18 @@ def materialize(
 
             try:
                 selected = selected_in(scope)
-            except (duckdb.IOException, FileNotFoundError) as error:
+            except UNREADABLE as error:
                 # A file of an earlier night may be gone: its rows can be made again.
                 if not make_again(context, store, api, pipeline):
                     raise StoreError(
-                        f"{pipeline.name}: a file cannot be read: {error}. Bring it back, from "
+                        f"{pipeline.name}: a file cannot be read: {first_line(error)}. Bring it back, from "
                         "a backup if need be; nothing was sent or changed."
                     ) from error
                 selected = selected_in(scope)
             selections.append(selected.selection)
             context.log.info(_selection_line(pipeline, scope, selected.number, selected.selection))
         # Not earlier: a store that was restored from before the last night would put back old rows.
-        _put_right(context, store, pipeline, destination)
+        _put_right(context, store, api, pipeline, destination)
     count_rows(context, pipeline, scopes, [one.asked + one.reused for one in selections])
     columns = selections[-1].columns
     return dg.MaterializeResult(
@@ -105,20 +107,31 @@ def _lookup(
 def _put_right(
     context: dg.AssetExecutionContext,
     store: Store,
+    api: BatchesApi,
     pipeline: BatchPipeline,
     destination: DuckDBTable | ParquetDataset,
 ) -> None:
     """Put right what somebody dropped, deleted or doubled: a night that asks nothing collects nothing."""
-    try:
-        published = publish(
+
+    def look(*, only_hurt: bool) -> Published:
+        return publish(
             store,
             pipeline.name,
             destination,
             pipeline.source.keys,
             names=earlier_names(pipeline),
-            only_hurt=True,
+            only_hurt=only_hurt,
         )
-    except StoreError as error:
+
+    try:
+        try:
+            published = look(only_hurt=True)
+        except LostFileError:
+            # Its rows can be made again, as the next collect run would.
+            if not make_again(context, store, api, pipeline):
+                raise
+            published = look(only_hurt=False)
+    except (ApiUnavailable, HeldError, StoreError) as error:
         context.log.warning(f"The table was not compared with what it must hold: {error}")
         return
     if published.put_right:
