@@ -23,7 +23,7 @@ from batch_pipeline.requests.column_values import (
     is_date,
     is_date_time,
 )
-from batch_pipeline.requests.model_judge import answered_part, judged_by
+from batch_pipeline.requests.model_judge import answered_part, judged_by, plain_values
 from batch_pipeline.requests.schema_reader import Schema, SchemaReader, Structure
 from batch_pipeline.requests.unsatisfiable import check_satisfiable
 
@@ -159,13 +159,11 @@ class OutputSchema:
         """
         fitted, error = self.validate(answer)
         if self.model is not None:
-            made, refused = judged_by(self.model, fitted)
+            made, refused, model = judged_by(self.model, fitted)
             if refused is not None:
                 return fitted, refused
-            # What the class reads in another form (a time without a zone), it has read.
-            said = made if error is None else answered_part(made, fitted)
-            if error is not None and not self._without_formats.is_valid(said):
-                return fitted, self.validate(said)[1] or error
+            if error is not None and (said := self._misread(made, model, fitted, error)):
+                return fitted, said
             fitted, error = made, None
         if error is not None or not (self.exact or self.model):
             return fitted, error
@@ -173,6 +171,18 @@ class OutputSchema:
             return in_columns(self._columns, fitted), None
         except Misfit as misfit:
             return fitted, str(misfit)
+
+    def _misread(self, made: Any, model: BaseModel | None, answer: Any, error: str) -> str | None:
+        """Return why what the class made of an answer does not fit the schema, None if it fits.
+
+        The class's own defaults need not fit. What it reads in another form (a time without a zone),
+        in another place or by another name, it has read.
+        """
+        given = plain_values(model, only_given=True)
+        for said in (given, answered_part(made, answer), made):
+            if self._without_formats.is_valid(said):
+                return None
+        return self.validate(given)[1] or error
 
     @property
     def exact(self) -> bool:
