@@ -76,6 +76,7 @@ class OutputSchema:
         """
         found = cls.stored(output)
         if found is not None:
+            _check_names(orjson.loads(found.structure), "output")
             check_satisfiable(_as_strict_as_columns(found.declared))
         return found
 
@@ -202,6 +203,19 @@ class OutputSchema:
             root = reader.resolve(root["$ref"], "output")
         said = {name: reader.description(part) for name, part in root["properties"].items()}
         return {name: text for name, text in said.items() if text}
+
+
+def _check_names(structure: Structure, where: str) -> None:
+    """Refuse a property without a name: DuckDB takes none out of an answer."""
+    if isinstance(structure, list):
+        _check_names(structure[0], f"{where}[]")
+    elif isinstance(structure, dict):
+        if "" in structure:
+            raise InputError(
+                f"{where}: a property has an empty name, and no column can hold it. Name it."
+            )
+        for name, inner in structure.items():
+            _check_names(inner, f"{where}.{name}")
 
 
 def sql_type(structure: Structure) -> str:
