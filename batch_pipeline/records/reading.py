@@ -10,6 +10,7 @@ from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import (
     SMALL_MEMORY,
     OpenDatabase,
+    first_line,
     let_read,
     memory_connection,
     open_database,
@@ -84,7 +85,13 @@ def _view_table(database: OpenDatabase, table: str, path: str) -> None:
             f" Correct `table`."
         )
     full_name = ".".join(quote_name(part) for part in (database.catalog, *found))
-    database.connection.execute(f"CREATE TEMP VIEW source AS SELECT * FROM {full_name}")
+    try:
+        database.connection.execute(f"CREATE TEMP VIEW source AS SELECT * FROM {full_name}")
+    except duckdb.Error as error:
+        raise InputError(
+            f"`{'.'.join(found)}` in {path} cannot be read. If it is a view, make it again over what"
+            f" is there now, or name another `table`. DuckDB says: {first_line(error)}"
+        ) from error
 
 
 def _view_query(connection: duckdb.DuckDBPyConnection, query: str, where: str) -> None:

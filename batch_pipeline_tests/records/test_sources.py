@@ -63,6 +63,36 @@ def test_tables_views_and_queries_are_read(database: str, what: dict[str, Any], 
     assert len(rows(DuckDBSource(**declared))) == count
 
 
+@pytest.mark.parametrize(
+    ("made", "lost", "says"),
+    [
+        (
+            "SELECT * FROM main.invoices",
+            "DROP TABLE main.invoices",
+            "Table with name invoices does not exist",
+        ),
+        (
+            "SELECT id, body FROM main.invoices",
+            "ALTER TABLE main.invoices DROP body",
+            '"body" not found',
+        ),
+        ("SELECT * FROM other.x", "DETACH other", 'schema "other" does not exist'),
+        ("SELECT * FROM '{csv}'", "", "No files found .*gone.csv"),
+    ],
+)
+def test_a_view_that_has_lost_what_it_reads_is_an_error_that_names_it(
+    made: str, lost: str, says: str, database: str, tmp_path: Path
+) -> None:
+    csv = tmp_path / "gone.csv"
+    csv.write_text("id,body\n1,a\n")
+    with duckdb.connect(database) as con:
+        con.execute("ATTACH ':memory:' AS other; CREATE TABLE other.x AS SELECT 1 AS id")
+        con.execute(f"CREATE VIEW raw.stale AS {made.format(csv=csv)}; {lost}")
+    csv.unlink()
+    with pytest.raises(InputError, match=rf"`raw\.stale` in .*ware house.* DuckDB says: .*{says}"):
+        rows(DuckDBSource(database=database, table="Raw.Stale", key="id"))
+
+
 def test_exactly_one_of_query_and_table() -> None:
     with pytest.raises(InputError, match="exactly one"):
         DuckDBSource(database="x", key="id")
