@@ -20,6 +20,13 @@ from batch_pipeline.records.parquet_files import files_sql, matching_files
 from batch_pipeline.records.sources import DuckDBSource, Source
 from batch_pipeline.settings import project_path, resolve
 
+NO_PARQUET = (
+    " A file is not Parquet, or not whole, and only Parquet is read here. Read CSV or JSON through"
+    " DuckDB: DuckDBSource(database=..., key=..., query=\"select * from read_csv('...')\");"
+    " `database` may be any DuckDB file. Unpack what is packed (.gz), write again what is not whole."
+)
+_NO_PARQUET_WORDS = ("to be a Parquet file", "magic bytes")
+
 
 @contextmanager
 def open_source(source: Source) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -156,8 +163,9 @@ def _view_files(connection: duckdb.DuckDBPyConnection, path: str) -> None:
     try:
         connection.execute(f"CREATE TEMP VIEW source AS {files_sql(connection, files)}")
     except duckdb.Error as error:
+        advice = NO_PARQUET if any(words in str(error) for words in _NO_PARQUET_WORDS) else ""
         raise InputError(
-            f"The Parquet files at {path} cannot be read together. DuckDB says: {error}"
+            f"The Parquet files at {path} cannot be read together.{advice} DuckDB says: {error}"
         ) from error
 
 

@@ -93,6 +93,16 @@ def test_a_view_that_has_lost_what_it_reads_is_an_error_that_names_it(
         rows(DuckDBSource(database=database, table="Raw.Stale", key="id"))
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet.gz"])
+def test_a_file_that_is_no_parquet_is_an_error_with_a_way_to_read_it(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"id,v\n1,a\n" * (1 if name == "a.csv" else 100))
+    says = r"only Parquet is read.*read_csv.*Unpack.*DuckDB says: .*a\.(csv|parquet\.gz)"
+    with pytest.raises(InputError, match=says):
+        rows(ParquetSource(path=str(tmp_path / name), key="id"))
+
+
 def test_exactly_one_of_query_and_table() -> None:
     with pytest.raises(InputError, match="exactly one"):
         DuckDBSource(database="x", key="id")
