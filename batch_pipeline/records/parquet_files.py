@@ -84,22 +84,22 @@ def matching_files(path: str) -> list[str]:
 def files_sql(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> str:
     """Return a SELECT of the rows of files, with the values of their folders as columns.
 
-    A folder ``day=2026-03-01`` makes a column ``day`` where the files have none. Where they have
-    one, its values stay what they are.
+    A folder ``day=2026-03-01`` makes a column ``day`` where the files have none; a file outside of
+    such folders has NULL there. Where they have one, its values stay what they are.
 
     Raises:
         InputError: a folder says something else than its files' own column of that name.
     """
     plain = f"read_parquet({quote_files(files)}, union_by_name = true)"
-    folders = _folder_names(files)
+    alike = _by_folder_names(files)
+    folders = sorted({name for names in alike for name in names})
     if not folders:
         return f"SELECT * FROM {plain}"
     own = _columns(connection, plain)
     spelled = {name.lower(): name for name in own}
     both = {spelled[name.lower()]: name for name in folders if name.lower() in spelled}
-    every = f"read_parquet({quote_paths(files)}, union_by_name = true)"
-    if not both:
-        return f"SELECT * FROM {every}"
+    if not both and len(alike) == 1:
+        return f"SELECT * FROM read_parquet({quote_paths(files)}, union_by_name = true)"
     rows = f"read_parquet({quote_files(files)}, union_by_name = true, filename = '{FILE}')"
     for column, folder in both.items():
         _check_agreement(connection, rows, column, own[column], folder)
@@ -110,10 +110,11 @@ def files_sql(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> st
     )
     added = "".join(
         f", CAST({_folder_value(name)} AS {kind}) AS {quote_name(name)}"
-        for name, kind in _columns(connection, every).items()
-        if name not in own
+        for name, kind in _folder_columns(connection, alike).items()
+        if name.lower() not in spelled
     )
-    return f"SELECT * EXCLUDE ({FILE}) REPLACE ({replaced}){added} FROM {rows}"
+    replaced = f" REPLACE ({replaced})" if both else ""
+    return f"SELECT * EXCLUDE ({FILE}){replaced}{added} FROM {rows}"
 
 
 def _split(filesystem: Any, path: str) -> tuple[str, list[str]]:
@@ -187,10 +188,32 @@ def _log_of(name: str) -> tuple[str, str | None]:
     return "", None
 
 
-def _folder_names(files: Sequence[str]) -> list[str]:
-    """Return the names that folders give values to, as in ``day=2026-03-01``."""
-    parts = {part for file in files for part in file.split("/")[:-1] if "=" in part}
-    return sorted({part.split("=", 1)[0] for part in parts if not part.startswith("=")})
+def _by_folder_names(files: Sequence[str]) -> dict[frozenset[str], list[str]]:
+    """Return files by the names that their folders give values to, as in ``day=2026-03-01``."""
+    found: dict[frozenset[str], list[str]] = {}
+    for file in files:
+        parts = (part.partition("=") for part in file.split("/")[:-1])
+        names = frozenset(name for name, sign, _ in parts if name and sign)
+        found.setdefault(names, []).append(file)
+    return found
+
+
+def _folder_columns(
+    connection: duckdb.DuckDBPyConnection, alike: Mapping[frozenset[str], Sequence[str]]
+) -> dict[str, str]:
+    """Return the columns that folders make, in DuckDB's order, with the types it finds in them.
+
+    DuckDB makes no column of folders that not every file has: it is asked about files alike.
+    """
+    kinds: dict[str, set[str]] = {}
+    spelled: dict[str, str] = {}
+    for names, files in alike.items():
+        found = _columns(connection, f"read_parquet({quote_paths(files)})") if names else {}
+        for name in names & found.keys():
+            kinds.setdefault(name.lower(), set()).add(found[name])
+            spelled[name.lower()] = max(name, spelled.get(name.lower(), name))
+    types = {spelled[low]: next(iter(k)) if len(k) == 1 else "VARCHAR" for low, k in kinds.items()}
+    return dict(sorted(types.items()))
 
 
 def _folder_value(name: str) -> str:

@@ -10,6 +10,7 @@ from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import (
     SMALL_MEMORY,
     OpenDatabase,
+    first_line,
     let_read,
     memory_connection,
     open_database,
@@ -18,6 +19,13 @@ from batch_pipeline.records.connections import (
 from batch_pipeline.records.parquet_files import files_sql, matching_files
 from batch_pipeline.records.sources import DuckDBSource, Source
 from batch_pipeline.settings import project_path, resolve
+
+NO_PARQUET = (
+    " A file is not Parquet, or not whole, and only Parquet is read here. Read CSV or JSON through"
+    " DuckDB: DuckDBSource(database=..., key=..., query=\"select * from read_csv('...')\");"
+    " `database` may be any DuckDB file. Unpack what is packed (.gz), write again what is not whole."
+)
+_NO_PARQUET_WORDS = ("to be a Parquet file", "magic bytes")
 
 
 @contextmanager
@@ -84,7 +92,13 @@ def _view_table(database: OpenDatabase, table: str, path: str) -> None:
             f" Correct `table`."
         )
     full_name = ".".join(quote_name(part) for part in (database.catalog, *found))
-    database.connection.execute(f"CREATE TEMP VIEW source AS SELECT * FROM {full_name}")
+    try:
+        database.connection.execute(f"CREATE TEMP VIEW source AS SELECT * FROM {full_name}")
+    except duckdb.Error as error:
+        raise InputError(
+            f"`{'.'.join(found)}` in {path} cannot be read. If it is a view, make it again over what"
+            f" is there now, or name another `table`. DuckDB says: {first_line(error)}"
+        ) from error
 
 
 def _view_query(connection: duckdb.DuckDBPyConnection, query: str, where: str) -> None:
@@ -149,8 +163,9 @@ def _view_files(connection: duckdb.DuckDBPyConnection, path: str) -> None:
     try:
         connection.execute(f"CREATE TEMP VIEW source AS {files_sql(connection, files)}")
     except duckdb.Error as error:
+        advice = NO_PARQUET if any(words in str(error) for words in _NO_PARQUET_WORDS) else ""
         raise InputError(
-            f"The Parquet files at {path} cannot be read together. DuckDB says: {error}"
+            f"The Parquet files at {path} cannot be read together.{advice} DuckDB says: {error}"
         ) from error
 
 

@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from pydantic import AliasChoices, AliasPath, BaseModel, RootModel, ValidationError
@@ -15,52 +15,69 @@ from pydantic_core import to_jsonable_python
 MOST_SHOWN = 300
 
 
-def judged_by(model: type[BaseModel], answer: Any) -> tuple[Any, str | None]:
+class Judgement(NamedTuple):
+    """What a class says of an answer.
+
+    Attributes:
+        values: what it made of the answer, by the names of its JSON Schema; the answer when it
+            refuses it.
+        refused: the field and the reason, in the class's words; None when it takes the answer.
+        made: the class's own object; None when it refuses the answer.
+    """
+
+    values: Any
+    refused: str | None = None
+    made: BaseModel | None = None
+
+
+def judged_by(model: type[BaseModel], answer: Any) -> Judgement:
     """Let a class validate an answer, as JSON, by pydantic-core.
 
     Args:
         model: the class; its validator is built once, when the class is.
         answer: JSON data; a number whose digits a float does not hold is a ``Decimal``.
-
-    Returns:
-        What the class made of the answer, by the names of its JSON Schema, and None; or the answer
-        and why the class refuses it: the field, and the reason in the class's words.
     """
     try:
         made = model.model_validate_json(orjson.dumps(answer, default=_digits))
-        return plain_values(made), None
+        return Judgement(plain_values(made), made=made)
     except ValidationError as error:
-        return answer, _reason(error)
+        return Judgement(answer, _reason(error))
     except Exception as error:  # a validator is the user's code: it can fail in any way
         why = f"{model.__name__} failed on the answer: {type(error).__name__}: {error}"
-        return answer, " ".join(why.split())[:MOST_SHOWN]
+        return Judgement(answer, " ".join(why.split())[:MOST_SHOWN])
 
 
-def plain_values(value: Any) -> Any:
+def plain_values(value: Any, only_given: bool = False) -> Any:
     """Return what a class made of an answer as JSON data; a ``Decimal`` stays one.
 
     The values of the fields count, not how the class would serialize them: the columns have the
     types of the fields.
+
+    Args:
+        value: the class's object, or a part of it.
+        only_given: leave out the fields of models that no answer gave a value to, by whichever of
+            their names: those that have their defaults.
     """
     match value:
         case None | bool() | int() | float() | str() | Decimal() if not isinstance(value, Enum):
             return value
         case Enum():
-            return plain_values(value.value)
+            return plain_values(value.value, only_given)
         case RootModel():
-            return plain_values(value.root)
+            return plain_values(value.root, only_given)
         case BaseModel():
             return {
-                property_name(name, field): plain_values(getattr(value, name))
+                property_name(name, field): plain_values(getattr(value, name), only_given)
                 for name, field in type(value).model_fields.items()
+                if not only_given or name in value.model_fields_set
             }
         case Mapping():
-            return {str(name): plain_values(inner) for name, inner in value.items()}
+            return {str(name): plain_values(inner, only_given) for name, inner in value.items()}
         case set() | frozenset():
             # In an order of their own, so that the same answer always makes the same row.
-            return sorted((plain_values(inner) for inner in value), key=repr)
+            return sorted((plain_values(inner, only_given) for inner in value), key=repr)
         case list() | tuple():
-            return [plain_values(inner) for inner in value]
+            return [plain_values(inner, only_given) for inner in value]
         case datetime():
             # A column of times is in UTC; so is what names no zone.
             zoned = value if value.tzinfo else value.replace(tzinfo=UTC)
@@ -68,7 +85,10 @@ def plain_values(value: Any) -> Any:
         case date() | time():
             return value.isoformat()
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain_values(getattr(value, field.name)) for field in fields(value)}
+        return {
+            field.name: plain_values(getattr(value, field.name), only_given)
+            for field in fields(value)
+        }
     secret: Callable[[], Any] | None = getattr(value, "get_secret_value", None)
     return secret() if secret else to_jsonable_python(value, fallback=str)
 

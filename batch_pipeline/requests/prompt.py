@@ -159,6 +159,13 @@ def _environment() -> _Environment:
 
 
 _ENVIRONMENT = _environment()
+_OTHER_FILES: dict[type[nodes.Node], str] = {
+    nodes.Include: "include",
+    nodes.Extends: "extends",
+    nodes.Import: "import",
+    nodes.FromImport: "import",
+}
+"""Jinja's words that read another template: there is nothing to read one from."""
 
 
 class Prompt:
@@ -185,6 +192,11 @@ class Prompt:
             self._template = _ENVIRONMENT.from_string(source)
         except TemplateSyntaxError as error:
             raise InputError(f"{where}, line {error.lineno}: {error.message}") from error
+        for node in tree.find_all(tuple(_OTHER_FILES)):
+            raise InputError(
+                f"{where}, line {node.lineno}: an {_OTHER_FILES[type(node)]} reads another file, and"
+                " a text stands for itself here. Put its text here, or join the texts in Python."
+            )
         self._keys, self._hidden, self._whole = _record_keys(tree)
         self.reads_nothing = not self.names - set(_ENVIRONMENT.globals)
 

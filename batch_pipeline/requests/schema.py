@@ -23,7 +23,7 @@ from batch_pipeline.requests.column_values import (
     is_date,
     is_date_time,
 )
-from batch_pipeline.requests.model_judge import answered_part, judged_by
+from batch_pipeline.requests.model_judge import answered_part, judged_by, plain_values
 from batch_pipeline.requests.schema_reader import Schema, SchemaReader, Structure
 from batch_pipeline.requests.unsatisfiable import check_satisfiable
 
@@ -76,6 +76,7 @@ class OutputSchema:
         """
         found = cls.stored(output)
         if found is not None:
+            _check_names(orjson.loads(found.structure), "output")
             check_satisfiable(_as_strict_as_columns(found.declared))
         return found
 
@@ -159,13 +160,11 @@ class OutputSchema:
         """
         fitted, error = self.validate(answer)
         if self.model is not None:
-            made, refused = judged_by(self.model, fitted)
+            made, refused, model = judged_by(self.model, fitted)
             if refused is not None:
                 return fitted, refused
-            # What the class reads in another form (a time without a zone), it has read.
-            said = made if error is None else answered_part(made, fitted)
-            if error is not None and not self._without_formats.is_valid(said):
-                return fitted, self.validate(said)[1] or error
+            if error is not None and (said := self._misread(made, model, fitted, error)):
+                return fitted, said
             fitted, error = made, None
         if error is not None or not (self.exact or self.model):
             return fitted, error
@@ -173,6 +172,18 @@ class OutputSchema:
             return in_columns(self._columns, fitted), None
         except Misfit as misfit:
             return fitted, str(misfit)
+
+    def _misread(self, made: Any, model: BaseModel | None, answer: Any, error: str) -> str | None:
+        """Return why what the class made of an answer does not fit the schema, None if it fits.
+
+        The class's own defaults need not fit. What it reads in another form (a time without a zone),
+        in another place or by another name, it has read.
+        """
+        given = plain_values(model, only_given=True)
+        for said in (given, answered_part(made, answer), made):
+            if self._without_formats.is_valid(said):
+                return None
+        return self.validate(given)[1] or error
 
     @property
     def exact(self) -> bool:
@@ -192,6 +203,19 @@ class OutputSchema:
             root = reader.resolve(root["$ref"], "output")
         said = {name: reader.description(part) for name, part in root["properties"].items()}
         return {name: text for name, text in said.items() if text}
+
+
+def _check_names(structure: Structure, where: str) -> None:
+    """Refuse a property without a name: DuckDB takes none out of an answer."""
+    if isinstance(structure, list):
+        _check_names(structure[0], f"{where}[]")
+    elif isinstance(structure, dict):
+        if "" in structure:
+            raise InputError(
+                f"{where}: a property has an empty name, and no column can hold it. Name it."
+            )
+        for name, inner in structure.items():
+            _check_names(inner, f"{where}.{name}")
 
 
 def sql_type(structure: Structure) -> str:

@@ -1,6 +1,7 @@
 """Folders as people have them: unfinished files, table formats, values in folders, odd paths."""
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -107,6 +108,32 @@ def test_folders_give_columns_where_the_files_have_none(write: Write, tmp_path: 
         write(f"lake/day={day}/place=a%20b/x.parquet", f"SELECT {number} AS id")
     found = read(tmp_path / "lake", "id, CAST(day AS VARCHAR), place")
     assert found == [(0, "2026-03-01", "a b"), (1, "2026-03-02", "a b")]
+
+
+def test_a_file_outside_of_the_folders_takes_no_column_from_the_others(
+    write: Write, tmp_path: Path
+) -> None:
+    def found() -> tuple[dict[str, str], list[tuple]]:
+        with open_source(ParquetSource(path=str(tmp_path / "lake"), key="id")) as con:
+            return source_columns(con), con.execute("FROM source ORDER BY id").fetchall()
+
+    write("lake/day=2026-03-01/x.parquet", "SELECT 1 AS id, 'a' AS v")
+    write("lake/day=2026-03-02/x.parquet", "SELECT 2 AS id, 'b' AS v")
+    columns, rows = found()
+    write("lake/x.parquet", "SELECT 3 AS id, 'c' AS v")
+    assert columns == {"id": "INTEGER", "v": "VARCHAR", "day": "DATE"}
+    assert found() == (columns, [*rows, (3, "c", None)])
+    write("lake/DAY=2026-03-04/place=a%20b/x.parquet", "SELECT 4 AS id, 'd' AS v")
+    (columns, rows), day = found(), date(2026, 3, 4)
+    assert list(columns.values()) == ["INTEGER", "VARCHAR", "DATE", "VARCHAR"]
+    assert rows[2:] == [(3, "c", None, None), (4, "d", day, "a b")]
+    write("lake/day=early/x.parquet", "SELECT 5 AS id, 'e' AS v, 'own' AS place")
+    _, rows = found()
+    assert rows[2:] == [
+        (3, "c", None, None),
+        (4, "d", "a b", "2026-03-04"),
+        (5, "e", "own", "early"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,46 @@ def test_tables_views_and_queries_are_read(database: str, what: dict[str, Any], 
     assert len(rows(DuckDBSource(**declared))) == count
 
 
+@pytest.mark.parametrize(
+    ("made", "lost", "says"),
+    [
+        (
+            "SELECT * FROM main.invoices",
+            "DROP TABLE main.invoices",
+            "Table with name invoices does not exist",
+        ),
+        (
+            "SELECT id, body FROM main.invoices",
+            "ALTER TABLE main.invoices DROP body",
+            '"body" not found',
+        ),
+        ("SELECT * FROM other.x", "DETACH other", 'schema "other" does not exist'),
+        ("SELECT * FROM '{csv}'", "", "No files found .*gone.csv"),
+    ],
+)
+def test_a_view_that_has_lost_what_it_reads_is_an_error_that_names_it(
+    made: str, lost: str, says: str, database: str, tmp_path: Path
+) -> None:
+    csv = tmp_path / "gone.csv"
+    csv.write_text("id,body\n1,a\n")
+    with duckdb.connect(database) as con:
+        con.execute("ATTACH ':memory:' AS other; CREATE TABLE other.x AS SELECT 1 AS id")
+        con.execute(f"CREATE VIEW raw.stale AS {made.format(csv=csv)}; {lost}")
+    csv.unlink()
+    with pytest.raises(InputError, match=rf"`raw\.stale` in .*ware house.* DuckDB says: .*{says}"):
+        rows(DuckDBSource(database=database, table="Raw.Stale", key="id"))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet.gz"])
+def test_a_file_that_is_no_parquet_is_an_error_with_a_way_to_read_it(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"id,v\n1,a\n" * (1 if name == "a.csv" else 100))
+    says = r"only Parquet is read.*read_csv.*Unpack.*DuckDB says: .*a\.(csv|parquet\.gz)"
+    with pytest.raises(InputError, match=says):
+        rows(ParquetSource(path=str(tmp_path / name), key="id"))
+
+
 def test_exactly_one_of_query_and_table() -> None:
     with pytest.raises(InputError, match="exactly one"):
         DuckDBSource(database="x", key="id")

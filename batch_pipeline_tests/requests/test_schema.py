@@ -274,6 +274,11 @@ class Free(BaseModel):
         (object_of(a={"enum": []}), "enum and const"),
         (object_of(a={"enum": [[1]]}), "enum and const"),
         (object_of(a=STRING, A=STRING), "differ by case only"),
+        (object_of(**{"a": STRING, "": STRING}), "output: a property has an empty name"),
+        (
+            object_of(a={"type": "array", "items": object_of(**{"": STRING})}),
+            r"output\.a\[\]: a property has an empty name",
+        ),
         (object_of(a={"type": "string", "pattern": "("}), "not a valid JSON Schema"),
         (object_of(a={"type": "integer", "minimum": "x"}), r"properties\.a\.minimum"),
         (object_of(a=STRING) | {"required": "a"}, "required: "),

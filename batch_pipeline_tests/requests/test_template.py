@@ -49,6 +49,15 @@ def shout(record: dict[str, Any]) -> dict[str, Any]:
         ({"prompt": "  "}, "prompt is empty"),
         ({"prompt": "a\nb {% if %}"}, "prompt, line 2"),
         ({"prompt": "{{ a | random }}"}, "random"),
+        (
+            {"prompt": "{{ a }}\n{% include 'x.txt' %}"},
+            "prompt, line 2: an include reads another file, .* Put its text here",
+        ),
+        ({"prompt": "{% extends 'x' %}{{ a }}"}, "prompt, line 1: an extends reads another file"),
+        (
+            {"prompt": "{{ a }}", "system": "{% if true %}{% from 'x' import m %}{% endif %}"},
+            "system, line 1: an import reads another file",
+        ),
         ({"messages": "hi {{ a }}"}, "messages must be a list"),
         ({"messages": [{"role": "user"}]}, r"messages\[0\] needs a role and a content"),
         ({"messages": [{"role": "user", "content": "a"}]}, "messages reads no column"),

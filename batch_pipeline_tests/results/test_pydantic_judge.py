@@ -15,6 +15,7 @@ from pydantic import (
     AfterValidator,
     AliasChoices,
     AliasGenerator,
+    AliasPath,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -237,6 +238,40 @@ def test_columns_have_the_names_of_the_schema_and_the_values_of_the_fields() -> 
         "either": None,
     }
     assert [name for name, _ in schema_of(Aliased).columns] == list(found)
+
+
+class OtherForm(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+    choice: int = Field(validation_alias=AliasChoices("a_choice", "b_choice"))
+    first: str = Field(alias="First Name")
+    deep: int = Field(validation_alias=AliasPath("outer", "inner"))
+    stars: int = Field(1, json_schema_extra={"maximum": 5})
+    none: int = None  # type: ignore[assignment]
+
+    @model_validator(mode="before")
+    @classmethod
+    def unwrapped(cls, value: Any) -> Any:
+        return value.get("result", value)
+
+
+def in_other_form(**change: Any) -> dict[str, Any]:
+    inner = {"b_choice": 3, "first": "x", "outer": {"inner": 1}}
+    return {"result": inner | change}
+
+
+def test_what_the_class_finds_by_another_name_or_in_another_place_is_answered(
+    one: OneRecord,
+) -> None:
+    expected = {"a_choice": 3, "First Name": "x", "deep": 1, "stars": 1, "none": None}
+    assert columns(OtherForm, in_other_form()) == expected
+    assert columns(OtherForm, in_other_form()["result"]) == expected
+    row = one.answer(one.nights(output=OtherForm), text(in_other_form(stars=2)))
+    assert (row["_status"], row["a_choice"], row["stars"]) == ("answered", 3, 2)
+
+
+def test_a_bound_of_the_schema_counts_for_what_the_class_finds_elsewhere() -> None:
+    status, error, _ = judged(OtherForm, in_other_form(stars=6))
+    assert status == "invalid" and str(error).startswith("stars: 6 is greater than")
 
 
 class Larger(BaseModel):
