@@ -173,18 +173,18 @@ def _lost(store: Store, scope: Scope, unknown: Unknown) -> str:
     root = store.files.root
     if unknown.lost:
         why = (
-            f"the store at {root} knows nothing of this pipeline: BatchStore(root=...) names another folder than "
+            f", but the store at {root} knows nothing of this pipeline: BatchStore(root=...) names another folder than "
             "before, or the folder was lost. Point it at the earlier root, or bring that folder back from a backup"
         )
     else:
         why = (
-            f"the store at {root} does not know their answers: it was restored from before the table's last change, "
+            f" that the store at {root} does not know: it was restored from before the table's last change, "
             "or another store's results are there. Bring back the store's folder and its ledger as they were after "
             "that, or point BatchStore(root=...) at the store that asked for them"
         )
     return (
-        f"{name}: {unknown.place} is this pipeline's and holds {rows} of which {why}. "
-        f"{counted(unknown.paid, 'record')} of them would be paid again; nothing was sent or changed. To ask them "
+        f"{name}: {unknown.place} is this pipeline's and holds {rows}{why}. "
+        f"{unknown.paid:,} of their records would be paid again; nothing was sent or changed. To ask them "
         f"again, on purpose, launch {scope.pipeline}_submit once with allow_reask: true."
     )
 
