@@ -7,7 +7,7 @@ import duckdb
 
 from batch_pipeline.errors import InputError, counted
 from batch_pipeline.records import statements
-from batch_pipeline.records.connections import let_read, quote_name, quote_text
+from batch_pipeline.records.connections import let_read, quote_files, quote_name, quote_text
 from batch_pipeline.records.earlier import Earlier
 
 LEAST = 11
@@ -106,7 +106,7 @@ def find_unknown(
     unsent = ", ".join(str(int(number)) for number in destination.unsent) or "NULL"
     row = con.execute(
         statements.UNKNOWN.format(
-            path=quote_text(path),
+            path=quote_files([path]),
             asked_verdicts="(" + ", ".join(map(quote_text, verdicts)) + ")",
             unsent=f"({unsent})",
             same_key=same_key,

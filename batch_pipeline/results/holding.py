@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from batch_pipeline.records.columns import file_columns
-from batch_pipeline.records.connections import quote_files, quote_text, with_enough_memory
+from batch_pipeline.records.connections import quote_files, with_enough_memory
 from batch_pipeline.records.identity import key_hash_sql
 from batch_pipeline.results import sql
 from batch_pipeline.results.merging import CUSTOM_ID, KEY, Snapshot, cast_columns
@@ -185,7 +185,7 @@ def compare(
     )
     key_hash, types = "_bp_key_hash", {}
     if there.path is not None:
-        rows = f"read_parquet({quote_text(there.path)}) as rows"
+        rows = f"read_parquet({quote_files([there.path])}) as rows"
         types = _types(key, file_columns(con, there.path))
         key_hash = key_hash_sql(key, types, "rows")
     con.register("fresh", pa.table({"position": pa.array(fresh, pa.int64())}))
@@ -244,7 +244,7 @@ def _tell_by_keys(
         rows = (
             f"select {CUSTOM_ID} as custom_id, {key_hash_sql(key, now, 'rows')} as key_hash, was as"
             f" is_hash_of from (select {CUSTOM_ID}, {key_hash_sql(key, types, 'rows')} as was,"
-            f" {cast_columns(types, now, 'rows')} from read_parquet({quote_text(there.path)}) as rows)"
+            f" {cast_columns(types, now, 'rows')} from read_parquet({quote_files([there.path])}) as rows)"
             " as rows"
         )
     steps = (

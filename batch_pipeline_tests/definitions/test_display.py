@@ -92,8 +92,7 @@ def test_status_tells_of_the_whole_source_and_not_of_the_last_partition_or_run(
     _limit(night, 3, "a")
     night.end()
     assert _whole(night) == (40, 12, 0, 0, 28)
-    at = f"{night.clock.now():%Y-%m-%d}"
-    assert f"Of all 40 source rows (as of {at}" in _said(night)
+    assert "Of all 40 source rows (as of " in _said(night)  # a time, or two: it may be midnight
     assert "UTC, when they were last selected from): 12 answered, 28 never asked" in _said(night)
     each = json.loads(_plain(night, "status", "invoices", "--json"))["pipelines"]
     assert [(one["partition"], one["source_answered"], one["never_asked"]) for one in each] == [
