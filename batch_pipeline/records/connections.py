@@ -10,10 +10,12 @@ from typing import TypeVar
 
 import duckdb
 import fsspec
+import pyarrow as pa
 import tenacity
 
-from batch_pipeline.errors import InputError
+from batch_pipeline.errors import InputError, LostFileError, sentence
 from batch_pipeline.settings import LOCK_WAIT_SECONDS
+from batch_pipeline.store.trouble import meaning_of
 
 MEMORY_LIMIT = "512MB"
 """What DuckDB may hold in memory per connection; the rest spills to the system's temp folder."""
@@ -32,8 +34,15 @@ MORE_MEMORY = "1GB"
 """What it may hold after the first limit was too low; after that, whatever DuckDB's default is."""
 
 
-UNREADABLE = (duckdb.IOException, duckdb.InvalidInputException, FileNotFoundError)
-"""What DuckDB and fsspec raise for a file that is gone, empty, cut short or of another kind."""
+UNREADABLE = (
+    duckdb.IOException,
+    duckdb.InvalidInputException,
+    duckdb.SerializationException,
+    duckdb.InternalException,
+    pa.ArrowException,
+    FileNotFoundError,
+)
+"""What DuckDB, Arrow and fsspec raise for a file that is gone, empty, cut short or of another kind."""
 
 Result = TypeVar("Result")
 
@@ -267,6 +276,37 @@ def let_read(connection: duckdb.DuckDBPyConnection, paths: Iterable[str]) -> Non
                 f"Files at {protocol}:// cannot be read: {error}. Install the fsspec package for"
                 f" this protocol (s3fs for s3://, gcsfs for gs://), or correct the path."
             ) from error
+
+
+def is_unreadable(error: BaseException) -> bool:
+    """Return whether an error says that a file is gone or damaged.
+
+    What is damaged in its middle raises whatever the decoder stumbles over: of DuckDB also its plain Error,
+    of Arrow also an OSError without a number.
+    """
+    if meaning_of(error) is not None:
+        return False
+    if isinstance(error, OSError):
+        return isinstance(error, FileNotFoundError) or error.errno is None
+    return isinstance(error, UNREADABLE) or type(error) is duckdb.Error
+
+
+@contextmanager
+def lost_files_told(doing: str, way_on: str) -> Iterator[None]:
+    """Raise LostFileError for a file that is gone or damaged.
+
+    Args:
+        doing: whose files are read, and what for.
+        way_on: what to do next, in whole sentences.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+        raise LostFileError(
+            f"{doing}: a file cannot be read: {sentence(first_line(error))} {way_on}"
+        ) from error
 
 
 def quote_name(name: str) -> str:

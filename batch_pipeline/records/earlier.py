@@ -11,7 +11,7 @@ from itertools import islice, permutations, product
 import duckdb
 
 from batch_pipeline.records.columns import file_columns, stored_type
-from batch_pipeline.records.connections import let_read, quote_text
+from batch_pipeline.records.connections import let_read, quote_files
 from batch_pipeline.records.identity import key_hash_sql
 
 MOST_SPELLINGS = 500
@@ -90,7 +90,7 @@ def _look_into(
             for one in some
         )
         row = con.execute(
-            f"SELECT {tests} FROM read_parquet({quote_text(path)}) AS records LIMIT 1"
+            f"SELECT {tests} FROM read_parquet({quote_files([path])}) AS records LIMIT 1"
         ).fetchone()
         if row is None:
             return None

@@ -21,7 +21,12 @@ FROM (
            rows.status = 'rejected' AS rejected,
            rows.status = 'deleted' AS deleted,
            CASE rows.status WHEN 'pending' THEN 0 WHEN 'answered' THEN 3
-                WHEN 'refused' THEN 2 WHEN 'rejected' THEN 2 WHEN 'paused' THEN 2 ELSE 1 END AS standing
+                WHEN 'refused' THEN 2 WHEN 'rejected' THEN 2 WHEN 'paused' THEN 2
+                WHEN 'invalid' THEN 1 WHEN 'truncated' THEN 1 WHEN 'errored' THEN 1
+                WHEN 'expired' THEN 1 WHEN 'canceled' THEN 1 WHEN 'missing' THEN 1
+                WHEN 'deleted' THEN 1
+                -- An answer is never asked again because a file is damaged.
+                ELSE error('an index file has the status ' || rows.status) END AS standing
     FROM (SELECT *, file_index AS file FROM read_parquet({paths})) AS rows
     JOIN (VALUES {files}) AS files (file, number, partition, request) USING (file)
 )

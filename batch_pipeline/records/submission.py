@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 from batch_pipeline.errors import BatchPipelineError, HeldError, counted
 from batch_pipeline.records.columns import check_names
+from batch_pipeline.records.connections import lost_files_told
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import open_source, source_columns
 from batch_pipeline.records.reask import Destination, Reask, Unknown
@@ -87,6 +88,7 @@ def select_submission(
 
     Raises:
         InputError: the source, the question or the run's config cannot be used.
+        LostFileError: a file of the store is gone, or damaged.
     """
     whole = ask.limit is None and not ask.where and not ask.retries_only
     if whole:
@@ -94,7 +96,14 @@ def select_submission(
     for _ in range(MOST_TRIES):
         read = situation(store.ledger, scope)
         submission = new_submission_id(store.clock.now())
-        with store.files.scratch() as folder, open_source(source) as connection:
+        with (
+            lost_files_told(
+                scope.pipeline,
+                "Bring it back, from a backup if need be; nothing was sent or changed.",
+            ),
+            store.files.scratch() as folder,
+            open_source(source) as connection,
+        ):
             columns = source_columns(connection)
             question = compile_question(columns)
             check_names(columns, [name for name, _ in question.output_columns])

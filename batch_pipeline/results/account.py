@@ -4,7 +4,12 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import RowMapping, func, select, update
 
-from batch_pipeline.records.connections import memory_connection, quote_files
+from batch_pipeline.records.connections import (
+    is_unreadable,
+    lost_files_told,
+    memory_connection,
+    quote_files,
+)
 from batch_pipeline.results.join import MEMORY
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope
@@ -13,13 +18,15 @@ from batch_pipeline.store.tables import OPEN, FileKind, FileState, request_files
 # Per settled submission, the records without a row, the rows without a record, and the records with
 # two.
 DIFFERENCE = """
-with records as (select _custom_id from read_parquet({records})),
-     results as (select _custom_id, count(*) as n from read_parquet({results}) group by all)
+with records as ({records}), results as ({results})
 select (select count(*) from records anti join results using (_custom_id)),
        (select count(*) from results anti join records using (_custom_id)),
        (select count(*) from results where n > 1),
        (select count(*) from records)
 """
+
+ROWS = "select _custom_id, count(*) as n from read_parquet({files}) group by all"
+SELECTED = "select custom_id as _custom_id from read_parquet({files}) where status = 'pending'"
 
 
 @dataclass
@@ -41,11 +48,20 @@ class Account:
 
 
 def account(store: Store, scope: Scope) -> Account:
-    """Compare records and rows of every settled submission that has not been found balanced before."""
+    """Compare records and rows of every settled submission that has not been found balanced before.
+
+    Raises:
+        LostFileError: a file of the store is gone, or damaged.
+    """
     report = Account(pending=_pending(store, scope))
     for submission in _settled(store, scope):
         report.settled += 1
-        missing, unexpected, doubled, records = _difference(store, submission)
+        with lost_files_told(
+            f"{scope.pipeline}, while the records of submission {submission['number']} are counted",
+            f"Run {scope.pipeline}_collect, which makes lost files of the store again, or bring the file "
+            "back from a backup. Nothing was sent.",
+        ):
+            missing, unexpected, doubled, records = _difference(store, submission)
         report.records += records
         report.missing += missing
         report.unexpected += unexpected
@@ -108,15 +124,22 @@ def _difference(store: Store, submission: RowMapping) -> tuple[int, int, int, in
             request_files.c.results_path.is_not(None),
         )
     )
+    results = quote_files(store.files.url(file["results_path"]) for file in files)
+    rows = ROWS.format(files=results) if files else "select '' as _custom_id, 0 as n where false"
+    try:
+        records = quote_files([store.files.url(submission["records_path"])])
+        return _counted(store, f"select _custom_id from read_parquet({records})", rows)
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+    # The records are lost, or the rows: what was selected stands in the index, too.
+    index = quote_files([store.files.url(submission["index_path"])])
+    return _counted(store, SELECTED.format(files=index), rows)
+
+
+def _counted(store: Store, records: str, rows: str) -> tuple[int, int, int, int]:
     with memory_connection(MEMORY) as connection:
         store.files.register(connection)
-        records = quote_files([store.files.url(submission["records_path"])])
-        if not files:
-            row = connection.execute(
-                f"select count(*), 0, 0, count(*) from read_parquet({records})"
-            ).fetchone()
-        else:
-            results = quote_files(store.files.url(file["results_path"]) for file in files)
-            row = connection.execute(DIFFERENCE.format(records=records, results=results)).fetchone()
-    assert row is not None
-    return row
+        query = DIFFERENCE.format(records=records, results=rows)
+        (found,) = connection.execute(query).fetchall()
+    return found

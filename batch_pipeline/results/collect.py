@@ -4,7 +4,7 @@ Every step can be done again: the answers are kept byte for byte, and the same a
 rows. A file counts as collected in the transaction that names its rows and its index.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -16,8 +16,10 @@ from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.claim import postpone
 from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch
 from batch_pipeline.errors import HeldError, counted
+from batch_pipeline.records.connections import first_line
 from batch_pipeline.results.download import Answers, Incomplete, answers_of, pause
 from batch_pipeline.results.join import Joined, Question, join_batch, join_rejected, join_reused
+from batch_pipeline.results.readable import is_readable
 from batch_pipeline.results.refusal import shared_refusal
 from batch_pipeline.store.layout import index_name, results_name, safe_part
 from batch_pipeline.store.manifest import keep_manifests
@@ -123,8 +125,8 @@ def collect(
                 report.trouble.append(f"{file['id']}: {error}")
                 continue
             except (duckdb.Error, OSError, ValueError) as error:
-                meant = meaning_of(error) or f"{type(error).__name__}: {error}"
-                report.broken.append(f"{file['id']}: {meant}")
+                meant = meaning_of(error) or f"{type(error).__name__}: {first_line(error)}"
+                report.broken.append(f"{file['id']}: {meant}{_damaged(store, file)}")
                 continue
             except HeldError:
                 if report.files:
@@ -161,6 +163,15 @@ def _later(store: Store, file: RowMapping) -> None:
                 )
                 .values(first_download_at=store.clock.now())
             )
+
+
+def _damaged(store: Store, file: RowMapping) -> str:
+    """Return which file is in the way of a file's rows, in words: what is damaged does not say so itself."""
+    mine = select(submissions).where(submissions.c.id == file["submission_id"])
+    submission = store.ledger.rows(mine)[0]
+    names = [submission["records_path"], submission["rejected_path"]]
+    damaged = [name for name in names if name and not is_readable(store, name)]
+    return f" (gone or damaged: {', '.join(damaged)})" if damaged else ""
 
 
 def _fresh(store: Store, file: RowMapping) -> RowMapping:
@@ -200,6 +211,7 @@ def join_file(
     answers: Answers | None,
     max_attempts: int,
     today: Question | None = None,
+    lost: Collection[str] = (),
 ) -> tuple[Joined | None, dict[str, Any]]:
     """Write a file's rows and index into the store.
 
@@ -209,6 +221,7 @@ def join_file(
         answers: the kept answers of a batch; None for a file that asks nothing.
         max_attempts: how often a record is asked at most.
         today: the question of today's code, if there is one (see `join.Question`).
+        lost: names of other files' rows that are known to be lost.
 
     Returns:
         What was joined (None when the file adds no row), and what the ledger is to say of it.
@@ -230,7 +243,7 @@ def join_file(
             case FileKind.REJECTED:
                 joined = join_rejected(store, file, submission, folder)
             case FileKind.REUSED:
-                joined = join_reused(store, submission, folder)
+                joined = join_reused(store, submission, folder, lost)
             case _:
                 assert answers is not None, "a batch is joined to its answers"
                 joined = join_batch(store, file, submission, answers, max_attempts, folder, today)

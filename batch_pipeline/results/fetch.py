@@ -1,6 +1,7 @@
 """Fetching and publishing what a pipeline has at the API, without the pipeline's code."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -11,12 +12,13 @@ from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.whose import whose
-from batch_pipeline.errors import counted
+from batch_pipeline.errors import LostFileError, counted
 from batch_pipeline.records.columns import HELPER_COLUMNS
-from batch_pipeline.records.connections import memory_connection, quote_files
+from batch_pipeline.records.connections import lost_files_told, memory_connection, quote_files
 from batch_pipeline.records.identity import key_hash_sql
 from batch_pipeline.results.collect import Collected, collect
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
+from batch_pipeline.results.lost import make_again, with_lost_files
 from batch_pipeline.results.publish import Published, publish, unpublished
 from batch_pipeline.store.layout import table_name
 from batch_pipeline.store.store import Store
@@ -82,10 +84,23 @@ def fetch(
     report = Fetched()
     here = whose(store, api)
     report.notes += poll(store, api, here, policy).notes
-    for partition in _partitions(store, pipeline, here):
-        scope = Scope(pipeline, partition, here)
-        report.collected.append(collect(store, api, scope, max_attempts, tell))
-    _publish(store, pipeline, keys, destination, report)
+    scopes = [Scope(pipeline, partition, here) for partition in _partitions(store, pipeline, here)]
+    report.collected += [collect(store, api, scope, max_attempts, tell) for scope in scopes]
+    if any(one.broken for one in report.collected):
+        # What is in their way may be a file that is damaged in its middle.
+        with suppress(LostFileError):
+            make_again(store, api, pipeline, max_attempts, None, tell, thorough=True)
+            for one in report.collected:
+                one.broken.clear()
+            report.collected += [collect(store, api, scope, max_attempts, tell) for scope in scopes]
+    with_lost_files(
+        store,
+        api,
+        pipeline,
+        max_attempts,
+        lambda: _publish(store, pipeline, keys, destination, report),
+        tell=tell,
+    )
     _left(store, pipeline, here, report)
     return report
 
@@ -144,7 +159,10 @@ def find_keys(store: Store, pipeline: str) -> tuple[str, ...] | None:
     )
     if not rows:
         return None
-    with memory_connection() as connection:
+    with (
+        lost_files_told(pipeline, "Name the key's columns: --key-column COLUMN."),
+        memory_connection() as connection,
+    ):
         store.files.register(connection)
         path = quote_files([store.files.url(rows[0]["records_path"])])
         connection.execute(

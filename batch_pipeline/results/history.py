@@ -9,9 +9,9 @@ from uuid import UUID
 import duckdb
 from sqlalchemy import RowMapping, select
 
-from batch_pipeline.errors import InputError, StoreError
+from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import (
-    UNREADABLE,
+    lost_files_told,
     memory_connection,
     quote_files,
     quote_name,
@@ -94,7 +94,7 @@ def history(
 
     Raises:
         InputError: there are not as many values as key columns.
-        StoreError: a file of the store cannot be read.
+        LostFileError: a file of the store cannot be read.
     """
     if len(keys) != len(values):
         raise InputError(
@@ -108,7 +108,10 @@ def history(
     files = store.ledger.rows(select(request_files).where(request_files.c.pipeline == pipeline))
     by_index = {file["index_path"]: file for file in files if file["index_path"]}
     found: list[Asking] = []
-    try:
+    with lost_files_told(
+        pipeline,
+        f"Run {pipeline}_collect, which makes lost files of the store again, or bring the file back from a backup.",
+    ):
         with memory_connection() as connection:
             store.files.register(connection)
             key_hash = _key_hash(connection, store, pipeline, keys, values)
@@ -122,8 +125,6 @@ def history(
                 submission = known[row[0]]
                 mine = [file for file in files if file["submission_id"] == submission["id"]]
                 found.append(_asking(connection, store, submission, mine, by_index, row, before))
-    except UNREADABLE as error:
-        raise StoreError(f"{pipeline}: a file of the store cannot be read: {error}") from error
     return found
 
 

@@ -1,5 +1,6 @@
 """Joining answers to the records they were asked about, by DuckDB, one file at a time."""
 
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -214,8 +215,17 @@ def join_rejected(store: Store, file: RowMapping, submission: RowMapping, folder
         return _write(connection, query, parameters, submission["version"], 0, folder)
 
 
-def join_reused(store: Store, submission: RowMapping, folder: str) -> Joined | None:
-    """Make the rows of records whose answer is known from earlier; None when only keys are deleted."""
+def join_reused(
+    store: Store, submission: RowMapping, folder: str, lost: Collection[str] = ()
+) -> Joined | None:
+    """Make the rows of records whose answer is known from earlier; None when only keys are deleted.
+
+    Args:
+        store: where the files are.
+        submission: the ledger's row of the submission.
+        folder: gets the files.
+        lost: names of rows that are known to be lost; they are left out.
+    """
     if not submission["records_path"] or not submission["counts"].get("reused"):
         return None
     question = Question.stored(submission["question"])
@@ -226,7 +236,7 @@ def join_reused(store: Store, submission: RowMapping, folder: str) -> Joined | N
         store.files.register(connection)
         # Rows that are gone from the store are made again after the others, from the others.
         named = results_files(store, submission["pipeline"])
-        there = store.files.present(named)
+        there = store.files.present(named) - set(lost)
         there -= store.files.damaged(there)
         results = [store.files.url(name) for name in named if name in there]
         schemas = schemas_of(connection, results)

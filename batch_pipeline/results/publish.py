@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 import duckdb
 from sqlalchemy import RowMapping, select, update
 
-from batch_pipeline.errors import LostFileError, counted
+from batch_pipeline.errors import counted
 from batch_pipeline.records.connections import (
-    UNREADABLE,
-    first_line,
+    lost_files_told,
     memory_connection,
     quote_files,
     quote_name,
@@ -106,15 +105,14 @@ def publish(
         work = _Publishing(store, pipeline, destination, tuple(key), tuple(names), lease)
         for _ in range(MOST_TRIES):
             try:
-                return work.once(everything, only_hurt)
+                with lost_files_told(
+                    f"{pipeline}, while its results are published",
+                    f"Run {pipeline}_collect, which makes lost files of the store again, or bring the "
+                    "file back from a backup. Nothing in the table was changed.",
+                ):
+                    return work.once(everything, only_hurt)
             except OvertakenError:
                 continue  # somebody wrote while we slept: what is latest is to be read again
-            except UNREADABLE as error:
-                raise LostFileError(
-                    f"{pipeline}: a file cannot be read while its results are published: {first_line(error)}. "
-                    f"Run {pipeline}_collect, which makes lost files of the store again, or bring the "
-                    "file back from a backup. Nothing in the table was changed."
-                ) from error
         report.busy = True
     return report
 

@@ -11,16 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import duckdb
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
-from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.errors import StoreError, counted
 from batch_pipeline.records.connections import memory_connection, quote_files
-from batch_pipeline.results.collect import join_file
-from batch_pipeline.results.download import Answers, Lines, fetch_again, read_lines
-from batch_pipeline.results.file_records import custom_ids_in, custom_ids_of
-from batch_pipeline.results.join import FINAL, Question
+from batch_pipeline.results.download import Lines, read_lines
+from batch_pipeline.results.file_records import custom_ids_in
+from batch_pipeline.results.join import FINAL
 from batch_pipeline.store.high_water import attempts_in, behind
 from batch_pipeline.store.layout import OWNER, safe_part
 from batch_pipeline.store.manifest import read_manifest
@@ -154,93 +151,6 @@ def _guard_is_damaged(store: Store) -> bool:
         return not owner_of(store)
     except FileNotFoundError:
         return False  # the next run writes it
-
-
-def rebuild_lost(
-    store: Store,
-    api: BatchesApi,
-    pipeline: str,
-    max_attempts: int,
-    today: Question | None = None,
-) -> tuple[list[str], list[str]]:
-    """Join again every collected file whose rows or index are gone from the store, or damaged.
-
-    Args:
-        store: where the files and the ledger are.
-        api: the endpoint; asked only when the answers are gone, too.
-        pipeline: whose files.
-        max_attempts: how often a record is asked at most.
-        today: the question of today's code, if there is one (see `join.Question`).
-
-    Returns:
-        The files that are whole again, and a message for each that cannot be.
-
-    Raises:
-        HeldError, ApiUnavailable: answers had to be fetched, and the API would not give them.
-    """
-    rows = store.ledger.rows(
-        select(request_files)
-        .where(
-            request_files.c.pipeline == pipeline,
-            request_files.c.state == FileState.COLLECTED,
-            request_files.c.results_path.is_not(None),
-        )
-        .order_by(request_files.c.number, request_files.c.seq)
-    )
-    # Looked for after the ledger is read: it names a file when it is there, and another run may collect.
-    paths = ("results_path", "index_path", "answers_path")
-    there = store.files.present(row[path] for row in rows for path in paths if row[path])
-    named = {row[path] for row in rows for path in ("results_path", "index_path") if row[path]}
-    there -= store.files.damaged(named & there)
-    lost = [row for row in rows if not {row["results_path"], row["index_path"]} <= there]
-    done, failed = [], []
-    # What is known from earlier is read from the rows of the batches: they come first.
-    for file in sorted(lost, key=lambda row: row["kind"] == FileKind.REUSED):
-        try:
-            answers = None
-            if file["kind"] in (FileKind.BATCH, FileKind.LATE):
-                answers = _answers_again(store, api, file, there)
-            _, values = join_file(store, file, answers, max_attempts, today)
-        except (OSError, ValueError, duckdb.Error) as error:
-            failed.append(f"{file['id']} is lost and cannot be made again: {error}")
-            continue
-        if _name_again(store, file, values):
-            done.append(file["id"])
-    return done, failed
-
-
-def _name_again(store: Store, file: RowMapping, values: dict[str, Any]) -> bool:
-    """Let the ledger name the rows that were made again; False when another process did so first."""
-    with store.ledger.write() as tx:
-        moved = tx.execute(
-            update(request_files)
-            .where(
-                request_files.c.id == file["id"],
-                request_files.c.results_path == file["results_path"],
-            )
-            .values(
-                results_path=values["results_path"],
-                index_path=values["index_path"],
-                published_at=None,
-            )
-        )
-        if moved.rowcount:
-            store.ledger.record(
-                tx, file["id"], file["pipeline"], file["partition"], FileState.COLLECTED,
-                FileState.COLLECTED, "its rows were gone, and are made again from what is kept",
-            )  # fmt: skip
-        return bool(moved.rowcount)
-
-
-def _answers_again(store: Store, api: BatchesApi, file, there: set[str]) -> Answers:
-    """Return a collected batch's answers, from the API when the kept ones are gone, too."""
-    name, damage = file["answers_path"], file["error"] if file["damaged"] else None
-    if name is None:
-        return Answers(None, damage)
-    if name not in there:
-        name = fetch_again(store, api, file)
-    lines = Lines(custom_ids_of(store, file), file["answered"] or file["requests"])
-    return Answers(name, damage, read_lines(store, name, lines).lost)
 
 
 def _newest_manifests(names: set[str]) -> list[str]:

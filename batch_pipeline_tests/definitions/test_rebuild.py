@@ -13,7 +13,8 @@ from sqlalchemy import func, select
 from batch_pipeline import BatchStore, DuckDBSource
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.errors import BatchPipelineError, StoreError
-from batch_pipeline.results.rebuild import rebuild, rebuild_lost
+from batch_pipeline.results.lost import rebuild_lost
+from batch_pipeline.results.rebuild import rebuild
 from batch_pipeline.store.files import Files
 from batch_pipeline.store.store import open_store
 from batch_pipeline.store.tables import request_files, submissions

@@ -88,7 +88,7 @@ class World:
         match scene.partition(",")[0]:
             case "sender gone":
                 self._turned_away()
-                scope = self.stages._scope("")
+                scope = self.stages.scope("")
                 claim(self.stages.store.ledger, scope, "gone", self.stages.claude.policy)
                 self.clock.advance(LEASES_RUN_OUT_SECONDS)
             case "lost on the way":

@@ -39,8 +39,8 @@ from batch_pipeline.requests.prepare import prepare
 from batch_pipeline.results.account import account
 from batch_pipeline.results.collect import collect
 from batch_pipeline.results.join import Question, results_files
+from batch_pipeline.results.lost import make_again, with_lost_files
 from batch_pipeline.results.publish import publish
-from batch_pipeline.results.rebuild import rebuild_lost
 from batch_pipeline.store import ledger
 from batch_pipeline.store.clock import Clock
 from batch_pipeline.store.cost_unknown import costs_unknown
@@ -156,17 +156,19 @@ class Stages:
 
     def submit(self, partition: str = "", **ask: Any) -> None:
         """Run ``NAME_submit``."""
-        scope = self._scope(partition)
-        select_submission(
-            self.store,
-            scope,
-            self.pipeline.source,
-            self._compile,
-            partition_filter=filter_of(self.pipeline, partition),
-            refresh=self.pipeline.refresh,
-            max_attempts=self.pipeline.max_attempts,
-            on_deleted=self.pipeline.on_deleted,
-            ask=Ask(**ask),
+        scope = self.scope(partition)
+        self._whole(
+            lambda: select_submission(
+                self.store,
+                scope,
+                self.pipeline.source,
+                self._compile,
+                partition_filter=filter_of(self.pipeline, partition),
+                refresh=self.pipeline.refresh,
+                max_attempts=self.pipeline.max_attempts,
+                on_deleted=self.pipeline.on_deleted,
+                ask=Ask(**ask),
+            )
         )
         prepare(
             self.store,
@@ -181,7 +183,7 @@ class Stages:
 
     def send(self, partition: str = "") -> None:
         """Run ``NAME_send``."""
-        self._send(self._scope(partition))
+        self._send(self.scope(partition))
 
     def _send(self, scope: Scope) -> None:
         reconcile(self.store, self.api, scope, self.claude.policy)
@@ -191,23 +193,31 @@ class Stages:
 
     def collect(self, partition: str = "") -> None:
         """Run ``NAME_collect``, with its asset check."""
-        scope = self._scope(partition)
+        scope = self.scope(partition)
         limit = self.pipeline.max_attempts
-        _made_again, lost = rebuild_lost(self.store, self.api, self.name, limit)
-        if lost:
-            raise StoreError("; ".join(lost))
+        make_again(self.store, self.api, self.name, limit)
         poll(self.store, self.api, scope.endpoint, self.claude.policy)
         report = collect(self.store, self.api, scope, limit)
-        publish(
-            self.store,
-            self.name,
-            destination_of(self.pipeline, self.store),
-            self.pipeline.source.keys,
+        if report.broken:
+            make_again(self.store, self.api, self.name, limit, thorough=True)
+            report = collect(self.store, self.api, scope, limit)
+        self._whole(
+            lambda: publish(
+                self.store,
+                self.name,
+                destination_of(self.pipeline, self.store),
+                self.pipeline.source.keys,
+            )
         )
         if report.broken:
             raise StoreError("; ".join(report.broken))
-        failures = account(self.store, scope).failures
+        failures = self._whole(lambda: account(self.store, scope)).failures
         assert not failures, f"every_record_accounted_for: {failures}"
+
+    def _whole(self, action: Callable[[], Any]) -> Any:
+        """Do what reads the store's files; those that are lost are made again first."""
+        limit = self.pipeline.max_attempts
+        return with_lost_files(self.store, self.api, self.name, limit, action)
 
     # What a person does on the command line
 
@@ -219,7 +229,7 @@ class Stages:
         """Do what ``batch-pipeline reconcile`` does."""
         settle(self.store, self.api, self.claude.policy, self.name)
 
-    def _scope(self, partition: str) -> Scope:
+    def scope(self, partition: str) -> Scope:
         endpoint = self.api.identify()
         know_endpoint(self.store.ledger, endpoint)
         return Scope(self.name, partition, endpoint)

@@ -8,12 +8,11 @@ import dagster as dg
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.outcome import ApiUnavailable
 from batch_pipeline.definitions import lineage, metadata
-from batch_pipeline.definitions.assets.step import count_rows, make_again, step
+from batch_pipeline.definitions.assets.step import count_rows, make_again, step, with_lost_files
 from batch_pipeline.definitions.partition import filter_of
 from batch_pipeline.definitions.rows import destination_of, earlier_names, wanted_of
 from batch_pipeline.errors import HeldError, InputError, LostFileError, StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
-from batch_pipeline.records.connections import UNREADABLE, first_line
 from batch_pipeline.records.reask import Destination
 from batch_pipeline.records.selection import Ask
 from batch_pipeline.records.submission import SelectedSubmission, select_submission
@@ -62,16 +61,10 @@ def materialize(
                     destination=lookup,
                 )
 
-            try:
-                selected = selected_in(scope)
-            except UNREADABLE as error:
-                # A file of an earlier night may be gone: its rows can be made again.
-                if not make_again(context, store, api, pipeline):
-                    raise StoreError(
-                        f"{pipeline.name}: a file cannot be read: {first_line(error)}. Bring it back, from "
-                        "a backup if need be; nothing was sent or changed."
-                    ) from error
-                selected = selected_in(scope)
+            # A file of an earlier night may be gone or damaged: it can be made again.
+            selected = with_lost_files(
+                context, store, api, pipeline, functools.partial(selected_in, scope)
+            )
             selections.append(selected.selection)
             context.log.info(_selection_line(pipeline, scope, selected.number, selected.selection))
         # Not earlier: a store that was restored from before the last night would put back old rows.
@@ -128,7 +121,7 @@ def _put_right(
             published = look(only_hurt=True)
         except LostFileError:
             # Its rows can be made again, as the next collect run would.
-            if not make_again(context, store, api, pipeline):
+            if not make_again(context, store, api, pipeline, thorough=True):
                 raise
             published = look(only_hurt=False)
     except (ApiUnavailable, HeldError, StoreError) as error:

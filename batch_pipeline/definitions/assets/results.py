@@ -1,42 +1,69 @@
 """The step of ``NAME/results``: the answers, joined to their records."""
 
+from contextlib import suppress
+from functools import partial
+
 import dagster as dg
 
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.definitions import lineage, metadata
 from batch_pipeline.definitions.assets.checks import accounted_for, in_time
-from batch_pipeline.definitions.assets.step import count_rows, make_again, question_of, step
+from batch_pipeline.definitions.assets.step import (
+    count_rows,
+    make_again,
+    question_of,
+    step,
+    with_lost_files,
+)
 from batch_pipeline.definitions.rows import destination_of, earlier_names, rows_in, statuses_in
-from batch_pipeline.errors import StoreError
+from batch_pipeline.errors import LostFileError, StoreError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.account import account
-from batch_pipeline.results.collect import collect, refused_alike
-from batch_pipeline.results.publish import publish
+from batch_pipeline.results.collect import Collected, collect, refused_alike
+from batch_pipeline.results.publish import Published, publish
 from batch_pipeline.results.retention import retention
 
 
 def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> dg.MaterializeResult:
     """Collect what has ended, and bring the table up to date."""
     with step(context, pipeline) as (store, claude, api, scopes):
-        collected, accounts = [], []
+        collected: list[Collected] = []
         make_again(context, store, api, pipeline)
         poll(store, api, scopes[0].endpoint, claude.policy)
         today = question_of(pipeline)
-        for scope in scopes:
-            report = collect(store, api, scope, pipeline.max_attempts, context.log.info, today)
-            collected.append(report)
-            for line in report.trouble:
+
+        def collect_all() -> list[Collected]:
+            found = [
+                collect(store, api, scope, pipeline.max_attempts, context.log.info, today)
+                for scope in scopes
+            ]
+            for line in (line for report in found for line in report.trouble):
                 context.log.warning(line)
+            return found
+
+        collected += collect_all()
+        if any(report.broken for report in collected):
+            # What is in their way may be a file that is damaged in its middle. What could be collected is
+            # published, also if it cannot be made again.
+            with suppress(LostFileError):
+                make_again(context, store, api, pipeline, thorough=True)
+                for report in collected:
+                    report.broken.clear()
+                collected += collect_all()
         if refused := refused_alike(collected):
             context.log.error(refused)
         destination = destination_of(pipeline, store)
-        published = publish(
-            store,
-            pipeline.name,
-            destination,
-            pipeline.source.keys,
-            names=earlier_names(pipeline),
-        )
+
+        def publish_all() -> Published:
+            return publish(
+                store,
+                pipeline.name,
+                destination,
+                pipeline.source.keys,
+                names=earlier_names(pipeline),
+            )
+
+        published = with_lost_files(context, store, api, pipeline, publish_all)
         if published.busy:
             context.log.info(
                 "Another run is writing the table. What it does not take along, the next does."
@@ -52,7 +79,10 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
                 f"{'; '.join(broken[:5])}. What could be collected is in the table. Bring the "
                 "store's files back, or free its disk; it is tried again."
             )
-        accounts = [account(store, scope) for scope in scopes]
+        accounts = [
+            with_lost_files(context, store, api, pipeline, partial(account, store, scope))
+            for scope in scopes
+        ]
         table = destination.columns()
         shown = metadata.of_results(
             collected,

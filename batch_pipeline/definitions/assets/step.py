@@ -1,7 +1,8 @@
 """What every step of a pipeline works with: the store, the endpoint, the partitions it is about."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from typing import TypeVar
 
 import dagster as dg
 
@@ -11,15 +12,16 @@ from batch_pipeline.batches.whose import expect, refusals_noted, whose
 from batch_pipeline.definitions.failures import as_failures
 from batch_pipeline.definitions.partition import partitions_of
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
-from batch_pipeline.errors import StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.requests.schema import OutputSchema
+from batch_pipeline.results import lost
 from batch_pipeline.results.join import Question
-from batch_pipeline.results.rebuild import rebuild_lost
 from batch_pipeline.store.refusals import forget_refusal
 from batch_pipeline.store.renaming import take_over
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope, known_endpoints
+
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -96,20 +98,54 @@ def question_of(pipeline: BatchPipeline) -> Question:
 
 
 def make_again(
-    context: dg.AssetExecutionContext, store: Store, api: BatchesApi, pipeline: BatchPipeline
+    context: dg.AssetExecutionContext,
+    store: Store,
+    api: BatchesApi,
+    pipeline: BatchPipeline,
+    *,
+    thorough: bool = False,
 ) -> bool:
-    """Make rows and index files that are gone from the store again; whether there were any."""
-    done, failed = rebuild_lost(
-        store, api, pipeline.name, pipeline.max_attempts, question_of(pipeline)
+    """Make files that are gone from the store again; whether there were any.
+
+    Args:
+        context: the step's.
+        store: where the files and the ledger are.
+        api: the endpoint.
+        pipeline: whose files.
+        thorough: read every file, to find those that are damaged in their middle.
+
+    Raises:
+        LostFileError: some cannot be made again.
+    """
+    return lost.make_again(
+        store,
+        api,
+        pipeline.name,
+        pipeline.max_attempts,
+        question_of(pipeline),
+        context.log.warning,
+        thorough=thorough,
     )
-    if done:
-        context.log.warning(
-            f"Of {counted(len(done), 'file')} the rows or the index were gone from the store; "
-            f"they are made again from the kept answers: {', '.join(done[:5])}"
-        )
-    if failed:
-        raise StoreError(
-            f"{'; '.join(failed[:5])}. Bring the store's files back from a backup; nothing was "
-            "sent or changed."
-        )
-    return bool(done)
+
+
+def with_lost_files(
+    context: dg.AssetExecutionContext,
+    store: Store,
+    api: BatchesApi,
+    pipeline: BatchPipeline,
+    action: Callable[[], Result],
+) -> Result:
+    """Return what ``action`` returns; files of the store that are in its way are made again first.
+
+    Raises:
+        LostFileError: they cannot be.
+    """
+    return lost.with_lost_files(
+        store,
+        api,
+        pipeline.name,
+        pipeline.max_attempts,
+        action,
+        question_of(pipeline),
+        context.log.warning,
+    )
