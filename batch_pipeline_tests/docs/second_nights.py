@@ -32,7 +32,11 @@ def table() -> str:
     lines = ["| between two nights | what happens | test |", "|---|---|---|"]
     for changes, outcome, test in WHAT:
         file = test.__module__.removeprefix("batch_pipeline_tests.").replace(".", "/")
-        lines += [f"| {change} | {outcome} | `{file}.py::{test.__name__}` |" for change in changes]
+        # As pytest names the form: between quotes it can be pasted after `pytest`.
+        lines += [
+            f"| {change} | {outcome} | `{file}.py::{test.__name__}[{change}]` |"
+            for change in changes
+        ]
     return "\n".join([*lines, ""])
 
 

@@ -24,7 +24,7 @@ def test_a_file_that_is_named_is_there(file: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "name"), sorted(set(re.findall(r"`([a-z_]+/test_\w+\.py)::(test_\w+)`", TEXT)))
+    ("file", "name"), sorted(set(re.findall(r"`([a-z_]+/test_\w+\.py)::(test_\w+)[`[]", TEXT)))
 )
 def test_a_test_that_is_named_is_there(file: str, name: str) -> None:
     assert re.search(rf"^def {name}\(", (TESTS / file).read_text(), re.MULTILINE)
