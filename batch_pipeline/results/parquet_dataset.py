@@ -13,6 +13,7 @@ import pyarrow as pa
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import (
     SMALL_MEMORY,
+    is_unreadable,
     memory_connection,
     quote_text,
     with_enough_memory,
@@ -30,6 +31,7 @@ from batch_pipeline.results.merging import (
     nearest,
     snapshot_sql,
 )
+from batch_pipeline.results.readable import rows_of
 from batch_pipeline.store.files import is_whole_parquet
 
 log = logging.getLogger(__name__)
@@ -105,14 +107,32 @@ class ParquetRows:
         if manifest is None:
             return Snapshot(0, {}, None, None)
         check_key_is_there(key, manifest.columns, self._place)
-        manifest = self._there(manifest)
+        there = self._there(manifest)
+        try:
+            self._copy(there, key, path)
+        except Exception as error:
+            readable = self._readable(there, error)
+            self._copy(readable, key, path)
+        # Nobody adds columns to these files: all are ours.
+        ours = frozenset(name.lower() for name in manifest.columns)
+        return Snapshot(manifest.number, manifest.columns, ours, path, manifest.owner)
+
+    def _copy(self, manifest: Manifest, key: Sequence[str], path: str) -> None:
         with memory_connection(SMALL_MEMORY) as con:
             rows = snapshot_sql(key, rows_sql(con, self._url, manifest))
             copy = f"COPY ({rows}) TO {quote_text(path)} (FORMAT parquet)"
             with_enough_memory(con, lambda: con.execute(copy))
-        # Nobody adds columns to these files: all are ours.
-        ours = frozenset(name.lower() for name in manifest.columns)
-        return Snapshot(manifest.number, manifest.columns, ours, path, manifest.owner)
+
+    def _readable(self, manifest: Manifest, error: Exception) -> Manifest:
+        """Return the state without the files that are damaged in their middle; raise ``error`` if none is."""
+        if not is_unreadable(error):
+            raise error
+        whole = tuple(
+            file for file in manifest.files if rows_of(f"{self._url}/{file.path}") is not None
+        )
+        if len(whole) == len(manifest.files):
+            raise error
+        return replace(manifest, files=whole)
 
     def _there(self, manifest: Manifest) -> Manifest:
         """Return the state without the files that somebody deleted or damaged: their rows are gone."""
@@ -202,9 +222,17 @@ class ParquetRows:
                 before = self._there(before)
             if "://" not in self._url:
                 Path(self._url, DATA_FOLDER).mkdir(parents=True, exist_ok=True)
-            after = merge_buckets(
-                self._url, before, rows_path, key, deleted_path, self._rows_per_bucket
-            )
+            try:
+                after = merge_buckets(
+                    self._url, before, rows_path, key, deleted_path, self._rows_per_bucket
+                )
+            except Exception as error:
+                if before is None:
+                    raise
+                # Their other rows are lost, too: whoever looks again sees it, and has all of them.
+                readable = self._readable(before, error)
+                folder.publish(replace(readable, number=before.number + 1))
+                raise OvertakenError from error
             owner = writer.pipeline if writer else before.owner if before else ""
             if folder.publish(replace(after.manifest, owner=owner)):
                 self._sweep(folder)

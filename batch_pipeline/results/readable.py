@@ -5,7 +5,13 @@ from collections.abc import Mapping
 import duckdb
 import pyarrow as pa
 
-from batch_pipeline.records.connections import memory_connection, quote_files
+from batch_pipeline.records.connections import (
+    is_unreadable,
+    let_read,
+    memory_connection,
+    quote_files,
+    with_enough_memory,
+)
 from batch_pipeline.store.store import Store
 
 UNREADABLE = (OSError, ValueError, duckdb.Error, pa.ArrowException)
@@ -28,11 +34,19 @@ def is_readable(
         status: the column of its rows' status, if it has one.
         told: by status, the rows that the ledger says it has; None when it does not say.
     """
-    query = READ.format(status=status or "''", file=quote_files([store.files.url(name)]))
+    found = rows_of(store.files.url(name), status)
+    return found is not None and (told is None or found == told)
+
+
+def rows_of(url: str, status: str = "") -> dict[str, int] | None:
+    """Return the rows of a Parquet file by their status; None when not every value of it can be read."""
+    query = READ.format(status=status or "''", file=quote_files([url]))
     try:
-        with memory_connection() as connection:
-            store.files.register(connection)
-            found = {row[0]: row[1] for row in connection.execute(query).fetchall()}
-    except UNREADABLE:
-        return False
-    return told is None or found == told
+        with memory_connection() as con:
+            let_read(con, [url])
+            rows = with_enough_memory(con, lambda: con.execute(query).fetchall())
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+        return None
+    return {row[0]: row[1] for row in rows}

@@ -341,16 +341,23 @@ def test_damaged_rows_and_index_files_are_made_again_by_the_next_collect_run(
     assert run.rows() == before and claude_emulator.bill() == bill
 
 
-def test_a_damaged_selection_is_said_by_name_and_nothing_is_sent(
+def test_a_damaged_selection_is_made_again_from_the_records_or_said_by_name(
     nights, claude_emulator: EmulatorProcess
 ) -> None:
+    claude_emulator.configure(manual=True)
     run = nights()
-    run.night(limit=20)
+    run.submit(limit=20)
     (path,) = Path(run.store.root).glob("packages/*/index/selected.parquet")
+    was = set(duckdb.read_parquet(str(path)).fetchall())
     broken(path, "cut")
+    run.submit(limit=0)
+    assert set(duckdb.read_parquet(str(path)).fetchall()) == was
+    broken(path, "cut")
+    (path.parent.parent / "records.parquet").unlink()
     for job in ("submit", "collect"):
         result = run.run(job, raises=False)
         step = "packages__records" if job == "submit" else "packages__results"
         said = str(result.failure_data_for_node(step).user_failure_data.description)
         assert "selected.parquet" in said and "from a backup" in said
+    claude_emulator.end()
     assert claude_emulator.bill()["requests"] == 20
