@@ -122,8 +122,7 @@ def _table(
                 in_usd(one.cost) if one.submission else "",
                 in_usd(one.cost_this_month),
             ),
-            _below(one, now, deployments.is_codeless(one.pipeline))
-            + _of_all(one, wholes[place], now, deployments),
+            _below(store, one, now, deployments) + _of_all(one, wholes[place], now, deployments),
             _todo(one),
         )
         for place, one in enumerate(standings)
@@ -131,10 +130,13 @@ def _table(
     return f"Pipelines of the store {store.files.root}", columns, rows
 
 
-def _below(one: "Standing", now: datetime, codeless: bool) -> list[str]:
+def _below(store: "Store", one: "Standing", now: datetime, deployments: Deployments) -> list[str]:
     """Return what there is to know besides the numbers: the last submission, what comes next."""
-    if codeless:
+    if deployments.is_codeless(one.pipeline):
         return _below_codeless(one)
+    gone, all_of_it = _gone_partitions(store, one, deployments)
+    if all_of_it:
+        return _below_codeless(one, f"{one.pipeline} does not have {gone} (any more)")
     if not one.submission:
         return [f"Nothing was asked yet: launch {one.pipeline}_submit, or switch on its schedule."]
     when = f" ({one.submitted_at:%Y-%m-%d %H:%M} UTC)" if one.submitted_at else ""
@@ -155,7 +157,36 @@ def _below(one: "Standing", now: datetime, codeless: bool) -> list[str]:
             f"The API was {looked} asked about these batches: is Dagster's daemon running, and {one.pipeline}_status "
             "on? `batch-pipeline doctor` tells."
         )
+    if gone:
+        said.append(
+            f"No job is launched for {gone}, which {one.pipeline} does not have (any more): `batch-pipeline collect "
+            f"{one.pipeline}` fetches and publishes what is answered; give them back to it, and all of it is done."
+        )
     return said
+
+
+def _gone_partitions(store: "Store", one: "Standing", deployments: Deployments) -> tuple[str, bool]:
+    """Return the partitions with work that the code does not have, in words, and whether all with work are such.
+
+    Of dynamic partitions only Dagster's instance knows; the sensor's tick tells.
+    """
+    pipeline = deployments.declared.get(one.pipeline)
+    if pipeline is None:
+        return "", False
+    from batch_pipeline.definitions.partition import known_partitions
+    from batch_pipeline.store.unattended import partitions_at_work
+
+    at_work = [
+        key for key in partitions_at_work(store, one.pipeline) if one.partition in (None, key)
+    ]
+    is_known = known_partitions(pipeline, None)
+    gone = [key for key in at_work if not is_known(key)]
+    if not gone:
+        return "", False
+    named = ", ".join(key or "work without a partition" for key in gone[:MOST_NAMED])
+    more = f" and {len(gone) - MOST_NAMED:,} more" if len(gone) > MOST_NAMED else ""
+    what = "" if gone == [""] else "partition " if len(gone) == 1 else "partitions "
+    return f"{what}{named}{more}", gone == at_work
 
 
 def _wholes(store: "Store", standings: "Sequence[Standing]") -> "list[Whole | None]":
@@ -221,9 +252,11 @@ def _never_selected(
     return (left, len(keys)) if left else None
 
 
-def _below_codeless(one: "Standing") -> list[str]:
-    """Return the same for a pipeline whose code is gone: no job and no sensor does anything for it."""
-    said = ["No code of this project has this pipeline (any more)"]
+def _below_codeless(
+    one: "Standing", why: str = "No code of this project has this pipeline (any more)"
+) -> list[str]:
+    """Return the same for a pipeline or partition whose code is gone: no job and no sensor works for it."""
+    said = [why]
     if one.open:
         said.append(f"the API works on {counted(one.open, 'batch', 'batches')}")
     if one.ended:
@@ -340,10 +373,20 @@ def _lines(
             f"{one.batches_ended} of {counted(one.batches, 'batch', 'batches')} ended",
             f"{one.answered:,} of {one.asked:,} answered",
             in_usd(one.cost),
-            *(_below_codeless(one) if deployments.is_codeless(one.pipeline) else _next(one)),
+            *_work(store, one, deployments),
             *filter(None, [_todo(one)]),
         ]
         yield f"{name}: {'; '.join(parts)}"
+
+
+def _work(store: "Store", one: "Standing", deployments: Deployments) -> list[str]:
+    """Return what is not done yet, and who does it."""
+    if deployments.is_codeless(one.pipeline):
+        return _below_codeless(one)
+    gone, all_of_it = _gone_partitions(store, one, deployments)
+    if all_of_it:
+        return _below_codeless(one, f"{one.pipeline} does not have {gone} (any more)")
+    return [*_next(one)]
 
 
 def _as_json(found: Found, deployments: Deployments) -> dict[str, Any]:

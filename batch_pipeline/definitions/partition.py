@@ -80,6 +80,27 @@ def is_dynamic(pipeline: BatchPipeline) -> bool:
     )
 
 
+def known_partitions(
+    pipeline: BatchPipeline, instance: dg.DagsterInstance | None
+) -> Callable[[str], bool]:
+    """Return what tells whether a pipeline has a partition; "" is that of a pipeline without any.
+
+    Without an instance dynamic partitions are believed to be there.
+    """
+    match pipeline.partitions:
+        case None:
+            return lambda key: key == ""
+        case dg.DynamicPartitionsDefinition(name=str(name)) if instance is not None:
+            return lambda key: instance.has_dynamic_partition(name, key)
+        case dg.TimeWindowPartitionsDefinition() as windows:
+            return windows.has_partition_key
+        case _ if instance is None and is_dynamic(pipeline):
+            return bool
+        case definition:
+            keys = set(definition.get_partition_keys(dynamic_partitions_store=instance))
+            return keys.__contains__
+
+
 def last_ended(pipeline: BatchPipeline, keys: Sequence[str], moment: datetime) -> list[str] | None:
     """Return those of some partitions whose window of time is the last that has ended at a moment.
 

@@ -91,6 +91,18 @@ def unattended(
     return found
 
 
+def partitions_at_work(store: Store, pipeline: str) -> list[str]:
+    """Return the partitions of a pipeline that have something on its way, or waiting; "" for none."""
+    files = select(request_files.c.partition).where(
+        request_files.c.pipeline == pipeline, request_files.c.state.in_(OPEN)
+    )
+    selected = select(submissions.c.partition).where(
+        submissions.c.pipeline == pipeline, submissions.c.state == "selected"
+    )
+    with store.ledger.read() as tx:
+        return sorted({key for query in (files, selected) for (key,) in tx.execute(query)})
+
+
 def _sum(rows: Sequence[RowMapping]) -> int:
     return sum(row["files"] for row in rows)
 

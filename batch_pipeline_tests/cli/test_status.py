@@ -90,6 +90,22 @@ def test_partitions_that_were_never_selected_from_are_said(user_project: UserPro
     assert "Of all 10 source rows" in words and "never selected from" not in words
 
 
+def test_work_of_partitions_that_are_gone_is_said_and_no_sensor_is_promised(
+    user_project: UserProject,
+):
+    user_project.submit("letters", "odd")
+    user_project.submit("letters", "even")
+    user_project.emulator.end()
+    user_project.write("pipelines.py", (CODE + TWO).replace('["even", "odd"]', '["odd", "third"]'))
+    words = " ".join(user_project.run("status").output.split())
+    assert "No job is launched for partition even, which letters does not have (any more)" in words
+    assert "`batch-pipeline collect letters`" in words
+    user_project.write("pipelines.py", (CODE + TWO).replace('["even", "odd"]', '["third"]'))
+    words = " ".join(user_project.run("status").output.split())
+    assert "letters does not have partitions even, odd (any more); the API works on" in words
+    assert "which the status sensor" not in words and "Submission" not in words
+
+
 def test_what_waits_for_a_person_is_an_exit_code(user_project: UserProject):
     user_project.emulator.fault("create", "status_before", status=400, times=1)
     user_project.submit()

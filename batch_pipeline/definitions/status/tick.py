@@ -5,7 +5,7 @@ from the ledger on every tick, and runs carry no run key, so none can be burnt.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -19,6 +19,7 @@ from batch_pipeline.batches.poll import poll, share_poll
 from batch_pipeline.batches.whose import expect, refusals_noted
 from batch_pipeline.batches.whose import whose as ask_whose
 from batch_pipeline.definitions.jobs import PIPELINE_TAG, ask_config
+from batch_pipeline.definitions.partition import known_partitions
 from batch_pipeline.definitions.resources import KEY_VARIABLE, BatchStore, ClaudeBatches
 from batch_pipeline.definitions.status.observations import evaluations, looked_at, observations
 from batch_pipeline.errors import BatchPipelineError
@@ -244,7 +245,8 @@ def _choose(
     """Return the runs to request now, and why the others are not requested."""
     requests: list[dg.RunRequest] = []
     waiting: dict[str, list[str]] = {}
-    is_known = _known_partitions(instance, pipeline)
+    # One request for a partition that is gone fails a tick.
+    is_known = known_partitions(pipeline, instance)
     under_way = _under_way(instance, now) if wanted else []
     for need in wanted:
         if not is_known(need.partition):
@@ -280,25 +282,6 @@ def _named(partitions: Sequence[str]) -> str:
         return ""
     more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
     return f" ({', '.join(named[:MOST_NAMED])}{more})"
-
-
-def _known_partitions(
-    instance: dg.DagsterInstance, pipeline: BatchPipeline
-) -> Callable[[str], bool]:
-    """Return what tells whether a run can be requested for a partition.
-
-    One request that cannot fails a tick.
-    """
-    match pipeline.partitions:
-        case None:
-            return lambda key: key == ""
-        case dg.DynamicPartitionsDefinition(name=str(name)):
-            return lambda key: instance.has_dynamic_partition(name, key)
-        case dg.TimeWindowPartitionsDefinition() as windows:
-            return windows.has_partition_key
-        case definition:
-            keys = set(definition.get_partition_keys(dynamic_partitions_store=instance))
-            return keys.__contains__
 
 
 def _request(pipeline: BatchPipeline, need: Need) -> dg.RunRequest:
