@@ -20,6 +20,7 @@ from batch_pipeline.store.submissions import (
     Scope,
     abandon_unbuilt,
     asked_at,
+    asked_elsewhere,
     commit_selection,
     index_elsewhere,
     latest_records,
@@ -152,6 +153,13 @@ def select_submission(
             for name in (new.records_path, new.index_path):
                 if name:
                     store.files.remove(name)
+        elsewhere = asked_elsewhere(store.ledger, scope)
+        if elsewhere is not None and not ask.force:
+            raise HeldError(
+                f"{scope.pipeline}: while this run selected, another process, whose ClaudeBatches(aliases=[...]) names "
+                f"{scope.endpoint.base_url}, gave what was asked there to {elsewhere.base_url}. Nothing was sent. Give "
+                f"this process the same base_url and aliases, then launch {scope.pipeline}_submit again."
+            )
     raise BatchPipelineError(
         f"{scope.pipeline}: other runs selected records {MOST_TRIES} times while this one did. "
         "Nothing was sent by it; what they selected is being asked. Launch it again later."

@@ -190,6 +190,13 @@ def _has_work(ledger: Ledger, endpoint_ids: Sequence[str]) -> bool:
 def _make_one(ledger: Ledger, goes_on: str, others: Sequence[str]) -> None:
     """Give one endpoint all that the ledger has of others."""
     with ledger.write() as tx:
+        # A selection that did not see these as its own is made again.
+        moved = select(submissions.c.pipeline).where(submissions.c.endpoint_id.in_(others))
+        tx.execute(
+            update(generations)
+            .where(generations.c.pipeline.in_(moved))
+            .values(generation=generations.c.generation + 1)
+        )
         for table in (submissions, request_files):
             tx.execute(
                 update(table).where(table.c.endpoint_id.in_(others)).values(endpoint_id=goes_on)

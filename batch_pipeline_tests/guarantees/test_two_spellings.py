@@ -1,5 +1,6 @@
 """Two spellings of one thing are one thing; what would ask most of a table again stops first."""
 
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -8,7 +9,14 @@ from sqlalchemy import select
 
 from batch_pipeline import DuckDBTable, ParquetDataset
 from batch_pipeline.definitions.jobs import ask_config
-from batch_pipeline.store.submissions import Endpoint, known_endpoints
+from batch_pipeline.records import submission
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import (
+    Endpoint,
+    add_endpoint,
+    know_endpoint,
+    known_endpoints,
+)
 from batch_pipeline.store.tables import endpoints, submissions
 from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
@@ -102,6 +110,38 @@ def test_work_of_two_addresses_becomes_the_work_of_one(house: House) -> None:
     house.nights().night(where="id >= 25", force=True)
     house.nights(claude={"aliases": ["https://gateway.example"]}).night()
     assert answered(house)
+
+
+def test_a_selection_that_runs_while_its_address_is_given_to_another_asks_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes: the old one, and one that declares its address as an alias of another."""
+    run = house.nights()
+    run.night(limit=5)
+    store = run.store.open()
+    here = Endpoint(**store.ledger.rows(select(*list(endpoints.c)[1:4]))[0])
+    other = Endpoint("https://gateway.example", here.organization, here.workspace)
+    with store.ledger.write() as tx:
+        add_endpoint(tx, other)
+        tx.execute(submissions.insert().values(**asked_first(store, other)))
+    commit = submission.commit_selection
+
+    def slowly(*given: Any, **more: Any) -> int | None:
+        monkeypatch.undo()
+        assert know_endpoint(store.ledger, other, [here.base_url]) == other
+        return commit(*given, **more)
+
+    monkeypatch.setattr(submission, "commit_selection", slowly)
+    assert "aliases" in house.refusal(run)
+    assert house.paid == 5
+
+
+def asked_first(store: Store, there: Endpoint) -> dict[str, Any]:
+    """Return a submission that was asked at another endpoint before the first one of the ledger."""
+    row = dict(store.ledger.rows(select(submissions))[0])
+    at = row["created_at"] - timedelta(days=1)
+    changed = {"id": "0", "number": 900, "created_at": at, "endpoint_id": there.id}
+    return row | changed | {"records_path": None, "index_path": None}
 
 
 # --- keys
