@@ -89,10 +89,8 @@ def with_lost_files(
     """
     try:
         return action()
-    except LostFileError as error:
-        if not make_again(
-            store, api, pipeline, max_attempts, today, tell, thorough=True, because=str(error)
-        ):
+    except LostFileError:
+        if not make_again(store, api, pipeline, max_attempts, today, tell, thorough=True):
             raise
         return action()
 
@@ -106,7 +104,6 @@ def make_again(
     tell: Callable[[str], None] = lambda _: None,
     *,
     thorough: bool = False,
-    because: str = "",
 ) -> bool:
     """Make files of a pipeline that are lost again; whether there were any.
 
@@ -122,7 +119,8 @@ def make_again(
     if failed:
         raise LostFileError(
             f"{'; '.join(failed[:MOST_SHOWN])}. Bring the store's files back from a backup; nothing was "
-            f"sent or changed.{f' It was looked for because: {because}' if because else ''}"
+            "sent or changed. If the store is older than its ledger, and there is no later copy of it, docs/operations.md "
+            "says how to go on."
         )
     return bool(done)
 

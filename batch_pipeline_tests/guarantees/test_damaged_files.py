@@ -28,7 +28,8 @@ from batch_pipeline_tests.support.deployment import (
     make_records,
     read_records,
 )
-from batch_pipeline_tests.support.extent import extent
+from batch_pipeline_tests.support.extent import extent, only_whole
+from batch_pipeline_tests.support.house import RECORDS, House
 
 KINDS = {
     "records": "p/*/records.parquet",
@@ -52,7 +53,7 @@ WAY_ON = {kind: "never" for kind in KINDS} | {
 }
 """What a run says where only a person can go on."""
 DAMAGES = ("gone", "empty", "cut", "flipped")
-RECORDS = {f"k{number}": f"text {number}" for number in range(6)} | {"nothing": ""}
+TEXTS = {f"k{number}": f"text {number}" for number in range(6)} | {"nothing": ""}
 
 
 def damage(path: Path, how: str) -> None:
@@ -68,7 +69,7 @@ def damage(path: Path, how: str) -> None:
 
 
 @dataclass
-class House:
+class Built:
     """A store with all kinds of files, kept to be copied."""
 
     deployment: Deployment
@@ -77,7 +78,7 @@ class House:
 
 
 @pytest.fixture
-def built(tmp_path: Path, claude_emulator: EmulatorProcess) -> Iterator[House]:
+def built(tmp_path: Path, claude_emulator: EmulatorProcess) -> Iterator[Built]:
     """Three nights, of which the last repeats the first, and a fourth that is on its way in part."""
     folder = tmp_path / "built"
     folder.mkdir()
@@ -87,7 +88,7 @@ def built(tmp_path: Path, claude_emulator: EmulatorProcess) -> Iterator[House]:
             table=False,
             pipeline={"request": MessageTemplate(model="claude-haiku-4-5", max_tokens=100, prompt="{{ t }}")},
         )  # fmt: skip
-        make_records(deployment.warehouse, RECORDS)
+        make_records(deployment.warehouse, TEXTS)
         run = Stages(deployment, clock)
         for text in ("a", "b", "a"):
             change_records(deployment.warehouse, "update records set t = ? where k = 'k0'", text)
@@ -101,7 +102,7 @@ def built(tmp_path: Path, claude_emulator: EmulatorProcess) -> Iterator[House]:
             "insert into records values ('n1', 'n1', null), ('n2', 'n2', null)",
         )
         run.submit()
-        yield House(deployment, claude_emulator, clock)
+        yield Built(deployment, claude_emulator, clock)
         run.close()
 
 
@@ -109,7 +110,7 @@ CASES = [(kind, how) for kind in KINDS for how in DAMAGES]
 
 
 def test_whatever_file_is_damaged_is_put_right_or_said_and_nothing_is_paid_twice(
-    built: House, tmp_path: Path
+    built: Built, tmp_path: Path
 ) -> None:
     asked = built.emulator.bill()["requests"] + 2  # two are on their way
     for kind, how in extent(CASES[::7], CASES):
@@ -118,7 +119,7 @@ def test_whatever_file_is_damaged_is_put_right_or_said_and_nothing_is_paid_twice
         assert built.emulator.bill()["requests"] == asked, f"{kind} {how}"
 
 
-def what_goes_wrong(built: House, home: Path, kind: str, how: str) -> list[str]:
+def what_goes_wrong(built: Built, home: Path, kind: str, how: str) -> list[str]:
     """Damage a copy of the store, go on with it, and return what nobody could act on."""
     shutil.copytree(Path(built.deployment.folder).parent, home)
     root = home / "store"
@@ -164,3 +165,27 @@ def what_goes_wrong(built: House, home: Path, kind: str, how: str) -> list[str]:
     )
     wrong = [f"{name}: {text}" for name, text in said.items() if text and name != "check"]
     return wrong + ([] if table == wanted else [f"the table holds {table}"])
+
+
+@only_whole
+def test_a_store_older_than_its_ledger_is_refused_and_gone_on_with_on_purpose(
+    house: House,
+) -> None:
+    house.nights().night()
+    backup = house.folder / "backup"
+    shutil.copytree(house.root, backup)
+    house.sql("insert into notes select id + 1000, text || ' more', part from notes where id < 15")
+    house.nights().night()
+    shutil.rmtree(house.root / "notes")
+    shutil.copytree(backup / "notes", house.root / "notes")
+    run = house.nights()
+    refused = house.refusal(run)
+    assert "records.parquet" in refused and "docs/operations.md" in refused
+    for path in house.root.glob("ledger.sqlite*"):
+        path.unlink()
+    rebuild(open_store(str(house.root), lost=True))
+    refused = house.refusal(run)
+    assert "15 of their records would be paid again" in refused
+    assert house.paid == RECORDS + 15
+    run.night(allow_reask=True)
+    assert house.paid == RECORDS + 30 and house.statuses() == {"answered": RECORDS + 15}
