@@ -5,8 +5,8 @@ submission selected stands in its records, and in the index of what was collecte
 could not be asked stands in their rows.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import RowMapping, select, update
@@ -317,26 +317,14 @@ class _Rebuilding:
         self.there.add(name)
         return True
 
-    def _trouble(self, what: str) -> "_Trouble":
-        return _Trouble(what, self.failed)
-
-
-class _Trouble:
-    """Writes down why something cannot be made again, and lets the rest go on."""
-
-    def __init__(self, what: str, failed: list[str]) -> None:
-        self.what, self.failed = what, failed
-
-    def __enter__(self) -> None:
-        """Nothing is wrong yet."""
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        """Take what a file that cannot be read raises."""
-        if not isinstance(error, (*UNREADABLE, LostFileError)):
-            return False
-        why = plain(first_line(error))
-        self.failed.append(f"{self.what} is lost and cannot be made again: {why}")
-        return True
+    @contextmanager
+    def _trouble(self, what: str) -> Iterator[None]:
+        """Write down why something cannot be made again, and let the rest go on."""
+        try:
+            yield
+        except (*UNREADABLE, LostFileError) as error:
+            why = plain(first_line(error))
+            self.failed.append(f"{what} is lost and cannot be made again: {why}")
 
 
 def _told(
