@@ -1,4 +1,4 @@
-"""The rows of a table of results in a DuckDB database: reading and merging."""
+"""A table of results in a DuckDB database: whether it takes rows, what it holds, and merging into it."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -20,7 +20,6 @@ from batch_pipeline.records.connections import (
     memory_connection,
     one_thread,
     open_database,
-    quote_files,
     quote_name,
     quote_text,
     with_enough_memory,
@@ -32,15 +31,14 @@ from batch_pipeline.results.merging import (
     Snapshot,
     Wanted,
     Writer,
-    cast_columns,
     check_key_is_there,
     file_rows,
     grown_columns,
     is_read_only,
     nearest,
-    same_key,
     snapshot_sql,
 )
+from batch_pipeline.results.table_rows import TableRows
 from batch_pipeline.results.table_shape import (
     check_shape,
     check_types,
@@ -289,16 +287,16 @@ class DuckDBRows:
         inserted = updated = deleted = 0
         have: dict[str, str] = {}
         if deleted_path is not None and columns:
-            deleted = self._delete(con, name, columns, key, deleted_path)
+            deleted = TableRows(con, name, columns, key).delete(deleted_path)
         if rows_path is not None:
             have = file_columns(con, rows_path)
             is_new = not columns
             columns = self._grow(database, columns, have)
-            rows = self._rows_sql(columns, have, rows_path)
+            rows = TableRows(con, name, columns, key)
             if not is_new:
-                self._drop_doubles(con, name, columns, key, rows_path)
-                updated = self._update(con, name, columns, have, key, rows)
-            inserted = self._insert(con, name, key, rows, is_new)
+                rows.drop_doubles(rows_path)
+                updated = rows.update(rows_path, have)
+            inserted = rows.insert(rows_path, have, is_new)
         if columns or mark is not None:
             write_mark(database, self._schema, self._table, mark, writer, have)
         total = self._count(database) if columns else 0
@@ -332,92 +330,6 @@ class DuckDBRows:
             if column not in columns:
                 con.execute(f"ALTER TABLE {name} ADD COLUMN {quote_name(column)} {kind}")
         return grown
-
-    def _drop_doubles(
-        self,
-        con: duckdb.DuckDBPyConnection,
-        name: str,
-        columns: dict[str, str],
-        key: Sequence[str],
-        path: str,
-    ) -> None:
-        """Leave one row of each key that is about to be updated: the first one."""
-        keys = self._cast_keys(con, columns, key, path)
-        by = ", ".join(f"old.{quote_name(column)}" for column in key)
-        con.execute(
-            f"DELETE FROM {name} WHERE rowid IN (SELECT id FROM (SELECT old.rowid AS id,"
-            f" row_number() OVER (PARTITION BY {by} ORDER BY old.rowid) AS nth FROM {name} AS old"
-            f" SEMI JOIN ({keys}) AS new ON {same_key(key, 'old', 'new')}) WHERE nth > 1)"
-        )
-
-    def _update(
-        self,
-        con: duckdb.DuckDBPyConnection,
-        name: str,
-        columns: dict[str, str],
-        have: dict[str, str],
-        key: Sequence[str],
-        rows: str,
-    ) -> int:
-        keys = {column.lower() for column in key}
-        given = {column.lower() for column in have}
-        changes = ", ".join(
-            f"{quote_name(column)} = new.{quote_name(column)}"
-            for column in columns
-            if column.lower() in given and column.lower() not in keys
-        )
-        row = con.execute(
-            f"UPDATE {name} AS old SET {changes} FROM ({rows}) AS new"
-            f" WHERE {same_key(key, 'old', 'new')}"
-        ).fetchone()
-        return row[0] if row else 0
-
-    def _delete(
-        self,
-        con: duckdb.DuckDBPyConnection,
-        name: str,
-        columns: dict[str, str],
-        key: Sequence[str],
-        path: str,
-    ) -> int:
-        keys = self._cast_keys(con, columns, key, path)
-        row = con.execute(
-            f"DELETE FROM {name} AS old USING ({keys}) AS gone WHERE {same_key(key, 'old', 'gone')}"
-        ).fetchone()
-        return row[0] if row else 0
-
-    def _cast_keys(
-        self,
-        con: duckdb.DuckDBPyConnection,
-        columns: dict[str, str],
-        key: Sequence[str],
-        path: str,
-    ) -> str:
-        kinds = {name.lower(): kind for name, kind in columns.items()}
-        want = {name: kinds[name.lower()] for name in key}
-        casts = cast_columns(file_columns(con, path), want, "rows")
-        return f"SELECT {casts} FROM read_parquet({quote_files([path])}) AS rows"
-
-    def _rows_sql(self, columns: dict[str, str], have: dict[str, str], path: str) -> str:
-        """Return SQL for the rows of the file, in the types that the table has now."""
-        given = {column.lower() for column in have}
-        want = {name: kind for name, kind in columns.items() if name.lower() in given}
-        return f"SELECT {cast_columns(have, want, 'rows')} FROM read_parquet({quote_files([path])}) AS rows"
-
-    def _insert(
-        self,
-        con: duckdb.DuckDBPyConnection,
-        name: str,
-        key: Sequence[str],
-        rows: str,
-        is_new: bool,
-    ) -> int:
-        """Put in the rows whose key is not there; other columns get their defaults."""
-        anti = "" if is_new else f" ANTI JOIN {name} AS old ON {same_key(key, 'old', 'new')}"
-        row = con.execute(
-            f"INSERT INTO {name} BY NAME SELECT new.* FROM ({rows}) AS new{anti}"
-        ).fetchone()
-        return row[0] if row else 0
 
     def _columns(self, database: OpenDatabase) -> dict[str, str]:
         names = [database.catalog, self._schema, self._table]

@@ -80,13 +80,13 @@ def test_a_failed_merge_leaves_the_old_rows(database: str, tmp_path: Path) -> No
 
 KILLED = """
 import os, sys
-from batch_pipeline.results import duckdb_table
+from batch_pipeline.results import table_rows
 from batch_pipeline.results.destinations import DuckDBTable
-insert = duckdb_table.DuckDBRows._insert
+insert = table_rows.TableRows.insert
 def insert_and_die(*args):
     insert(*args)
     os._exit(9)
-duckdb_table.DuckDBRows._insert = insert_and_die
+table_rows.TableRows.insert = insert_and_die
 DuckDBTable(database=sys.argv[1], table="answers").merge(sys.argv[2], ["id"], None)
 """
 

@@ -160,7 +160,7 @@ def test_rows_that_stand_twice_become_one_and_keep_the_first_ones_columns(
 
 KILLED = """
 import os, sys
-from batch_pipeline.results import duckdb_table
+from batch_pipeline.results import duckdb_table, table_rows
 from batch_pipeline.results.destinations import DuckDBTable
 from batch_pipeline.results.merging import Writer
 where, path, rows = sys.argv[1:]
@@ -168,13 +168,13 @@ if where == "rebuild":
     real = duckdb_table.rebuild
     duckdb_table.rebuild = lambda *args: (real(*args), os._exit(9))
 else:
-    real = getattr(duckdb_table.DuckDBRows, where)
-    setattr(duckdb_table.DuckDBRows, where, lambda *args: (real(*args), os._exit(9)))
+    real = getattr(table_rows.TableRows, where)
+    setattr(table_rows.TableRows, where, lambda *args: (real(*args), os._exit(9)))
 DuckDBTable(database=path, table="t").merge(rows, ["id"], None, Writer("p"))
 """
 
 
-@pytest.mark.parametrize("where", ["_drop_doubles", "rebuild", "_update", "_insert"])
+@pytest.mark.parametrize("where", ["drop_doubles", "rebuild", "update", "insert"])
 def test_a_merge_that_is_killed_on_the_way_changes_nothing(where: str, tmp_path: Path) -> None:
     path = str(tmp_path / "w.duckdb")
     destination = DuckDBTable(database=path, table="t")

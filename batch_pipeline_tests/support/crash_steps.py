@@ -240,7 +240,7 @@ STEPS = [
     Step("collected", "ended", "collect", after("results.collect:_collect_one", nth=2)),
     # collect: publish
     Step("before the merge", "ended", "collect", before("results.publish:_merge")),
-    Step("merging into the table", "ended", "collect", before("results.duckdb_table:DuckDBRows._insert")),
+    Step("merging into the table", "ended", "collect", before("results.table_rows:TableRows.insert")),
     Step("buckets written", "ended, no table", "collect", before("results.manifest:ManifestFolder.publish")),
     Step("manifest published", "ended, no table", "collect", after("results.manifest:ManifestFolder.publish")),
     Step("merged", "ended", "collect", after("results.publish:_merge")),
