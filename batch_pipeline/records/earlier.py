@@ -84,7 +84,9 @@ def _look_into(
     named = {**{name.lower(): name for name in types}, **{name.lower(): name for name in then}}
     sources = {name.lower(): name for name in types}
     spellings = islice(_spellings(keys, named, sources), MOST_SPELLINGS)
-    while some := list(islice(spellings, AT_ONCE)):
+    at_once = 1  # most often it is spelled as ever
+    while some := list(islice(spellings, at_once)):
+        at_once = AT_ONCE
         tests = ", ".join(
             f"_key_hash = {key_hash_sql(one, {key: lower[key.lower()] for key in one}, 'records')}"
             for one in some

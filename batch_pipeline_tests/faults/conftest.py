@@ -22,10 +22,10 @@ from batch_pipeline.store.cost_unknown import CostUnknown
 from batch_pipeline.store.standing import standing
 from batch_pipeline.store.store import Store
 from batch_pipeline_tests.support.clock import HandClock
-from batch_pipeline_tests.support.dagster_nights import Nights
 from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.judgement import Judgement, judge
 from batch_pipeline_tests.support.pooling import pooled
+from batch_pipeline_tests.support.stage_calls import PlayedNights
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 24 * 3600.0
 RECORDS = {number: f"Invoice {number}: {number * 7} pallets" for number in range(40)}
@@ -35,7 +35,7 @@ EVERY = 5 * MINUTE  # between two ticks: longer than the list may lag
 
 
 @dataclass
-class Night(Nights):
+class Night(PlayedNights):
     """A pipeline in a Dagster of its own, with all that a person can read of its nights."""
 
     emulator: EmulatorProcess = field(kw_only=True)
@@ -81,10 +81,9 @@ class Night(Nights):
 
     def fail(self, job: str, **config: Any) -> str:
         """Run a job that fails; return what its failure says."""
-        result = self.run(job, config, raises=False)
-        assert not result.success
-        data = [event.step_failure_data for event in result.get_step_failure_events()]
-        return str(data[0].user_failure_data.description)
+        failure = self.refusal(job, config)
+        assert failure, f"{job} did not fail"
+        return failure
 
     def tick_for(self, seconds: float, every: float = EVERY) -> None:
         """Let the sensor work for so long; a run that fails is read about in ``said``."""

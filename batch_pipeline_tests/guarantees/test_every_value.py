@@ -24,6 +24,7 @@ from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.records.connections import memory_connection, quote_name, quote_text
 from batch_pipeline_tests.support.dagster_nights import Nights
 from batch_pipeline_tests.support.every_type import EVERY_TYPE, VIRTUAL, Value
+from batch_pipeline_tests.support.stage_calls import PlayedNights
 
 ROWS = max(map(len, EVERY_TYPE.values())) + 1  # the last has no value at all in what is no key
 ROLES = {"key": "k", "prompt": "p", "carried": "c"}
@@ -66,7 +67,7 @@ def night(
     **request: Any,
 ) -> Nights:
     """A whole night, and a second submit run."""
-    run = Nights(
+    run = PlayedNights(
         BatchPipeline(
             name="every",
             source=source,

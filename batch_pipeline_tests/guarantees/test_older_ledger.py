@@ -129,10 +129,7 @@ def test_a_ledger_of_before_the_sending_does_not_send_again(house: House, answer
     """The submission is known, and that it was sent is not."""
     house.emulator.configure(manual=True)
     run = house.nights()
-    run.definitions.resolve_job_def("notes_submit").execute_in_process(
-        instance=house.instance,
-        asset_selection=[run.pipeline.asset_key(stage) for stage in ("records", "requests")],
-    )
+    run.select("records", "requests")
     kept = backup(house)
     run.run("send")
     assert len(house.emulator.batches()) == 1
@@ -156,10 +153,7 @@ def test_a_ledger_of_before_the_sending_does_not_send_again(house: House, answer
 def test_a_ledger_of_before_a_file_was_cut_in_two_is_mended(house: House) -> None:
     house.emulator.fault("create", "status_before", status=413, times=1)
     run = house.nights()
-    run.definitions.resolve_job_def("notes_submit").execute_in_process(
-        instance=house.instance,
-        asset_selection=[run.pipeline.asset_key(stage) for stage in ("records", "requests")],
-    )
+    run.select("records", "requests")
     kept = backup(house)
     run.run("send")
     run.until_quiet()
@@ -185,9 +179,7 @@ def test_what_a_killed_selection_left_behind_is_no_evidence(house: House) -> Non
 @only_whole
 def test_an_abandoned_selection_is_no_evidence(house: House) -> None:
     run = house.nights()
-    run.definitions.resolve_job_def("notes_submit").execute_in_process(
-        instance=house.instance, asset_selection=[run.pipeline.asset_key("records")]
-    )
+    run.select("records")
     all_right(house, RECORDS)
 
 
@@ -250,10 +242,7 @@ def test_another_process_that_goes_on_meanwhile_is_not_taken_for_an_older_ledger
     """A file is sent between the look at the ledger and the one at the files."""
     house.emulator.configure(manual=True)
     run = house.nights()
-    run.definitions.resolve_job_def("notes_submit").execute_in_process(
-        instance=house.instance,
-        asset_selection=[run.pipeline.asset_key(stage) for stage in ("records", "requests")],
-    )
+    run.select("records", "requests")
     store = run.store.open()
     read, looks = high_water._open, []
 
@@ -372,10 +361,7 @@ def test_a_store_restored_with_its_ledger_does_not_pay_the_last_night_again(
 
 def test_a_store_restored_from_before_the_sending_does_not_send_again(house: House) -> None:
     run = house.nights()
-    run.definitions.resolve_job_def("notes_submit").execute_in_process(
-        instance=house.instance,
-        asset_selection=[run.pipeline.asset_key(stage) for stage in ("records", "requests")],
-    )
+    run.select("records", "requests")
     kept = shutil.copytree(house.root, house.folder / "kept")
     run.night()
     shutil.rmtree(house.root)
@@ -434,13 +420,13 @@ def test_a_locked_ledger_says_who_to_look_for(
 
 def test_an_object_store_is_compared_by_a_few_listings(house: House) -> None:
     from batch_pipeline import BatchStore
-    from batch_pipeline_tests.support.dagster_nights import Nights
+    from batch_pipeline_tests.support.stage_calls import PlayedNights
 
     root = f"memory://house-{secrets.token_hex(4)}"
     path = house.folder / "remote.sqlite"
     made = house.nights()
     store = BatchStore(root=root, ledger=f"sqlite:///{path}")
-    run = Nights(made.pipeline, made.claude, store, instance=house.instance)
+    run = PlayedNights(made.pipeline, made.claude, store, instance=house.instance)
     run.night()
     with sqlite3.connect(path) as now, sqlite3.connect(house.folder / "kept.sqlite") as copy:
         now.backup(copy)

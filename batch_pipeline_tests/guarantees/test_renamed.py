@@ -96,9 +96,7 @@ def test_two_names_with_work_of_their_own_are_refused(house: House) -> None:
 def test_what_the_new_name_selected_and_never_sent_is_no_work(house: House) -> None:
     house.nights().night()
     run = house.nights(name="remarks", destination=None)
-    run.definitions.resolve_job_def("remarks_submit").execute_in_process(
-        instance=house.instance, asset_selection=[run.pipeline.asset_key("records")]
-    )
+    run.select("records")
     renamed(house).night()
     assert house.paid == RECORDS
 

@@ -31,6 +31,7 @@ from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
 from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.pooling import pooled
+from batch_pipeline_tests.support.stage_calls import PlayedNights
 
 RECORDS = 20
 Sql = Callable[..., list[tuple]]
@@ -86,7 +87,7 @@ def town(tmp_path: Path, claude_emulator: EmulatorProcess) -> Any:
             api_key="key", base_url=claude_emulator.base_url, max_batch_requests=7
         )
         store = BatchStore(root=str(tmp_path / "store"))
-        return Town(Nights(pipeline, claude, store), claude_emulator, database)
+        return Town(PlayedNights(pipeline, claude, store), claude_emulator, database)
 
     with duckdb.connect(database) as con:
         con.execute(

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.records.connections import memory_connection
 from batch_pipeline.results.destinations import Destination, DuckDBTable, ParquetDataset
 from batch_pipeline.results.merging import Merged
 from batch_pipeline_tests.support.extent import only_whole
@@ -31,7 +31,7 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
 def write(tmp_path: Path) -> Rows:
     def write_rows(query: str) -> str:
         path = str(tmp_path / f"{uuid.uuid4()}.parquet")
-        with duckdb.connect() as con:
+        with memory_connection() as con:
             con.execute("SET TimeZone = 'UTC'")
             con.execute(
                 f"COPY (SELECT *, 'c' AS _custom_id, 'answered' AS _status FROM ({query}))"
@@ -43,7 +43,7 @@ def write(tmp_path: Path) -> Rows:
 
 
 def values(destination: Destination, columns: str) -> list[tuple]:
-    with duckdb.connect() as con:
+    with memory_connection() as con:
         sql = f"SELECT {columns} FROM {destination.relation(con)} ORDER BY ALL"
         return con.execute(sql).fetchall()
 

@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.records.connections import open_database
+from batch_pipeline.records.connections import memory_connection, open_database
 from batch_pipeline.results.destinations import Destination, DuckDBTable, ParquetDataset
 from batch_pipeline.results.marks import read_mark
 from batch_pipeline.results.merging import OvertakenError, Wanted, Writer
@@ -19,7 +19,7 @@ EXAMPLE = "SELECT range::INTEGER AS id, 'old' AS t FROM range(4)"
 
 def rows_file(folder: Path, query: str) -> str:
     path = str(folder / f"rows{len(list(folder.iterdir()))}.parquet")
-    with duckdb.connect() as con:
+    with memory_connection() as con:
         con.execute(
             f"COPY (SELECT *, 'c' || id AS _custom_id, 'answered' AS _status FROM ({query}))"
             f" TO '{path}' (FORMAT parquet)"
@@ -43,7 +43,7 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
 
 
 def ids(destination: Destination, columns: str = "id, t") -> list[tuple]:
-    with duckdb.connect() as con:
+    with memory_connection() as con:
         return con.execute(
             f"SELECT {columns} FROM {destination.relation(con)} ORDER BY ALL"
         ).fetchall()

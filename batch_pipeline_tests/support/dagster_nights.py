@@ -1,6 +1,8 @@
 """Running a pipeline's nights in a test: submit, sensor ticks, and the runs that they ask for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import dagster as dg
@@ -22,8 +24,10 @@ class Nights:
     cursor: str | None = None
     ticks: list[Any] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.definitions = build_definitions(self.pipeline, claude=self.claude, store=self.store)
+    @cached_property
+    def definitions(self) -> dg.Definitions:
+        """What a code location of the pipeline loads."""
+        return build_definitions(self.pipeline, claude=self.claude, store=self.store)
 
     def run(
         self,
@@ -33,11 +37,40 @@ class Nights:
         raises: bool = True,
     ) -> dg.ExecuteInProcessResult:
         """Run one of the pipeline's jobs."""
-        return self.definitions.resolve_job_def(f"{self.pipeline.name}_{job}").execute_in_process(
-            run_config=config or {},
+        return self.execute(f"{self.pipeline.name}_{job}", config, partition, raises=raises)
+
+    def execute(
+        self,
+        job: str,
+        config: Mapping[str, Any] | None = None,
+        partition: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        raises: bool = True,
+    ) -> Any:
+        """Run a job by its whole name."""
+        return self.definitions.resolve_job_def(job).execute_in_process(
+            run_config=dict(config or {}),
             instance=self.instance,
             partition_key=partition,
+            tags=tags,
             raise_on_error=raises,
+        )
+
+    def refusal(self, job: str, config: Mapping[str, Any], partition: str | None = None) -> str:
+        """Run a job, and return what its failure says; "" when it did not fail."""
+        result = self.run(job, dict(config), partition, raises=False)
+        if result.success:
+            return ""
+        event = next(event for event in result.all_events if event.is_step_failure)
+        data = event.step_failure_data
+        given = data.user_failure_data
+        return (given.description if given else "") or str(data.error)
+
+    def select(self, *stages: str) -> None:
+        """Run only some steps of the submit job: the process ends before the others."""
+        self.definitions.resolve_job_def(f"{self.pipeline.name}_submit").execute_in_process(
+            instance=self.instance,
+            asset_selection=[self.pipeline.asset_key(stage) for stage in stages],
         )
 
     def submit(self, partition: str | None = None, **config: Any) -> dg.ExecuteInProcessResult:
@@ -69,12 +102,8 @@ class Nights:
         """Evaluate the sensor and run what it asks for; return how many runs that were."""
         requests = self.tick().run_requests or []
         for request in requests:
-            self.definitions.resolve_job_def(request.job_name).execute_in_process(
-                run_config=request.run_config,
-                instance=self.instance,
-                partition_key=request.partition_key,
-                tags=request.tags,
-                raise_on_error=raises,
+            self.execute(
+                request.job_name, request.run_config, request.partition_key, request.tags, raises
             )
         return len(requests)
 

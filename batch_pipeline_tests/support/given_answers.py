@@ -17,6 +17,7 @@ from batch_pipeline import (
 )
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.stage_calls import PlayedNights
 
 
 def text(value: Any) -> dict[str, Any]:
@@ -52,7 +53,7 @@ class OneRecord:
             output_prefix=output_prefix,
         )
         claude = ClaudeBatches(api_key="any", base_url=self.emulator.base_url)
-        return Nights(pipeline, claude, BatchStore(root=str(self.folder / "store")))
+        return PlayedNights(pipeline, claude, BatchStore(root=str(self.folder / "store")))
 
     def send(self, nights: Nights) -> None:
         """Submit, and leave the batch open."""

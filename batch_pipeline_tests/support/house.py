@@ -20,6 +20,7 @@ from batch_pipeline import (
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.stage_calls import PlayedNights
 
 RECORDS = 40
 
@@ -81,7 +82,9 @@ class House:
         resource = ClaudeBatches(
             **{"api_key": "any", "base_url": self.emulator.base_url, **(claude or {})}
         )
-        return Nights(pipeline, resource, BatchStore(root=str(self.root)), instance=self.instance)
+        return PlayedNights(
+            pipeline, resource, BatchStore(root=str(self.root)), instance=self.instance
+        )
 
     def address(self, host: str) -> str:
         """Return the emulator's address with another host."""
@@ -104,10 +107,4 @@ class House:
 
     def refusal(self, run: Nights, partition: str | None = None, **config: Any) -> str:
         """Submit, and return why that was refused; "" when it was not."""
-        result = run.run("submit", config, partition, raises=False)
-        if result.success:
-            return ""
-        event = next(event for event in result.all_events if event.is_step_failure)
-        data = event.step_failure_data
-        given = data.user_failure_data
-        return (given.description if given else "") or str(data.error)
+        return run.refusal("submit", config, partition)

@@ -29,7 +29,7 @@ class _Instances:
     """In-memory DuckDB instances, each used by one caller at a time."""
 
     def __init__(self) -> None:
-        self._free: list[duckdb.DuckDBPyConnection] = []
+        self._free: list[tuple[duckdb.DuckDBPyConnection, str]] = []
 
     def connect(self, database: str = ":memory:", **how: Any) -> Any:
         """Do what ``duckdb.connect`` does."""
@@ -38,32 +38,47 @@ class _Instances:
         config = how["config"]
         # With one thread, a few rows are not handed from one to the other.
         config |= {"threads": 1}
-        base = self._free.pop() if self._free else duckdb.connect(":memory:", config=config)
-        base.execute(f"set memory_limit = '{config['memory_limit']}'")
-        return _Lent(self, base)
+        limit = config["memory_limit"]
+        if not self._free:
+            return _Lent(self, duckdb.connect(":memory:", config=config), limit)
+        base, given = self._free.pop()
+        if given != limit:
+            base.execute(f"set memory_limit = '{limit}'")
+        return _Lent(self, base, limit)
 
-    def give_back(self, base: duckdb.DuckDBPyConnection) -> None:
-        attached = base.execute("select database_name from duckdb_databases() where not internal")
-        for (name,) in attached.fetchall():
-            if name not in _SYSTEM:
-                base.execute(f'detach "{name}"')
-        base.execute("set threads = 1")
-        self._free.append(base)
+    def give_back(self, base: duckdb.DuckDBPyConnection, limit: str, attached: bool) -> None:
+        if attached:
+            names = base.execute("select database_name from duckdb_databases() where not internal")
+            for (name,) in names.fetchall():
+                if name not in _SYSTEM:
+                    base.execute(f'detach "{name}"')
+        self._free.append((base, limit))
 
 
 class _Lent:
     """A connection to an instance that goes back when it is closed."""
 
-    def __init__(self, instances: _Instances, base: duckdb.DuckDBPyConnection) -> None:
-        self._instances, self._base = instances, base
+    def __init__(self, instances: _Instances, base: duckdb.DuckDBPyConnection, limit: str) -> None:
+        self._instances, self._base, self._limit = instances, base, limit
+        self._attached = False
         self._connection = base.cursor()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
+    def execute(self, query: Any, *parameters: Any, **named: Any) -> Any:
+        if isinstance(query, str):
+            statement = query.lstrip()[:30].upper()
+            self._attached |= statement.startswith("ATTACH")
+            if "MEMORY_LIMIT" in statement:
+                self._limit = ""  # another than was asked for
+            elif statement.startswith("RESET THREADS"):
+                query = "SET threads = 1"
+        return self._connection.execute(query, *parameters, **named)
+
     def close(self) -> None:
         self._connection.close()
-        self._instances.give_back(self._base)
+        self._instances.give_back(self._base, self._limit, self._attached)
 
 
 class _DuckDB:
