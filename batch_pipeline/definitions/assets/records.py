@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import dagster as dg
 
 from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.held import resend_answered
 from batch_pipeline.batches.outcome import ApiUnavailable
 from batch_pipeline.definitions import lineage, metadata
+from batch_pipeline.definitions.assets.look import allow
 from batch_pipeline.definitions.assets.step import count_rows, make_again, step
 from batch_pipeline.definitions.partition import filter_of
 from batch_pipeline.definitions.rows import destination_of, earlier_names, wanted_of
@@ -73,6 +75,10 @@ def materialize(
                     ) from error
                 selected = selected_in(scope)
             selections.append(selected.selection)
+            if ask.force or ask.allow_reask:
+                allow(store, pipeline, scope)
+                for file in resend_answered(store, pipeline.name, scope.partition):
+                    context.log.info(f"{file} was held, and is sent with this run")
             context.log.info(_selection_line(pipeline, scope, selected.number, selected.selection))
         # Not earlier: a store that was restored from before the last night would put back old rows.
         _put_right(context, store, api, pipeline, destination)
