@@ -91,6 +91,7 @@ def select_submission(
     whole = ask.limit is None and not ask.where and not ask.retries_only
     if whole:
         abandon_unbuilt(store.ledger, scope)
+    looked_again = False
     for _ in range(MOST_TRIES):
         read = situation(store.ledger, scope)
         submission = new_submission_id(store.clock.now())
@@ -126,6 +127,11 @@ def select_submission(
                 ask=ask,
                 destination=destination,
             )
+            if selection.unknown is not None and not looked_again:
+                # Another process may have collected them after the ledger was read, and before the
+                # table was: what the ledger knows now is newer than that look at the table.
+                looked_again = True
+                continue
             if selection.unknown is not None:
                 raise HeldError(_lost(store, scope, selection.unknown))
             if selection.reask is not None and not ask.allow_reask:

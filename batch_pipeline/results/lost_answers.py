@@ -113,8 +113,10 @@ def copy_answered(destination: DuckDBTable | ParquetDataset, key: Sequence[str],
 
 def answered(
     store: Store, scope: Scope, files: Sequence[RowMapping], there: str, key: Sequence[str]
-) -> list[Answered]:
+) -> tuple[list[Answered], bool]:
     """Return which files ask what is answered in the table, by answers that the store does not know.
+
+    And whether the store knows all answers in the table.
 
     Args:
         store: where files and ledger are. What it knows is read here, so after the table.
@@ -135,7 +137,7 @@ def answered(
         )
         with_enough_memory(con, lambda: con.execute(sql))
         if not con.execute("select 1 from lost limit 1").fetchone():
-            return []
+            return [], True
         has = {name.lower(): name for name in file_columns(con, there)}
         by_records: dict[str, list[RowMapping]] = {}
         for file in files:
@@ -143,7 +145,7 @@ def answered(
         for name, some in by_records.items():
             counts = _counts(con, store.files.url(name), some, has, key)
             found += [Answered(file, counts[file["id"]]) for file in some if file["id"] in counts]
-    return found
+    return found, False
 
 
 def _counts(

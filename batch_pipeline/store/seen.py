@@ -14,26 +14,42 @@ from sqlalchemy import Connection, delete, insert, select, update
 from batch_pipeline.store.ledger import Ledger
 from batch_pipeline.store.tables import meta
 
+ALLOWED = " (with answers that the store does not know)"
+
 
 def has_seen(ledger: Ledger, pipeline: str, partition: str, state: str) -> bool:
-    """Return whether a state of the table is the one that was looked through for a partition."""
+    """Return whether what waits may be sent, as far as this state of the table tells."""
+    return _value(ledger, _key("seen", pipeline, partition)) in (state, state + ALLOWED)
+
+
+def knows_all(ledger: Ledger, pipeline: str, partition: str, state: str) -> bool:
+    """Return whether all answers in this state of the table are known to the store."""
     return _value(ledger, _key("seen", pipeline, partition)) == state
 
 
-def see(ledger: Ledger, pipeline: str, partition: str, state: str) -> None:
-    """Note that nothing in this state of the table speaks against sending what waits."""
+def see(ledger: Ledger, pipeline: str, partition: str, state: str, *, knows: bool) -> None:
+    """Note that nothing in this state of the table speaks against sending what waits.
+
+    Args:
+        ledger: where it is noted.
+        pipeline: whose table it is.
+        partition: whose files wait.
+        state: which state of the table.
+        knows: all of the answers in it are known to the store.
+    """
     with ledger.write() as tx:
-        _put(tx, _key("seen", pipeline, partition), state)
+        _put(tx, _key("seen", pipeline, partition), state if knows else state + ALLOWED)
 
 
 def carry_on(tx: Connection, pipeline: str, before: str, after: str) -> None:
     """Note that a merge of our own made one state of another, if that one was seen."""
     prefix = _key("seen", pipeline, "")[: -len(_short(""))]
-    tx.execute(
-        update(meta)
-        .where(meta.c.key.startswith(prefix, autoescape=True), meta.c.value == before)
-        .values(value=after)
-    )
+    for more in ("", ALLOWED):
+        tx.execute(
+            update(meta)
+            .where(meta.c.key.startswith(prefix, autoescape=True), meta.c.value == before + more)
+            .values(value=after + more)
+        )
 
 
 def begin(tx: Connection, pipeline: str, partitions: Iterable[str], state: str) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import anthropic
@@ -9,8 +10,9 @@ import pytest
 
 from batch_pipeline import ParquetDataset
 from batch_pipeline.batches.held import drop, list_held, resend
-from batch_pipeline.definitions.assets import look
+from batch_pipeline.definitions.assets import look, records
 from batch_pipeline.errors import InputError
+from batch_pipeline.records import submission
 from batch_pipeline.results import publish
 from batch_pipeline_tests.support.dagster_nights import Nights
 from batch_pipeline_tests.support.house import RECORDS, House
@@ -181,3 +183,48 @@ def test_a_table_that_cannot_be_read_is_waited_for_an_hour(
     house.clock.advance(3600)
     run.until_quiet()
     assert house.paid == RECORDS + 3
+
+
+@pytest.mark.parametrize("change", ["new", "changed"])
+def test_one_answer_that_the_store_lost_is_not_paid_again(house: House, change: str) -> None:
+    house.nights().night()
+    kept = keep(house)
+    if change == "new":
+        house.sql("insert into notes values (1000, 'one more', 0)")
+    else:
+        house.sql("update notes set text = 'another' where id = 3")
+    house.nights().night()
+    restore(house, kept)
+    said = house.refusal(house.nights())
+    assert "1 of their records would be paid again" in said and house.paid == RECORDS + 1
+
+
+def test_a_row_that_somebody_wrote_or_edited_is_no_lost_answer(house: House) -> None:
+    house.nights().night()
+    house.sql(
+        "insert into answers select * replace (1000 as id) from answers where id = 1",
+        "update answers set _custom_id = 'mine' where id = 2",
+        "insert into notes values (1000, 'one more', 0)",
+        "update notes set text = 'another' where id = 2",
+    )
+    house.nights().night()
+    assert house.paid == RECORDS + 2 and house.statuses() == {"answered": RECORDS + 1}
+
+
+def test_what_another_process_collects_meanwhile_is_no_lost_answer(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = house.nights()
+    run.night()
+    real, reads = submission.situation, []
+
+    def situation(ledger, scope):
+        reads.append(scope)
+        read = real(ledger, scope)
+        # The first one reads the ledger before, and the table after, what the other one did.
+        return replace(read, index=[]) if len(reads) == 1 else read
+
+    monkeypatch.setattr(submission, "situation", situation)
+    monkeypatch.setattr(records, "knows_all", lambda *_: False)
+    run.night()
+    assert len(reads) == 2 and house.paid == RECORDS

@@ -23,7 +23,7 @@ from batch_pipeline.results.lost_answers import (
     waiting,
 )
 from batch_pipeline.store.renaming import went_over
-from batch_pipeline.store.seen import forget_vain, has_seen, in_vain_since, see
+from batch_pipeline.store.seen import forget_vain, has_seen, in_vain_since, knows_all, see
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope
 from batch_pipeline.store.tables import FileState
@@ -58,8 +58,9 @@ def may_send(
     try:
         with store.files.scratch() as folder:
             if (read := _read(store, pipeline, scope, f"{folder}/there.parquet")) is not None:
-                found = _compare(context, store, api, pipeline, scope, read.path)
-                _hold(context, store, pipeline, scope, found, read.state)
+                found, knows = _compare(context, store, api, pipeline, scope, read.path)
+                if _hold(context, store, pipeline, scope, found):
+                    see(store.ledger, scope.pipeline, scope.partition, read.state, knows=knows)
     except _UnreadableError as unreadable:
         error = unreadable.reason
         since = in_vain_since(store.ledger, scope.pipeline, scope.partition)
@@ -87,7 +88,10 @@ def allow(store: Store, pipeline: BatchPipeline, scope: Scope) -> None:
     if pipeline.destination is not None:
         destination = destination_of(pipeline, store)
         generation, _ = destination.whose()
-        see(store.ledger, scope.pipeline, scope.partition, state_of(destination, generation))
+        state = state_of(destination, generation)
+        # What it holds beside is refused as before, when another run would ask it.
+        knows = knows_all(store.ledger, scope.pipeline, scope.partition, state)
+        see(store.ledger, scope.pipeline, scope.partition, state, knows=knows)
 
 
 class _UnreadableError(Exception):
@@ -131,9 +135,8 @@ def _hold(
     pipeline: BatchPipeline,
     scope: Scope,
     found: Sequence[Answered],
-    state: str,
-) -> None:
-    """Hold what is answered, unless a person said to send it; note the table's state when nothing is."""
+) -> bool:
+    """Hold what is answered, unless a person said to send it; whether there was nothing of the kind."""
     place = destination_of(pipeline, store).describe()
     undecided = [one for one in found if not decided(store, one.file["id"])]
     for one in undecided:
@@ -141,8 +144,7 @@ def _hold(
             said = hold_answered(store, one.file, one.records, place)
             if said:
                 context.log.warning(said)
-    if not undecided:
-        see(store.ledger, scope.pipeline, scope.partition, state)
+    return not undecided
 
 
 def _compare(
@@ -152,7 +154,7 @@ def _compare(
     pipeline: BatchPipeline,
     scope: Scope,
     there: str,
-) -> list[Answered]:
+) -> tuple[list[Answered], bool]:
     keys = pipeline.source.keys
     try:
         return answered(store, scope, waiting(store, scope), there, keys)

@@ -1,7 +1,7 @@
 """The step of ``NAME/records``: what needs an answer."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import dagster as dg
 
@@ -21,9 +21,11 @@ from batch_pipeline.records.selection import Ask
 from batch_pipeline.records.submission import SelectedSubmission, select_submission
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
+from batch_pipeline.results.lost_answers import state_of
 from batch_pipeline.results.publish import Published, publish
 from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.renaming import check_not_renamed, went_over
+from batch_pipeline.store.seen import knows_all
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope, asked_elsewhere, unsent
 
@@ -61,7 +63,7 @@ def materialize(
                     max_attempts=pipeline.max_attempts,
                     on_deleted=pipeline.on_deleted,
                     ask=ask,
-                    destination=lookup,
+                    destination=lookup and lookup(scope),
                 )
 
             try:
@@ -95,7 +97,7 @@ def _lookup(
     pipeline: BatchPipeline,
     destination: DuckDBTable | ParquetDataset,
     folder: str,
-) -> Destination | None:
+) -> Callable[[Scope], Destination] | None:
     """Return what tells of answers that the store lost; None for a table that is lost with the store."""
     if pipeline.destination is None:
         return None
@@ -107,7 +109,22 @@ def _lookup(
         is_ours = there.owner in owners or went_over(store.ledger, there.owner, pipeline.name)
         return there.path if is_ours else None
 
-    return Destination(destination.describe(), rows, unsent(store.ledger, pipeline.name))
+    @functools.cache
+    def state() -> str:
+        return state_of(destination, destination.whose()[0])
+
+    def of(scope: Scope) -> Destination:
+        return Destination(
+            destination.describe(),
+            lambda: (
+                None
+                if knows_all(store.ledger, scope.pipeline, scope.partition, state())
+                else rows()
+            ),
+            unsent(store.ledger, pipeline.name),
+        )
+
+    return of
 
 
 def _put_right(
