@@ -79,14 +79,18 @@ def select_submission(
     on_deleted: Literal["keep", "drop"],
     ask: Ask,
     destination: Destination | None = None,
+    against: str | None = None,
 ) -> SelectedSubmission:
     """Select what needs an answer and commit it as a submission.
 
     Two selections at the same time read the same generation; the one that commits second discards
     its files and selects again, so no record is ever in two submissions at once.
 
+    ``against`` is what speaks against asking anything, unless the run says force or allow_reask.
+
     Raises:
         InputError: the source, the question or the run's config cannot be used.
+        HeldError: what would be asked needs a person's word first.
     """
     whole = ask.limit is None and not ask.where and not ask.retries_only
     if whole:
@@ -136,6 +140,8 @@ def select_submission(
                 raise HeldError(_lost(store, scope, selection.unknown))
             if selection.reask is not None and not ask.allow_reask:
                 raise HeldError(_refused(store, scope, selection.reask))
+            if selection.asked and against and not (ask.force or ask.allow_reask):
+                raise HeldError(against)
             new = _place(store, scope, submission, selection, question.version)
         complete = ask.limit is None and not ask.where
         number = commit_selection(

@@ -27,7 +27,7 @@ from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.renaming import check_not_renamed, went_over
 from batch_pipeline.store.seen import knows_all
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Scope, asked_elsewhere, unsent
+from batch_pipeline.store.submissions import Scope, asked_elsewhere, latest_prefix, unsent
 
 
 def materialize(
@@ -47,6 +47,7 @@ def materialize(
         destination = destination_of(pipeline, store)
         destination.check(wanted_of(pipeline, store))
         lookup = _lookup(store, pipeline, destination, folder)
+        against = _other_prefix(store, pipeline)
         selections = []
         for scope in scopes:
 
@@ -64,6 +65,7 @@ def materialize(
                     on_deleted=pipeline.on_deleted,
                     ask=ask,
                     destination=lookup and lookup(scope),
+                    against=against,
                 )
 
             try:
@@ -125,6 +127,20 @@ def _lookup(
         )
 
     return of
+
+
+def _other_prefix(store: Store, pipeline: BatchPipeline) -> str | None:
+    """Return why nothing is asked when answers would get columns of other names than the earlier ones."""
+    earlier = latest_prefix(store.ledger, pipeline.name)
+    if earlier in (None, pipeline.output_prefix):
+        return None
+    return (
+        f"{pipeline.name}: output_prefix was {earlier!r} when it last asked, and is {pipeline.output_prefix!r} now. New "
+        "answers would stand in columns of other names, beside those of the earlier ones, which stay. Nothing was sent or "
+        f"changed. Set output_prefix={earlier!r} back; a view gives the columns any name. To go on with both, launch "
+        f"{pipeline.name}_submit once with allow_reask: true: that asks nothing again by itself. With force: true all is "
+        "asked and paid again, and stands under the new names."
+    )
 
 
 def _put_right(
