@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import and_, delete, or_, select, update
+from sqlalchemy import RowMapping, and_, delete, or_, select, update
 
 from batch_pipeline.batches.policy import watch_until
-from batch_pipeline.errors import InputError
+from batch_pipeline.errors import InputError, counted
 from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import (
@@ -19,6 +19,9 @@ from batch_pipeline.store.tables import (
     transitions,
 )
 
+ANSWERED = "The store does not know these answers"
+"""Words in the error of a file that is held because the table holds answers to it."""
+
 
 @dataclass(frozen=True)
 class HeldFile:
@@ -30,6 +33,11 @@ class HeldFile:
     requests: int
     since: datetime | None
     error: str
+
+    @property
+    def todo(self) -> str:
+        """What a person does about it."""
+        return decision(self.id, self.error)
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,12 @@ class Held:
 
     files: list[HeldFile]
     pipelines: list[HeldPipeline]
+
+
+def decision(file_id: str, error: str) -> str:
+    """Return how a person decides about a held file, from why it is held."""
+    way = f"batch-pipeline held --resend {file_id}"
+    return way if ANSWERED in error else f"{way}, or --drop {file_id}"
 
 
 def list_held(store: Store, pipeline: str | None = None) -> Held:
@@ -124,6 +138,71 @@ def _waits():
     )
 
 
+def hold_answered(store: Store, file: RowMapping, records: int, place: str) -> str | None:
+    """Hold a file that is ready, and is answered in the table by answers that the store does not know.
+
+    Its batch is looked for in the API's list from now on, and taken for its own if it is there.
+
+    Args:
+        store: where the ledger is.
+        file: its row, with ``created_at`` of its submission.
+        records: how many of its records are answered.
+        place: where the table is.
+
+    Returns:
+        What is said of it; None when it is not ready any more.
+    """
+    error = (
+        f"{records:,} of its {counted(file['requests'], 'record')} are answered in {place}. {ANSWERED}: the store at "
+        f"{store.files.root} and its ledger were restored from before they came, or another store's results are "
+        "there. They would be paid again; nothing of this file was sent. If the API's list still has its batch, the next "
+        f"look takes the answers from there, at no cost. Else bring back the store's folder and its ledger as they were "
+        f"after that. To send it, and pay again, on purpose: `batch-pipeline held --resend {file['id']}`, "
+        f"or launch {file['pipeline']}_submit once with allow_reask: true"
+    )
+    with store.ledger.write() as tx:
+        moved = store.ledger.move(
+            tx,
+            file["id"],
+            FileState.READY,
+            FileState.HELD,
+            error,
+            error=error,
+            not_before=None,
+            # It was sent, at some time after that: the API's list may have its batch, and its answers.
+            first_sent_at=file["first_sent_at"] or file["created_at"],
+            sent_at=file["sent_at"] or file["created_at"],
+        )
+    return f"{file['id']}: {error}." if moved else None
+
+
+def decided(store: Store, file_id: str) -> bool:
+    """Return whether a person said to send a file that was held because the table has answers to it."""
+    rows = store.ledger.rows(
+        select(transitions.c.from_state, transitions.c.to_state)
+        .where(transitions.c.file_id == file_id)
+        .order_by(transitions.c.id)
+    )
+    steps = [(row["from_state"], row["to_state"]) for row in rows]
+    held = (FileState.READY, FileState.HELD)
+    return held in steps and (FileState.HELD, FileState.READY) in steps[steps.index(held) :]
+
+
+def resend_answered(store: Store, pipeline: str, partition: str) -> list[str]:
+    """Let the files be sent that are held because the table has answers to them; return their ids."""
+    rows = store.ledger.rows(
+        select(request_files.c.id).where(
+            request_files.c.pipeline == pipeline,
+            request_files.c.partition == partition,
+            request_files.c.state == FileState.HELD,
+            request_files.c.error.contains(ANSWERED),
+        )
+    )
+    for row in rows:
+        resend(store, row["id"])
+    return [row["id"] for row in rows]
+
+
 def resend(store: Store, file_id: str) -> None:
     """Let a held file be sent again; the status sensor sees to it.
 
@@ -155,6 +234,11 @@ def drop(store: Store, file_id: str) -> None:
     row = next((one for one in list_held(store).files if one.id == file_id), None)
     if row is not None and _drop_ended(store, row):
         return
+    if row is not None and ANSWERED in row.error:
+        raise InputError(
+            f"The file {file_id} is answered in the table: given up, its records would get rows without answers in "
+            f"the place of those. Nothing was changed. {row.error}"
+        )
     error = f"Dropped by a person while it was held: {row.error if row else ''}"
     maybe_paid = row is not None and _was_unknown(store, file_id)
     _decide(

@@ -289,6 +289,11 @@ def _whose(store: Store, file: RowMapping, endpoint: Endpoint) -> str:
     return endpoint.id
 
 
+def waiting_files(store: Store, scope: Scope) -> int:
+    """Return how many files of a scope are ready, now or later."""
+    return len(_ready(store, scope))
+
+
 def _ready(store: Store, scope: Scope) -> Sequence[RowMapping]:
     return store.ledger.rows(
         select(request_files.c.id, request_files.c.submission_id).where(

@@ -8,7 +8,7 @@ from sqlalchemy import RowMapping, func, select
 
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.claim import expire_leases
-from batch_pipeline.batches.held import list_held
+from batch_pipeline.batches.held import decision, list_held
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.reconcile import reconcile
@@ -217,7 +217,7 @@ def _standing(store: Store, row: RowMapping, policy: SendPolicy) -> tuple[str, s
             what = "takes its answers" if row["batch_id"] else "writes its records' rows"
             return f"{name}_collect {what}{when}{trouble}", None
         case FileState.HELD:
-            decide = f"batch-pipeline held --resend {row['id']}, or --drop {row['id']}"
+            decide = decision(row["id"], row["error"] or "")
             return row["error"] or "it is held", decide
         case _:
             return "it is settled", None

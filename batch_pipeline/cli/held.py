@@ -117,7 +117,7 @@ def _show_held(found: Sequence[tuple["Store", "Held"]], is_json: bool) -> None:
                 Row(
                     (one.pipeline, one.partition, one.requests, one.id),
                     (f"since {_moment(one.since)}: {one.error}",),
-                    f"batch-pipeline held --resend {one.id}, or --drop {one.id}",
+                    one.todo,
                 )
                 for one in held.files
             ],

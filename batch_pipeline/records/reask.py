@@ -49,7 +49,7 @@ class Destination:
     Attributes:
         place: which table of which file, or which dataset, for a message.
         rows: returns a local Parquet file of its rows, as a snapshot writes it; None when it has none
-            that are marked as this pipeline's.
+            that are marked as this pipeline's, or none that the store does not know.
         unsent: the numbers of submissions that have files which were never sent.
     """
 
@@ -113,10 +113,12 @@ def find_unknown(
         )
     ).fetchone()
     assert row is not None
-    rows, paid = row
-    if rows < LEAST or not paid:
+    rows, paid, same_question = row
+    # The very same question about the very same content was answered: one is evidence enough. Of a
+    # key alone, a row or two may have been written, or edited, by hand.
+    if not same_question and (rows < LEAST or not paid):
         return None
-    return Unknown(rows, paid, destination.place, lost)
+    return Unknown(rows, max(paid, same_question), destination.place, lost)
 
 
 def find_reask(

@@ -223,7 +223,7 @@ def select(
             unknown = None
             may_be_paid = (*asked_verdicts, *(("in_flight",) if destination.unsent else ()))
             paid = sum(verdicts.get(verdict, 0) for verdict in may_be_paid)
-            if paid >= least:
+            if paid:
                 unknown = find_unknown(
                     con,
                     destination,

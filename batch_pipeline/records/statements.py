@@ -216,7 +216,8 @@ SELECT (SELECT count(DISTINCT key_hash) FROM answered),
 
 UNKNOWN = """
 -- One row: how many answered rows of the destination, whose file is {path}, this store does not know
--- to be settled, and of how many of them the record would be paid now: it is asked, or waits unsent.
+-- to be settled; of how many of them the record would be paid now: it is asked, or waits unsent; and how
+-- many of these ask the same question about the same content, which the custom_id names.
 WITH known AS (
     SELECT custom_id FROM _bp_index WHERE rank & 3 > 0 AND NOT deleted
     UNION ALL
@@ -232,9 +233,17 @@ paid AS (
     WHERE wanted AND (verdict IN {asked_verdicts} OR verdict = 'in_flight' AND key_hash IN (
         SELECT key_hash FROM _bp_index WHERE number IN {unsent} AND rank & 3 = 0
     ))
+),
+questions AS (
+    SELECT custom_id FROM _bp_plan WHERE kind = 'ask'
+    UNION ALL
+    SELECT custom_id FROM _bp_index WHERE number IN {unsent} AND rank & 3 = 0
+      AND key_hash IN (SELECT key_hash FROM paid)
 )
 SELECT (SELECT count(*) FROM unknown),
-       (SELECT count(*) FROM paid WHERE EXISTS (FROM unknown WHERE {same_key}))
+       (SELECT count(*) FROM paid WHERE EXISTS (FROM unknown WHERE {same_key})),
+       (SELECT count(*) FROM questions WHERE substr(custom_id, 10, 16) IN
+        (SELECT substr(_bp_custom_id, 10, 16) FROM unknown))
 """
 
 PLAN = """

@@ -81,19 +81,24 @@ def select_submission(
     on_deleted: Literal["keep", "drop"],
     ask: Ask,
     destination: Destination | None = None,
+    against: str | None = None,
 ) -> SelectedSubmission:
     """Select what needs an answer and commit it as a submission.
 
     Two selections at the same time read the same generation; the one that commits second discards
     its files and selects again, so no record is ever in two submissions at once.
 
+    ``against`` is what speaks against asking anything, unless the run says force or allow_reask.
+
     Raises:
         InputError: the source, the question or the run's config cannot be used.
         LostFileError: a file of the store is gone, or damaged.
+        HeldError: what would be asked needs a person's word first.
     """
     whole = ask.limit is None and not ask.where and not ask.retries_only
     if whole:
         abandon_unbuilt(store.ledger, scope)
+    looked_again = False
     for _ in range(MOST_TRIES):
         read = situation(store.ledger, scope)
         submission = new_submission_id(store.clock.now())
@@ -136,10 +141,17 @@ def select_submission(
                 ask=ask,
                 destination=destination,
             )
+            if selection.unknown is not None and not looked_again:
+                # Another process may have collected them after the ledger was read, and before the
+                # table was: what the ledger knows now is newer than that look at the table.
+                looked_again = True
+                continue
             if selection.unknown is not None:
                 raise HeldError(_lost(store, scope, selection.unknown))
             if selection.reask is not None and not ask.allow_reask:
                 raise HeldError(_refused(store, scope, selection.reask))
+            if selection.asked and against and not (ask.force or ask.allow_reask):
+                raise HeldError(against)
             new = _place(store, scope, submission, selection, question.version)
         complete = ask.limit is None and not ask.where
         number = commit_selection(

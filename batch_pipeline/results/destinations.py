@@ -55,6 +55,13 @@ class Destination(ABC):
         """
         return self._rows().snapshot(key, path)
 
+    def whose(self) -> tuple[int, str]:
+        """Return which state of it this is, as a snapshot says it, and the pipeline that it names.
+
+        No row is read.
+        """
+        return self._rows().whose()
+
     def exists(self) -> bool:
         """Return whether results were ever written."""
         return bool(self.columns())

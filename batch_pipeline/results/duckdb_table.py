@@ -161,6 +161,14 @@ class DuckDBRows:
             with_enough_memory(con, lambda: con.execute(copy))
         return Snapshot(generation, columns, ours, path, owner)
 
+    def whose(self) -> tuple[int, str]:
+        """Return which state of the table this is, and the pipeline whose it is; "" when none says so."""
+        if not Path(self._path).exists():
+            return 0, ""
+        with self._open(read_only=True) as database:
+            mark = read_mark(database, self._schema, self._table)
+        return (mark.generation, mark.pipeline) if mark else (0, "")
+
     def columns(self) -> dict[str, str]:
         """Return the table's columns, name to DuckDB type, in order; empty when there is no table.
 

@@ -184,7 +184,9 @@ def check_key_is_there(key: Sequence[str], columns: Mapping[str, str], destinati
         if name.lower() not in known:
             raise InputError(
                 f"The destination ({destination}) has no key column `{name}`: it was filled under"
-                f" another key. Name a new destination, or go back to the earlier key."
+                f" another key. Go back to the earlier key (a query as source may give the column its"
+                f" earlier name). Or give the pipeline another name, without renamed_from, and another"
+                f" destination: under the new key all of it is asked, and paid, again there."
             )
 
 

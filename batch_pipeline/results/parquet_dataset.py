@@ -145,6 +145,11 @@ class ParquetRows:
             names = {name for name in names if is_whole_parquet(f"{self._url}/{name}")}
         return replace(manifest, files=tuple(f for f in manifest.files if f.path in names))
 
+    def whose(self) -> tuple[int, str]:
+        """Return which state of the dataset this is, and the pipeline whose it is; "" when none says so."""
+        manifest = self._manifest()
+        return (manifest.number, manifest.owner) if manifest else (0, "")
+
     @property
     def _place(self) -> str:
         return f"Parquet dataset {self._url}"

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import duckdb
-from sqlalchemy import RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, select, update
 
 from batch_pipeline.errors import counted
 from batch_pipeline.records.connections import (
@@ -25,10 +25,12 @@ from batch_pipeline.results import sql
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.holding import Holding, compare, find_winners
 from batch_pipeline.results.join import MEMORY, write_parquet
+from batch_pipeline.results.lost_answers import state_of
 from batch_pipeline.results.merging import Merged, OvertakenError, Snapshot, Writer
 from batch_pipeline.results.widening import Schema, read_widened, schemas_of, widened
 from batch_pipeline.store.ledger import Lease
 from batch_pipeline.store.renaming import went_over
+from batch_pipeline.store.seen import begin, carry_on
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import IndexRow, index_files
 from batch_pipeline.store.tables import FileState, request_files
@@ -149,6 +151,8 @@ class _Publishing:
             if there.owner not in ("", self.pipeline) and writer.is_owner(there.owner):
                 # Of a pipeline that was renamed. A night that merges nothing says so, too.
                 self.destination.sign(writer)
+                with self.store.ledger.write() as tx:
+                    self._carry_on(tx, there)
                 raise OvertakenError  # by ourselves: its state is another one now
             con = stack.enter_context(memory_connection(MEMORY))
             self.store.files.register(con)
@@ -168,6 +172,7 @@ class _Publishing:
             lost = _lost_columns(there)
             if only_hurt and not (report.before.is_hurt or lost):
                 return report
+            merged = None
             rows = self._rows(con, collected, index, there, everything or lost, folder)
             gone = self._gone(con, there, folder) if report.before.back else None
             report.superseded = _superseded(self.store, con, files)
@@ -182,6 +187,8 @@ class _Publishing:
                 after = self.destination.snapshot(self.key, f"{folder}/after.parquet")
                 report.after = compare(self.store, con, index, after, [], self.key, results)
         with self.store.ledger.write() as tx:
+            if merged is not None:
+                self._carry_on(tx, there, [file["partition"] for file in collected])
             tx.execute(
                 update(request_files)
                 .where(request_files.c.id.in_([file["id"] for file in files]))
@@ -189,6 +196,14 @@ class _Publishing:
             )
         report.files = len(files)
         return report
+
+    def _carry_on(self, tx: Connection, there: Snapshot, partitions: Sequence[str] = ()) -> None:
+        """Note that the table's next state is of our own making, and holds nothing that we did not know."""
+        # The merge was refused if the state was another one.
+        after = state_of(self.destination, there.generation + 1)
+        if there.generation == 0 and there.path is None:
+            begin(tx, self.pipeline, set(partitions), after)
+        carry_on(tx, self.pipeline, state_of(self.destination, there.generation), after)
 
     def _rows(
         self,

@@ -121,6 +121,9 @@ def rebuild(store: Store) -> Rebuilt:
         # Files of a ledger that was given up before this one began are not its own.
         manifests = [one for one in manifests if one["ledger"] == store.ledger.id]
         ledgers = [store.ledger.id]
+    if not ledgers and not report.skipped and _guard_is_damaged(store):
+        own(store)  # nothing was ever built here: what a crash left is selected afresh
+        return Rebuilt(guard=True)
     if len(ledgers) != 1:
         raise StoreError(
             f"The store at {store.files.root} has files of {len(ledgers)} ledgers"

@@ -97,16 +97,64 @@ def take_over(store: Store, name: str, renamed_from: str | None, *, republish: b
         tx.execute(delete(submissions).where(submissions.c.pipeline == name))
         _move_all(tx, name, renamed_from)
         if republish:
-            tx.execute(
-                update(request_files)
-                .where(
-                    request_files.c.pipeline == name,
-                    request_files.c.state == FileState.COLLECTED,
-                )
-                .values(published_at=None)
-            )
+            _publish_again(tx, name)
         _remember(tx, name, renamed_from)
     return True
+
+
+def take_over_as_noted(store: Store, name: str, *, republish: bool) -> bool:
+    """Do again what notes in the store say of renamings to a pipeline that the ledger has no work of.
+
+    The ledger was restored from before them; or the process that noted one was killed before the
+    ledger had it. Of a name that went on since, nothing is taken.
+
+    Args:
+        store: where files and ledger are.
+        name: the pipeline's name now.
+        republish: as for `take_over`.
+    """
+    with store.ledger.read() as tx:
+        if _built(tx, name):
+            return False
+        built = select(submissions.c.id, submissions.c.pipeline).where(
+            submissions.c.state == "built"
+        )
+        was = {row.id: row.pipeline for row in tx.execute(built)}
+    notes = sorted(_notes(store), key=lambda note: note["at"]) if was else []
+    now = dict(was)
+    for note in notes:
+        for one in set(note["submissions"]) & now.keys():
+            if now[one] == note["from"]:
+                now[one] = note["to"]
+    gone_from = {was[one] for one, to in now.items() if to == name}
+    if not gone_from or any(now[one] != name for one, before in was.items() if before in gone_from):
+        return False
+    with store.ledger.write() as tx:
+        for note in notes:
+            if any(now.get(one) == name for one in note["submissions"]):
+                take_over_again(tx, note)
+        if republish:
+            _publish_again(tx, name)
+        return bool(_built(tx, name))
+
+
+def _notes(store: Store) -> list[dict[str, Any]]:
+    """Return all notes of renamings in the store."""
+    return [
+        read_note(store, f"{folder}/{name}")
+        for folder in store.files.folders("")
+        for name in store.files.file_names(folder)
+        if name.startswith("renamed-to-")
+    ]
+
+
+def _publish_again(tx: Connection, name: str) -> None:
+    """Let all rows of a pipeline be written into its table, which is another one now."""
+    tx.execute(
+        update(request_files)
+        .where(request_files.c.pipeline == name, request_files.c.state == FileState.COLLECTED)
+        .values(published_at=None)
+    )
 
 
 def take_over_again(tx: Connection, note: dict[str, Any]) -> None:

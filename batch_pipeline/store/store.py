@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import orjson
+from sqlalchemy import select
 from sqlalchemy.engine import make_url
 
 from batch_pipeline.errors import StoreError
@@ -11,6 +12,7 @@ from batch_pipeline.store.clock import Clock, process_clock
 from batch_pipeline.store.files import Files
 from batch_pipeline.store.layout import OWNER
 from batch_pipeline.store.ledger import Ledger, sqlite_url
+from batch_pipeline.store.tables import submissions
 
 LEDGER_FILE = "ledger.sqlite"
 
@@ -84,12 +86,22 @@ def owner_of(store: Store) -> str:
         return ""
 
 
+def _is_unused(store: Store) -> bool:
+    """Return whether neither the files nor the ledger have anything that could be lost."""
+    if high_water.submission_folders(store.files):
+        return False
+    return not store.ledger.rows(select(submissions.c.id).limit(1))
+
+
 def _check_owner(store: Store) -> None:
     """Refuse a ledger that does not know these files: what they hold would be asked, and paid, again."""
     try:
         owner = owner_of(store)
     except FileNotFoundError:
         high_water.check(store.files, store.ledger)
+        own(store)
+        return
+    if not owner and _is_unused(store):
         own(store)
         return
     if not owner:

@@ -561,6 +561,21 @@ def latest_records(ledger: Ledger, pipeline: str, most: int = 3) -> list[str]:
     return [row["records_path"] for row in rows]
 
 
+def latest_prefix(ledger: Ledger, pipeline: str) -> str | None:
+    """Return what stood before the names of an answer's columns when a pipeline last asked; None: it never did."""
+    rows = ledger.rows(
+        select(submissions.c.question)
+        .where(
+            submissions.c.pipeline == pipeline,
+            submissions.c.state == "built",
+            submissions.c.requests > 0,
+        )
+        .order_by(submissions.c.number.desc())
+        .limit(1)
+    )
+    return rows[0]["question"].get("prefix", "") if rows and rows[0]["question"] else None
+
+
 def _open_submissions(scope: Scope):
     """The submissions of a scope that still have a file on its way."""
     return select(request_files.c.submission_id).where(

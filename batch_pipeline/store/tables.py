@@ -42,6 +42,7 @@ STEPS = {
     (FileState.READY, FileState.SENDING): "a sender takes it, if the queue has room",
     (FileState.READY, FileState.IN_PROGRESS): "about to be sent again, its batch turned up",
     (FileState.READY, FileState.ENDED): "withdrawn by a person",
+    (FileState.READY, FileState.HELD): "the table has answers to it that the store lost",
     (FileState.SENDING, FileState.READY): "the API turned it away for now (429, not reached)",
     (FileState.SENDING, FileState.UNKNOWN): "no reply, a 5xx, or the sender is gone",
     (FileState.SENDING, FileState.IN_PROGRESS): "accepted, the batch id is stored",

@@ -16,7 +16,7 @@ from batch_pipeline.results.rebuild import rebuild
 from batch_pipeline.store import high_water
 from batch_pipeline.store.files import Files
 from batch_pipeline.store.layout import new_submission_id
-from batch_pipeline.store.store import open_store
+from batch_pipeline.store.store import open_store, owner_of
 from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
 
@@ -368,6 +368,22 @@ def test_a_store_restored_from_before_the_sending_does_not_send_again(house: Hou
     shutil.copytree(kept, house.root)
     said = house.refusal(house.nights())
     assert "restored from before the table's last change" in said and house.paid == RECORDS
+
+
+@pytest.mark.parametrize("content", [b"", b'{"ledg'])
+def test_a_store_that_holds_nothing_goes_on_with_a_damaged_guard(
+    house: House, content: bytes
+) -> None:
+    store = open_store(str(house.root))
+    (house.root / "ledger.json").write_bytes(content)
+    assert owner_of(open_store(str(house.root))) == store.ledger.id
+    # What a crash leaves of a selection: rebuild-ledger knows the way on.
+    (house.root / "notes" / new_submission_id(house.clock.now())).mkdir(parents=True)
+    (house.root / "notes" / "20260101T000000-00000000" / "index").mkdir(parents=True)
+    (house.root / "ledger.json").write_bytes(content)
+    with pytest.raises(StoreError, match="rebuild-ledger"):
+        open_store(str(house.root))
+    assert mended(house).guard and owner_of(open_store(str(house.root))) == store.ledger.id
 
 
 # --- a ledger that is broken

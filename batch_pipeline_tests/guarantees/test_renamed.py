@@ -1,5 +1,7 @@
 """A pipeline that was renamed goes on with what was asked under its old name."""
 
+import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,29 @@ def test_a_ledger_that_is_made_again_knows_the_new_name(house: House, back: bool
     assert report.submissions == 3 and not report.skipped
     run.night()
     assert house.paid == RECORDS + 2 and house.statuses() == {"answered": RECORDS + 2}
+
+
+@pytest.mark.parametrize("went_on", [False, True])
+def test_a_ledger_of_before_a_renaming_that_nothing_followed_pays_nothing_again(
+    house: House, went_on: bool
+) -> None:
+    house.nights(destination=None).night()
+    with (
+        sqlite3.connect(house.root / "ledger.sqlite") as now,
+        sqlite3.connect(house.folder / "kept") as copy,
+    ):
+        now.backup(copy)
+    renamed(house, destination=None).submit()
+    for path in house.root.glob("ledger.sqlite*"):
+        path.unlink()
+    shutil.copy(house.folder / "kept", house.root / "ledger.sqlite")
+    if went_on:  # as old code did: the other name is another pipeline then
+        house.sql("insert into notes values (900, 'one more', 0)")
+        house.nights(destination=None).night()
+    run = house.nights(name="remarks", destination=None)  # renamed_from was taken away
+    run.night()
+    assert house.paid == (2 * RECORDS + 2 if went_on else RECORDS)
+    assert len(run.rows()) == RECORDS + went_on
 
 
 def test_an_old_name_whose_work_went_over_to_another_is_refused(house: House) -> None:

@@ -3,8 +3,9 @@
 import dagster as dg
 
 from batch_pipeline.batches.reconcile import reconcile
-from batch_pipeline.batches.send import send
+from batch_pipeline.batches.send import Sent, send, waiting_files
 from batch_pipeline.definitions import metadata
+from batch_pipeline.definitions.assets.look import may_send
 from batch_pipeline.definitions.assets.step import step
 from batch_pipeline.errors import counted
 from batch_pipeline.pipeline import BatchPipeline
@@ -17,6 +18,10 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
         for scope in scopes:
             for line in reconcile(store, api, scope, claude.policy).lines:
                 context.log.warning(line)
+            if not may_send(context, store, api, pipeline, scope):
+                waiting = waiting_files(store, scope)
+                reports.append(Sent(waiting=waiting, reason="the table cannot be looked at"))
+                continue
             report = send(store, api, scope, claude.policy, context.log.info)
             reports.append(report)
             for line in report.trouble:

@@ -1,13 +1,15 @@
 """The step of ``NAME/records``: what needs an answer."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import dagster as dg
 
 from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.held import resend_answered
 from batch_pipeline.batches.outcome import ApiUnavailable
 from batch_pipeline.definitions import lineage, metadata
+from batch_pipeline.definitions.assets.look import allow
 from batch_pipeline.definitions.assets.step import count_rows, make_again, step, with_lost_files
 from batch_pipeline.definitions.partition import filter_of
 from batch_pipeline.definitions.rows import destination_of, earlier_names, wanted_of
@@ -18,11 +20,13 @@ from batch_pipeline.records.selection import Ask
 from batch_pipeline.records.submission import SelectedSubmission, select_submission
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
+from batch_pipeline.results.lost_answers import state_of
 from batch_pipeline.results.publish import Published, publish
 from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.renaming import check_not_renamed, went_over
+from batch_pipeline.store.seen import knows_all
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Scope, asked_elsewhere, unsent
+from batch_pipeline.store.submissions import Scope, asked_elsewhere, latest_prefix, unsent
 
 
 def materialize(
@@ -42,6 +46,7 @@ def materialize(
         destination = destination_of(pipeline, store)
         destination.check(wanted_of(pipeline, store))
         lookup = _lookup(store, pipeline, destination, folder)
+        against = _other_prefix(store, pipeline)
         selections = []
         for scope in scopes:
 
@@ -58,7 +63,8 @@ def materialize(
                     max_attempts=pipeline.max_attempts,
                     on_deleted=pipeline.on_deleted,
                     ask=ask,
-                    destination=lookup,
+                    destination=lookup and lookup(scope),
+                    against=against,
                 )
 
             # A file of an earlier night may be gone or damaged: it can be made again.
@@ -66,6 +72,10 @@ def materialize(
                 context, store, api, pipeline, functools.partial(selected_in, scope)
             )
             selections.append(selected.selection)
+            if ask.force or ask.allow_reask:
+                allow(store, pipeline, scope)
+                for file in resend_answered(store, pipeline.name, scope.partition):
+                    context.log.info(f"{file} was held, and is sent with this run")
             context.log.info(_selection_line(pipeline, scope, selected.number, selected.selection))
         # Not earlier: a store that was restored from before the last night would put back old rows.
         _put_right(context, store, api, pipeline, destination)
@@ -82,7 +92,7 @@ def _lookup(
     pipeline: BatchPipeline,
     destination: DuckDBTable | ParquetDataset,
     folder: str,
-) -> Destination | None:
+) -> Callable[[Scope], Destination] | None:
     """Return what tells of answers that the store lost; None for a table that is lost with the store."""
     if pipeline.destination is None:
         return None
@@ -94,7 +104,36 @@ def _lookup(
         is_ours = there.owner in owners or went_over(store.ledger, there.owner, pipeline.name)
         return there.path if is_ours else None
 
-    return Destination(destination.describe(), rows, unsent(store.ledger, pipeline.name))
+    @functools.cache
+    def state() -> str:
+        return state_of(destination, destination.whose()[0])
+
+    def of(scope: Scope) -> Destination:
+        return Destination(
+            destination.describe(),
+            lambda: (
+                None
+                if knows_all(store.ledger, scope.pipeline, scope.partition, state())
+                else rows()
+            ),
+            unsent(store.ledger, pipeline.name),
+        )
+
+    return of
+
+
+def _other_prefix(store: Store, pipeline: BatchPipeline) -> str | None:
+    """Return why nothing is asked when answers would get columns of other names than the earlier ones."""
+    earlier = latest_prefix(store.ledger, pipeline.name)
+    if earlier in (None, pipeline.output_prefix):
+        return None
+    return (
+        f"{pipeline.name}: output_prefix was {earlier!r} when it last asked, and is {pipeline.output_prefix!r} now. New "
+        "answers would stand in columns of other names, beside those of the earlier ones, which stay. Nothing was sent or "
+        f"changed. Set output_prefix={earlier!r} back; a view gives the columns any name. To go on with both, launch "
+        f"{pipeline.name}_submit once with allow_reask: true: that asks nothing again by itself. With force: true all is "
+        "asked and paid again, and stands under the new names."
+    )
 
 
 def _put_right(

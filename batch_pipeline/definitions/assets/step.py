@@ -17,7 +17,7 @@ from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results import lost
 from batch_pipeline.results.join import Question
 from batch_pipeline.store.refusals import forget_refusal
-from batch_pipeline.store.renaming import take_over
+from batch_pipeline.store.renaming import take_over, take_over_as_noted
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope, known_endpoints
 
@@ -42,7 +42,7 @@ def step(
         store = resource.open()
         if goes_on_with_old_name(store, pipeline):
             context.log.info(
-                f"What was asked as {pipeline.renamed_from} belongs to {pipeline.name} from now on"
+                f"What was asked as {pipeline.renamed_from or 'another name'} belongs to {pipeline.name} from now on"
             )
         with closing(claude.api()) as api, refusals_noted(store, api, pipeline.name):
             endpoint = _identify(store, api, pipeline.name, offline=offline)
@@ -56,9 +56,10 @@ def step(
 
 def goes_on_with_old_name(store: Store, pipeline: BatchPipeline) -> bool:
     """Let a renamed pipeline go on with what the ledger has under its old name; whether it was there."""
+    in_store = pipeline.destination is None
     return take_over(
-        store, pipeline.name, pipeline.renamed_from, republish=pipeline.destination is None
-    )
+        store, pipeline.name, pipeline.renamed_from, republish=in_store
+    ) or take_over_as_noted(store, pipeline.name, republish=in_store)
 
 
 def _identify(store: Store, api: BatchesApi, pipeline: str, *, offline: bool) -> Endpoint:

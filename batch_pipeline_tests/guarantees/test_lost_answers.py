@@ -1,0 +1,230 @@
+"""What waits to be sent, while the table holds answers to it that the store lost."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import anthropic
+import pytest
+
+from batch_pipeline import ParquetDataset
+from batch_pipeline.batches.held import drop, list_held, resend
+from batch_pipeline.definitions.assets import look, records
+from batch_pipeline.errors import InputError
+from batch_pipeline.records import submission
+from batch_pipeline.results import publish
+from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.house import RECORDS, House
+
+
+def build(house: House, run: Nights) -> Path:
+    """Select and build, send nothing, and return a copy of the store."""
+    run.definitions.resolve_job_def("notes_submit").execute_in_process(
+        instance=house.instance,
+        asset_selection=[run.pipeline.asset_key(stage) for stage in ("records", "requests")],
+    )
+    return keep(house)
+
+
+def keep(house: House) -> Path:
+    return Path(shutil.copytree(house.root, house.folder / "kept"))
+
+
+def restore(house: House, kept: Path) -> None:
+    shutil.rmtree(house.root)
+    shutil.copytree(kept, house.root)
+
+
+def delete_batches(house: House) -> None:
+    with anthropic.Anthropic(api_key="any", base_url=house.emulator.base_url) as client:
+        for batch in house.emulator.batches():
+            client.messages.batches.delete(batch["id"])
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Each copy of a table's rows that is made to look at them."""
+    made: list[str] = []
+    real = look.copy_answered
+
+    def copy(destination, key, path):
+        made.append(path)
+        return real(destination, key, path)
+
+    monkeypatch.setattr(look, "copy_answered", copy)
+    yield made
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "parquet"])
+def test_what_waits_and_is_answered_takes_its_answers_from_the_api(house: House, kind: str) -> None:
+    where = {}
+    if kind == "parquet":
+        where["destination"] = ParquetDataset(path=str(house.folder / "answers"))
+    run = house.nights(**where)
+    kept = build(house, run)
+    run.night()
+    restore(house, kept)
+    run = house.nights(**where)
+    run.tick_and_run()
+    (held,) = list_held(run.store.open()).files
+    assert held.requests == RECORDS and f"{RECORDS} of its {RECORDS} records" in held.error
+    for words in ("answers", str(house.root), "API's list", "allow_reask", "held --resend"):
+        assert words in held.error
+    run.until_quiet()
+    run.night()
+    assert house.paid == RECORDS and len(run.rows()) == RECORDS
+    assert not list_held(run.store.open()).files
+
+
+def test_what_waits_and_is_answered_is_held_when_the_api_has_it_no_more(house: House) -> None:
+    run = house.nights()
+    kept = build(house, run)
+    run.night()
+    delete_batches(house)
+    restore(house, kept)
+    run = house.nights()
+    for _ in range(3):
+        run.tick_and_run()
+    (held,) = list_held(run.store.open()).files
+    assert house.paid == RECORDS and "--drop" not in held.todo
+    with pytest.raises(InputError, match="without answers"):
+        drop(run.store.open(), held.id)
+    run.submit()  # what it asks is on its way
+    assert run.tick_and_run() == 0 and house.paid == RECORDS
+    resend(run.store.open(), held.id)
+    run.until_quiet()
+    run.night()
+    assert house.paid == 2 * RECORDS and house.statuses() == {"answered": RECORDS}
+
+
+def test_a_run_that_may_ask_again_sends_what_is_held(house: House) -> None:
+    run = house.nights()
+    kept = build(house, run)
+    run.night()
+    delete_batches(house)
+    restore(house, kept)
+    run = house.nights()
+    run.tick_and_run()
+    assert list_held(run.store.open()).files and house.paid == RECORDS
+    run.night(allow_reask=True)
+    assert house.paid == 2 * RECORDS and house.statuses() == {"answered": RECORDS}
+
+
+def test_of_several_files_only_what_is_answered_is_held(house: House) -> None:
+    limits = {"max_batch_requests": 10, "max_queued_requests": 10}
+    run = house.nights(claude=limits)
+    kept = build(house, run)
+    run.submit()
+    run.collect()
+    assert house.statuses() == {"answered": 10}
+    restore(house, kept)
+    run = house.nights(claude=limits)
+    run.tick_and_run()
+    assert len(list_held(run.store.open()).files) == 1
+    run.until_quiet()
+    assert house.paid == RECORDS and house.paid_twice == 0
+    assert house.statuses() == {"answered": RECORDS}
+
+
+def test_a_night_in_pieces_never_reads_the_table_for_it(house: House, looks: list[str]) -> None:
+    house.emulator.configure(manual=True)
+    limits = {"max_batch_requests": 10, "max_queued_requests": 10}
+    run = house.nights(claude=limits)
+    run.submit()
+    house.emulator.configure(manual=False)
+    house.emulator.end()
+    run.until_quiet()
+    house.sql("insert into notes select id + 1000, text || '!', part from notes")
+    run.night()
+    assert house.paid == 2 * RECORDS and not house.paid_twice and not looks
+
+
+def test_a_merge_that_nobody_noted_is_looked_through_once(
+    house: House, looks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The crash between the table's commit and the ledger's."""
+    limits = {"max_batch_requests": 10, "max_queued_requests": 10}
+    run = house.nights(claude=limits)
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "begin", lambda *_: None)
+        patch.setattr(publish, "carry_on", lambda *_: None)
+        run.submit()
+        run.collect()
+    run.until_quiet()
+    assert house.paid == RECORDS and not house.paid_twice and len(looks) == 1
+    assert house.statuses() == {"answered": RECORDS}
+
+
+def test_asked_again_on_purpose_is_sent_file_by_file(house: House, looks: list[str]) -> None:
+    limits = {"max_batch_requests": 10, "max_queued_requests": 10}
+    house.nights(claude=limits).night()
+    shutil.rmtree(house.root)
+    house.nights(claude=limits).night(allow_reask=True)
+    house.nights(claude=limits).night(force=True)
+    assert house.paid == 3 * RECORDS and house.statuses() == {"answered": RECORDS} and not looks
+
+
+def test_a_table_that_cannot_be_read_is_waited_for_an_hour(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.nights().night()
+    house.sql("update notes set text = text || '!' where id < 3")
+    run = house.nights()
+    shutil.rmtree(build(house, run))
+
+    def whose(*_):
+        raise InputError("The DuckDB database stayed in use")
+
+    monkeypatch.setattr("batch_pipeline.results.duckdb_table.DuckDBRows.whose", whose)
+    assert run.tick_and_run() == 1 and run.tick_and_run() == 0 and house.paid == RECORDS
+    house.clock.advance(310)
+    assert run.tick_and_run() == 1 and house.paid == RECORDS
+    house.clock.advance(3600)
+    run.until_quiet()
+    assert house.paid == RECORDS + 3
+
+
+@pytest.mark.parametrize("change", ["new", "changed"])
+def test_one_answer_that_the_store_lost_is_not_paid_again(house: House, change: str) -> None:
+    house.nights().night()
+    kept = keep(house)
+    if change == "new":
+        house.sql("insert into notes values (1000, 'one more', 0)")
+    else:
+        house.sql("update notes set text = 'another' where id = 3")
+    house.nights().night()
+    restore(house, kept)
+    said = house.refusal(house.nights())
+    assert "1 of their records would be paid again" in said and house.paid == RECORDS + 1
+
+
+def test_a_row_that_somebody_wrote_or_edited_is_no_lost_answer(house: House) -> None:
+    house.nights().night()
+    house.sql(
+        "insert into answers select * replace (1000 as id) from answers where id = 1",
+        "update answers set _custom_id = 'mine' where id = 2",
+        "insert into notes values (1000, 'one more', 0)",
+        "update notes set text = 'another' where id = 2",
+    )
+    house.nights().night()
+    assert house.paid == RECORDS + 2 and house.statuses() == {"answered": RECORDS + 1}
+
+
+def test_what_another_process_collects_meanwhile_is_no_lost_answer(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = house.nights()
+    run.night()
+    real, reads = submission.situation, []
+
+    def situation(ledger, scope):
+        reads.append(scope)
+        read = real(ledger, scope)
+        # The first one reads the ledger before, and the table after, what the other one did.
+        return replace(read, index=[]) if len(reads) == 1 else read
+
+    monkeypatch.setattr(submission, "situation", situation)
+    monkeypatch.setattr(records, "knows_all", lambda *_: False)
+    run.night()
+    assert len(reads) == 2 and house.paid == RECORDS
