@@ -1,0 +1,82 @@
+"""Each side of the comparison, in a process of its own.
+
+Run as: python -m benchmarks.sides SIDE NIGHT [PROFILE], with a night as JSON and a folder that gets a
+profile of each stage. It prints what each stage took, as JSON.
+"""
+
+import cProfile
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.meter import Meter, Taken
+from benchmarks.night import Night
+
+# Not loaded before it is needed: what a side does not use is not in its memory.
+SIDES = ("submit", "collect", "loop", "overhead")
+
+
+def run_side(side: str, night: Night, meter: Meter) -> None:
+    """Run one side in this process."""
+    match side:
+        case "submit":
+            from benchmarks.stages import submit as run
+        case "collect":
+            from benchmarks.stages import collect as run
+        case "loop":
+            from benchmarks.loop import play as run
+        case "overhead":
+            from benchmarks.overhead import overhead as run
+        case _:
+            raise ValueError(f"{side} is none of {', '.join(SIDES)}")
+    run(night, meter)
+
+
+def measure_here(side: str, night: Night, profile: Path | None = None) -> dict[str, Taken]:
+    """Run one side in this process; return what each stage took.
+
+    Args:
+        side: one of `SIDES`.
+        night: what is played.
+        profile: a folder that gets ``STAGE.prof``; profiling makes everything slower.
+    """
+
+    @contextmanager
+    def profiled(stage: str) -> Iterator[None]:
+        # By the CPU time of all threads: DuckDB's are most of it in some stages.
+        profiler = cProfile.Profile(time.process_time)
+        profiler.enable()
+        yield
+        profiler.disable()
+        profiler.dump_stats(str(Path(str(profile), f"{stage}.prof")))
+
+    meter = Meter(night.url, profiled if profile else None)
+    run_side(side, night, meter)
+    return meter.stages
+
+
+def measure_apart(side: str, night: Night, profile: Path | None = None) -> dict[str, Taken]:
+    """Do what `measure_here` does in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.sides", side, night.to_json()]
+    if profile:
+        profile.mkdir(parents=True, exist_ok=True)
+        command.append(str(profile))
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=root)
+    return {name: Taken(**taken) for name, taken in json.loads(done.stdout).items()}
+
+
+def main() -> None:
+    """Run the side that the command names."""
+    side, night, *more = sys.argv[1:]
+    stages = measure_here(side, Night.from_json(night), Path(more[0]) if more else None)
+    sys.stdout.write(json.dumps({name: asdict(taken) for name, taken in stages.items()}))
+
+
+if __name__ == "__main__":
+    main()

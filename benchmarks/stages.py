@@ -1,0 +1,40 @@
+"""Our stages, as the runs of a pipeline's jobs call them, without the run around them.
+
+Each is the whole step of its asset: checks, comparison with the table, account and metadata
+included. What Dagster itself adds is measured apart (``overhead.py``).
+"""
+
+import logging
+from typing import cast
+
+import dagster as dg
+
+from batch_pipeline.definitions.assets import batches, records, requests, results
+from batch_pipeline.records.selection import Ask
+from benchmarks.meter import Meter
+from benchmarks.night import Night
+from benchmarks.pipeline import pipeline_of, resources_of
+
+
+def submit(night: Night, meter: Meter) -> None:
+    """Do what ``NAME_submit`` does."""
+    pipeline = pipeline_of(night)
+    logging.disable(logging.CRITICAL)
+    with dg.build_asset_context(resources=resources_of(night)) as direct:
+        context = cast(dg.AssetExecutionContext, direct)
+        with meter.stage("records"):
+            records.materialize(context, pipeline, Ask())
+        with meter.stage("requests"):
+            requests.materialize(context, pipeline)
+        with meter.stage("batches"):
+            batches.materialize(context, pipeline)
+
+
+def collect(night: Night, meter: Meter) -> None:
+    """Do what ``NAME_collect`` does."""
+    pipeline = pipeline_of(night)
+    logging.disable(logging.CRITICAL)
+    with dg.build_asset_context(resources=resources_of(night)) as direct:
+        context = cast(dg.AssetExecutionContext, direct)
+        with meter.stage("results"):
+            results.materialize(context, pipeline)
