@@ -153,7 +153,6 @@ class Line:
         side: whose.
         stage: which, or `WHOLE`.
         taken: medians, by number of records.
-        further_us: CPU microseconds for each further record, from the least size to the greatest.
     """
 
     side: str

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import dagster as dg
-
 from batch_pipeline import (
     BatchPipeline,
     BatchStore,
@@ -41,12 +39,12 @@ def pipeline_of(night: Night) -> BatchPipeline:
     )
 
 
-def resources_of(night: Night) -> dict[str, dg.ConfigurableResource]:
-    """Return the pipeline's resources."""
+def resources_of(night: Night) -> tuple[ClaudeBatches, BatchStore]:
+    """Return the API and the store of the pipeline."""
     claude = ClaudeBatches(
         api_key="any-key",
         base_url=night.url,
         max_batch_requests=night.requests_per_batch,
         max_queued_requests=10_000_000,  # nothing waits for a second run
     )
-    return {"claude": claude, "store": BatchStore(root=str(Path(night.folder, "store")))}
+    return claude, BatchStore(root=str(Path(night.folder, "store")))

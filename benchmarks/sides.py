@@ -4,11 +4,10 @@ Run as: python -m benchmarks.sides SIDE NIGHT [PROFILE], with a night as JSON an
 profile of each stage. It prints what each stage took, as JSON.
 """
 
-import cProfile
 import json
+import logging
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.meter import Meter, Taken
 from benchmarks.night import Night
+from benchmarks.sampler import Sampler
 
 # Not loaded before it is needed: what a side does not use is not in its memory.
 SIDES = ("submit", "collect", "loop", "overhead")
@@ -43,19 +43,16 @@ def measure_here(side: str, night: Night, profile: Path | None = None) -> dict[s
     Args:
         side: one of `SIDES`.
         night: what is played.
-        profile: a folder that gets ``STAGE.prof``; profiling makes everything slower.
+        profile: a folder that gets ``STAGE.json``: CPU seconds by place (see ``sampler.py``).
     """
 
     @contextmanager
-    def profiled(stage: str) -> Iterator[None]:
-        # By the CPU time of all threads: DuckDB's are most of it in some stages.
-        profiler = cProfile.Profile(time.process_time)
-        profiler.enable()
-        yield
-        profiler.disable()
-        profiler.dump_stats(str(Path(str(profile), f"{stage}.prof")))
+    def sampled(stage: str) -> Iterator[None]:
+        with Sampler() as sampler:
+            yield
+        Path(str(profile), f"{stage}.json").write_text(json.dumps(sampler.seconds))
 
-    meter = Meter(night.url, profiled if profile else None)
+    meter = Meter(night.url, sampled if profile else None)
     run_side(side, night, meter)
     return meter.stages
 
@@ -74,6 +71,7 @@ def measure_apart(side: str, night: Night, profile: Path | None = None) -> dict[
 def main() -> None:
     """Run the side that the command names."""
     side, night, *more = sys.argv[1:]
+    logging.disable(logging.CRITICAL)  # a line of Dagster for every line of a step
     stages = measure_here(side, Night.from_json(night), Path(more[0]) if more else None)
     sys.stdout.write(json.dumps({name: asdict(taken) for name, taken in stages.items()}))
 

@@ -4,7 +4,8 @@ Each is the whole step of its asset: checks, comparison with the table, account 
 included. What Dagster itself adds is measured apart (``overhead.py``).
 """
 
-import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import dagster as dg
@@ -19,9 +20,7 @@ from benchmarks.pipeline import pipeline_of, resources_of
 def submit(night: Night, meter: Meter) -> None:
     """Do what ``NAME_submit`` does."""
     pipeline = pipeline_of(night)
-    logging.disable(logging.CRITICAL)
-    with dg.build_asset_context(resources=resources_of(night)) as direct:
-        context = cast(dg.AssetExecutionContext, direct)
+    with _context(night) as context:
         with meter.stage("records"):
             records.materialize(context, pipeline, Ask())
         with meter.stage("requests"):
@@ -33,8 +32,13 @@ def submit(night: Night, meter: Meter) -> None:
 def collect(night: Night, meter: Meter) -> None:
     """Do what ``NAME_collect`` does."""
     pipeline = pipeline_of(night)
-    logging.disable(logging.CRITICAL)
-    with dg.build_asset_context(resources=resources_of(night)) as direct:
-        context = cast(dg.AssetExecutionContext, direct)
-        with meter.stage("results"):
-            results.materialize(context, pipeline)
+    with _context(night) as context, meter.stage("results"):
+        results.materialize(context, pipeline)
+
+
+@contextmanager
+def _context(night: Night) -> Iterator[dg.AssetExecutionContext]:
+    """Give what a step is called with, without a run."""
+    claude, store = resources_of(night)
+    with dg.build_asset_context(resources={"claude": claude, "store": store}) as context:
+        yield cast(dg.AssetExecutionContext, context)
