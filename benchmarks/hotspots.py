@@ -1,10 +1,9 @@
 """Where the CPU time of each stage goes, function by function, for each further record.
 
-Run as: python -m benchmarks.hotspots [--sizes 50000,200000] [--kind text] [--destination duckdb] [--lines].
+Run as: python -m benchmarks.hotspots [--sizes 50000,200000] [--kind text] [--destination duckdb] [--least 0.5].
 """
 
 import json
-import re
 import shutil
 import tempfile
 from collections import Counter
@@ -12,11 +11,13 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.tree import Tree
 
 from benchmarks.answers import write_answers
 from benchmarks.night import DESTINATIONS, KINDS, Night
 from benchmarks.records import make_records, place_records
+from benchmarks.sampler import BELOW
 from benchmarks.server import serving
 from benchmarks.sides import measure_apart
 
@@ -25,16 +26,28 @@ STAGES = {
     "collect": ("results",),
     "loop": ("build", "create", "results", "join"),
 }
-SHOWN = 14
-LINE = re.compile(r":\d+ ")
+SKIPPED = 3  # functions of the benchmark itself, above a stage
 
 
-def spent(profile: Path, *, by_line: bool) -> Counter[str]:
-    """Return the CPU seconds by place; without lines, by function alone."""
-    seconds: Counter[str] = Counter()
-    for place, took in json.loads(profile.read_bytes()).items():
-        seconds[place if by_line else LINE.sub(": ", place)] += took
+def spent(profile: Path) -> Counter[tuple[str, ...]]:
+    """Return the CPU seconds of each way through our functions, with what is called on it."""
+    seconds: Counter[tuple[str, ...]] = Counter()
+    for way, took in json.loads(profile.read_bytes()).items():
+        names = way.split(BELOW)
+        for depth in range(len(names)):
+            seconds[tuple(names[: depth + 1])] += took
     return seconds
+
+
+def tree_of(title: str, grown: dict[tuple[str, ...], float], least: float) -> Tree:
+    """Return what grew by ``least`` or more as a tree, the dearest first."""
+    tree = Tree(title)
+    places: dict[tuple[str, ...], Tree] = {(): tree}
+    for way, took in sorted(grown.items(), key=lambda item: (len(item[0]), -item[1])):
+        above = places.get(way[:-1])
+        if above is not None and took >= least:
+            places[way] = above.add(f"{took:5.1f}  {escape(way[-1])}")
+    return tree
 
 
 @click.command()
@@ -44,8 +57,8 @@ def spent(profile: Path, *, by_line: bool) -> Counter[str]:
 @click.option(
     "--side", "sides", multiple=True, default=("submit", "collect"), type=click.Choice(list(STAGES))
 )
-@click.option("--lines", is_flag=True, help="Tell the lines of a function apart.")
-def main(sizes: str, kind: str, destination: str, sides: tuple[str, ...], lines: bool) -> None:
+@click.option("--least", default=0.5, help="µs that a function must take to be shown.")
+def main(sizes: str, kind: str, destination: str, sides: tuple[str, ...], least: float) -> None:
     """Profile each stage at two sizes, and print what grows with the records."""
     few, many = (int(one) for one in sizes.split(","))
     console = Console(width=150)
@@ -63,24 +76,16 @@ def main(sizes: str, kind: str, destination: str, sides: tuple[str, ...], lines:
                 shutil.rmtree(night.folder)
         for side in sides:
             for stage in STAGES[side]:
-                least, most = (
-                    spent(folder / f"{side}-{rows}" / f"{stage}.json", by_line=lines)
-                    for rows in (few, many)
+                first, last = (
+                    spent(folder / f"{side}-{rows}" / f"{stage}.json") for rows in (few, many)
                 )
                 grown = {
-                    name: (took - least.get(name, 0.0)) / (many - few) * 1e6
-                    for name, took in most.items()
+                    way[SKIPPED:]: (took - first[way]) / (many - few) * 1e6
+                    for way, took in last.items()
+                    if len(way) > SKIPPED
                 }
-                whole = sum(grown.values())
-                table = Table(
-                    "µs",
-                    "function",
-                    title=f"{side}: {stage}, {kind}, {destination}: {whole:.1f} µs CPU",
-                )
-                dearest = sorted(grown.items(), key=lambda item: -item[1])[:SHOWN]
-                for name, took in dearest:
-                    table.add_row(f"{took:.2f}", name)
-                console.print(table)
+                title = f"{stage} ({kind}, {destination}): µs CPU a further record"
+                console.print(tree_of(title, grown, least))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Where a stage's CPU time goes, by looking at the main thread every few milliseconds.
 
-What the process used since the last look, DuckDB's threads included, counts for the function that
-the main thread is in. Nothing is slowed down by that, other than by a profiler that follows each call.
+What the process used since the last look, DuckDB's threads included, counts for the functions that
+the main thread is in. A profiler that follows each call would make small functions look dear.
 """
 
 import sys
-import sysconfig
 import threading
 import time
 from collections import defaultdict
@@ -13,15 +12,15 @@ from pathlib import Path
 from types import FrameType
 
 EVERY_SECONDS = 0.002
-OURS = str(Path(__file__).parents[1])
-ROOTS = (f"{OURS}/", f"{sysconfig.get_paths()['purelib']}/", f"{sysconfig.get_paths()['stdlib']}/")
+OURS = f"{Path(__file__).parents[1]}/"
+BELOW = " > "
 
 
 class Sampler:
     """Looks at the thread that makes it, between its start and its end.
 
     Attributes:
-        seconds: CPU seconds by function, and the line of this project that it is called from.
+        seconds: CPU seconds by the functions of this project that were running, outermost first.
     """
 
     def __init__(self) -> None:
@@ -44,25 +43,16 @@ class Sampler:
         while not self._over.wait(EVERY_SECONDS):
             frame = sys._current_frames().get(self._watched)  # noqa: SLF001  (there is no other way)
             now = time.process_time()
-            self.seconds[_place(frame)] += now - before
+            self.seconds[_way(frame)] += now - before
             before = now
 
 
-def _place(frame: FrameType | None) -> str:
-    """Name a function, and the line of this project that led to it."""
-    if frame is None:
-        return "?"
-    inner = f"{_short(frame.f_code.co_filename)}: {frame.f_code.co_qualname}"
-    while frame is not None and not frame.f_code.co_filename.startswith(OURS):
+def _way(frame: FrameType | None) -> str:
+    """Name the functions of this project that are running, from the outermost one on."""
+    names = []
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith(OURS) and not frame.f_code.co_name.startswith("<"):
+            names.append(f"{file.removeprefix(OURS)}: {frame.f_code.co_qualname}")
         frame = frame.f_back
-    if frame is None:
-        return inner
-    outer = f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}"
-    name = frame.f_code.co_qualname
-    return f"{outer} {name}" if inner.endswith(f": {name}") else f"{outer} {name} -> {inner}"
-
-
-def _short(file: str) -> str:
-    for root in ROOTS:
-        file = file.removeprefix(root)
-    return file
+    return BELOW.join(reversed(names))

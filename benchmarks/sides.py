@@ -8,6 +8,7 @@ import json
 import logging
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -46,14 +47,18 @@ def measure_here(side: str, night: Night, profile: Path | None = None) -> dict[s
         profile: a folder that gets ``STAGE.json``: CPU seconds by place (see ``sampler.py``).
     """
 
+    seconds: dict[str, Counter[str]] = defaultdict(Counter)
+
     @contextmanager
     def sampled(stage: str) -> Iterator[None]:
         with Sampler() as sampler:
             yield
-        Path(str(profile), f"{stage}.json").write_text(json.dumps(sampler.seconds))
+        seconds[stage].update(sampler.seconds)
 
     meter = Meter(night.url, sampled if profile else None)
     run_side(side, night, meter)
+    for stage, spent in seconds.items():
+        Path(str(profile), f"{stage}.json").write_text(json.dumps(spent), encoding="utf-8")
     return meter.stages
 
 

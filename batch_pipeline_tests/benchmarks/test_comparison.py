@@ -106,7 +106,7 @@ def test_a_side_in_a_process_of_its_own_tells_where_its_time_goes(tmp_path, url)
     taken = measure_apart("loop", night, tmp_path / "profile")
     assert list(taken) == ["read", "build", "create", "wait", "results", "join"]
     assert taken["create"].sent > ROWS * 150_000
-    assert sum(spent(tmp_path / "profile" / "create.json", by_line=False).values()) >= 0
+    assert all(took >= 0 for took in spent(tmp_path / "profile" / "create.json").values())
 
 
 def test_odd_answers_are_among_them(tmp_path):
