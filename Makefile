@@ -9,7 +9,7 @@ PYTEST := $(BIN)/pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 # Compiled code is kept, whatever the shell says: each test and each process would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test e2e soak dev lint clean
+.PHONY: help demo test e2e soak bench dev lint clean
 
 help:
 	@echo "make demo   play a night of the two demo pipelines, and show what came out"
@@ -17,6 +17,7 @@ help:
 	@echo "make test   run the tests"
 	@echo "make e2e    play nights in a running Dagster, hurt it, and look at its pages in Chromium"
 	@echo "make soak   run the tests whole, walk through 10,000 nights that go wrong, let eight processes work at once"
+	@echo "make bench  measure each stage beside the plain SDK loop (SIZES=50000,200000 REPEAT=3 WIDE=2000)"
 	@echo "make lint   check style, types and who imports whom"
 	@echo "make clean  remove .venv and caches (make demo's data in .demo stays)"
 
@@ -33,6 +34,12 @@ e2e: .venv/installed
 soak: .venv/installed
 	BATCH_PIPELINE_TESTS=whole $(PYTEST)
 	$(BIN)/python -m batch_pipeline_tests.soak --episodes 10000 --eight-seconds 60
+
+SIZES ?= 10000,50000
+REPEAT ?= 1
+WIDE ?=
+bench: .venv/installed
+	$(BIN)/python -m benchmarks --sizes "$(SIZES)" --repeat "$(REPEAT)" --wide "$(WIDE)"
 
 # exec: a Ctrl-C or a kill reaches the command itself, which stops all that it started.
 dev: .venv/installed
