@@ -16,7 +16,7 @@ OUR_COLUMNS = ("_custom_id", "_status")
 """Every table of results has these; a table without them was not made by this package."""
 
 
-CUSTOM_ID, KEY, STATUS = "_bp_custom_id", "_bp_key", "_bp_status"
+CUSTOM_ID, STATUS = "_bp_custom_id", "_bp_status"
 """The columns of a snapshot's file that stand before the key's own."""
 
 
@@ -32,8 +32,8 @@ class Snapshot:
         generation: which state of it this is; the next merge into it has another one.
         columns: name to DuckDB type, in order; empty when there is no table.
         ours: the names of the columns that this package wrote; None when nobody knows.
-        path: a local Parquet file, a row per row: its custom_id, a hash of its key, its status, its key
-            columns; None when there are no rows.
+        path: a local Parquet file, a row per row: its custom_id, its status, its key columns; None
+            when there are no rows.
         owner: the pipeline whose results it says it holds; "" when it does not say.
     """
 
@@ -197,8 +197,7 @@ def snapshot_sql(key: Sequence[str], rows: str) -> str:
     """
     keys = ", ".join(f"source.{quote_name(name)}" for name in key)
     return (
-        f"SELECT source._custom_id AS {CUSTOM_ID}, hash({keys}) AS {KEY},"
-        f" source._status AS {STATUS}, {keys}"
+        f"SELECT source._custom_id AS {CUSTOM_ID}, source._status AS {STATUS}, {keys}"
         f" FROM {rows} AS source"
     )
 
