@@ -224,8 +224,8 @@ def _tell_by_keys(
         url: tuple((name, kind) for name, kind in schema if name.lower() in wanted)
         for url, schema in schemas_of(con, urls).items()
     }
-    table = tuple(types.items())
-    now = _types(key, widened(con, [*([table] if table else []), *schemas.values()]))
+    table = {} if there.path is None else {there.path: tuple(types.items())}
+    now = _types(key, widened(con, table | schemas))
     columns = {"_custom_id": "VARCHAR", **now}
     alike: dict[Schema, dict[str, Schema]] = {}
     for url, schema in schemas.items():

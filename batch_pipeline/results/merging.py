@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -136,11 +137,20 @@ def file_rows(con: duckdb.DuckDBPyConnection, path: str) -> int:
 
 
 def grown_columns(
-    con: duckdb.DuckDBPyConnection, old: Mapping[str, str], new: Mapping[str, str]
+    con: duckdb.DuckDBPyConnection,
+    old: Mapping[str, str],
+    new: Mapping[str, str],
+    fits: Callable[[str, str], bool],
 ) -> dict[str, str]:
     """Return the columns that hold the rows of both: ``old`` in their order, then what is added.
 
     Names are compared without case; a column of two types gets one that holds both.
+
+    Args:
+        con: any connection.
+        old: the columns of the one, name to DuckDB type.
+        new: those of the other.
+        fits: tells whether all values of a column survive in a type (see ``fitting``).
     """
     grown = dict(old)
     spelled = {name.lower(): name for name in old}
@@ -149,7 +159,7 @@ def grown_columns(
         if known is None:
             grown[name] = stored_type(kind)
         else:
-            grown[known] = wider_type(con, grown[known], kind)
+            grown[known] = wider_type(con, grown[known], kind, partial(fits, name))
     return grown
 
 
