@@ -187,8 +187,8 @@ class OutputSchema:
 
     @property
     def exact(self) -> bool:
-        """Whether numbers must be read with all their digits: a column is a decimal."""
-        return '"DECIMAL(' in self.structure
+        """Whether numbers must be read with all their digits: a column is a decimal, or JSON."""
+        return any(kind in self.structure for kind in ('"DECIMAL(', '"JSON"'))
 
     @cached_property
     def _columns(self) -> Structure:
