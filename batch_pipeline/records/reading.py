@@ -16,7 +16,7 @@ from batch_pipeline.records.connections import (
     open_database,
     quote_name,
 )
-from batch_pipeline.records.parquet_files import files_sql, matching_files
+from batch_pipeline.records.parquet_files import check_decimals, files_sql, matching_files
 from batch_pipeline.records.sources import DuckDBSource, Source
 from batch_pipeline.settings import project_path, resolve
 
@@ -162,6 +162,7 @@ def _view_files(connection: duckdb.DuckDBPyConnection, path: str) -> None:
     files = matching_files(path)
     try:
         connection.execute(f"CREATE TEMP VIEW source AS {files_sql(connection, files)}")
+        check_decimals(connection, files, path)
     except duckdb.Error as error:
         advice = NO_PARQUET if any(words in str(error) for words in _NO_PARQUET_WORDS) else ""
         raise InputError(
