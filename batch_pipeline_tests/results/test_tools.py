@@ -83,9 +83,7 @@ def test_numbers_in_a_column_of_json_keep_their_digits() -> None:
     field = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "number"}}]}
     schema = schema_of(object_of(mixed=field, n={"type": "number"}))
     assert dict(schema.columns)["mixed"] == "JSON"
-    found = judge_line(
-        succeeded(text(f'{{"mixed": [{", ".join(LONG)}], "n": 0.5}}')), schema, NOW
-    )
+    found = judge_line(succeeded(text(f'{{"mixed": [{", ".join(LONG)}], "n": 0.5}}')), schema, NOW)
     assert found is not None and found.answer is not None
     said = json.loads(found.answer, parse_float=Decimal)
     assert said["mixed"] == [Decimal(digits) for digits in LONG]
