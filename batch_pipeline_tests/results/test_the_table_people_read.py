@@ -42,7 +42,7 @@ def sql(path: str, *statements: str) -> list[tuple]:
 @pytest.fixture(params=["duckdb", "parquet"])
 def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     if request.param == "duckdb":
-        return DuckDBTable(database=str(tmp_path / "w.duckdb"), table='ai."odd table')
+        return DuckDBTable(database=str(tmp_path / "w.duckdb"), table='ai."""odd table"')
     return ParquetDataset(path=str(tmp_path / "out"), rows_per_bucket=4)
 
 
