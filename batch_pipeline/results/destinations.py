@@ -163,8 +163,7 @@ class DuckDBTable(Destination):
                 ' quotes what holds a dot or a quote: "my schema"."a.b"; the database is `database`.'
                 + (f" The table that earlier versions made of it is {quoted}." if quoted else "")
             )
-        *schema, table = parts
-        return (schema[0] if schema else "main", table)
+        return (parts[0] if len(parts) > 1 else "main", parts[-1])
 
     def _rows(self) -> "DuckDBRows":
         from batch_pipeline.results.duckdb_table import DuckDBRows
