@@ -1,6 +1,7 @@
 """Strings that are only known at run time: environment variables and paths of the project."""
 
 import os
+import re
 from pathlib import Path
 
 from batch_pipeline.errors import InputError
@@ -57,3 +58,27 @@ def project_path(value: str) -> str:
     if "://" in text or Path(text).is_absolute():
         return text
     return str(project_root() / text)
+
+
+_PART = re.compile(r'"((?:[^"]|"")+)"|([^".][^.]*)')
+
+
+def name_parts(name: str) -> tuple[str, ...] | None:
+    """Return the parts of a name as SQL writes it, ``schema."a.b"``; None when it is none.
+
+    A part in double quotes may hold dots; in it a double quote is written twice.
+    """
+    parts: list[str] = []
+    place = 0
+    while True:
+        found = _PART.match(name, place)
+        if found is None or not found.group().strip():
+            return None
+        quoted, plain = found.groups()
+        parts.append(plain if quoted is None else quoted.replace('""', '"'))
+        place = found.end()
+        if place == len(name):
+            return tuple(parts)
+        if name[place] != ".":
+            return None
+        place += 1

@@ -231,9 +231,11 @@ class Comparison:
         """Write records.parquet; False when the source no longer reads as it was judged."""
         same = [
             f"source.{quote_name(key)} = plan.k{i}"
-            if stored_type(self.named_types[key]) == self.named_types[key]
-            # As text they may differ where DuckDB finds them equal, such as 30 days and 1 month.
-            else f"CAST(source.{quote_name(key)} AS VARCHAR) = CAST(plan.k{i} AS VARCHAR)"
+            if stored_type(self.named_types[key]) == self.named_types[key] != "VARCHAR"
+            # As text they may differ where DuckDB finds them equal: 30 days and 1 month, or a and A
+            # where the column does not tell case.
+            else f"CAST(source.{quote_name(key)} AS VARCHAR) COLLATE C"
+            f" = CAST(plan.k{i} AS VARCHAR) COLLATE C"
             for i, key in enumerate(self.keys)
         ]
         values = [

@@ -19,7 +19,10 @@ def column_text_sql(column: str, duckdb_type: str, table: str = "source") -> str
     if duckdb_type.endswith("]") or duckdb_type.startswith(NESTED_TYPES):
         # A cast of a nested value to text does not quote its strings: two values could look alike.
         return f"CAST(to_json({reference}) AS VARCHAR)"
-    return f"CAST({reference} AS VARCHAR)"
+    text = f"CAST({reference} AS VARCHAR)"
+    # What columns have for comparing (NOCASE, NOACCENT) is not their text, and two of them exclude
+    # each other where texts are joined.
+    return f"({text} COLLATE C)" if duckdb_type == "VARCHAR" else text
 
 
 def hash_sql(columns: Sequence[str], types: Mapping[str, str], table: str = "source") -> str:

@@ -28,6 +28,9 @@ FORMATS = {
 """The folder that tells a table format: what it is called, and DuckDB's function that reads it."""
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
+MOST_DIGITS = 38
+"""Of a DECIMAL in DuckDB."""
+
 
 def list_files(path: str) -> dict[str, dict[str, Any]]:
     """Return the files that a Parquet source's path names, by URL or local path, with what the file
@@ -115,6 +118,36 @@ def files_sql(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> st
     )
     replaced = f" REPLACE ({replaced})" if both else ""
     return f"SELECT * EXCLUDE ({FILE}){replaced}{added} FROM {rows}"
+
+
+def check_decimals(connection: duckdb.DuckDBPyConnection, files: Sequence[str], path: str) -> None:
+    """Check that no file has decimals of more digits than DuckDB has: it reads them as DOUBLE.
+
+    Args:
+        connection: it has the files as the view ``source``.
+        files: the files.
+        path: what was declared, for the message.
+
+    Raises:
+        InputError: one has; it names the column, and says what to do.
+    """
+    if not any("DOUBLE" in kind for kind in _columns(connection, "source").values()):
+        return
+    found = connection.execute(
+        "SELECT file_name, name, precision, scale FROM"
+        f" parquet_schema({quote_paths(files)}) WHERE precision > {MOST_DIGITS} LIMIT 1"
+    ).fetchone()
+    if found is None:
+        return
+    file, name, digits, places = found
+    raise InputError(
+        f"The column `{name}` of {file} (Parquet files at {path}) holds decimals of {digits} digits"
+        f" ({places} behind the point), and DuckDB would read them as DOUBLE, of 15 digits, without a"
+        f" word. Nothing was sent. Write it as decimal({MOST_DIGITS}, ...) or as text, for example with"
+        f' pyarrow: table.set_column(i, name, table[name].cast("string")). If 15 digits will do, read the'
+        f" files through DuckDB: DuckDBSource(database=..., key=..., query="
+        f'"select * from read_parquet({quote_list([path])})").'
+    )
 
 
 def _split(filesystem: Any, path: str) -> tuple[str, list[str]]:

@@ -16,9 +16,9 @@ from batch_pipeline.records.connections import (
     open_database,
     quote_name,
 )
-from batch_pipeline.records.parquet_files import files_sql, matching_files
+from batch_pipeline.records.parquet_files import check_decimals, files_sql, matching_files
 from batch_pipeline.records.sources import DuckDBSource, Source
-from batch_pipeline.settings import project_path, resolve
+from batch_pipeline.settings import name_parts, project_path, resolve
 
 NO_PARQUET = (
     " A file is not Parquet, or not whole, and only Parquet is read here. Read CSV or JSON through"
@@ -84,6 +84,12 @@ def _view_table(database: OpenDatabase, table: str, path: str) -> None:
             by_name[spelled.lower()] = (schema, name)
     by_name |= {name.lower(): (schema, name) for schema, name in known if schema == "main"}
     found = by_name.get(table.lower())
+    if found is None and (parts := name_parts(table)):  # in quotes, as SQL writes it
+        wanted = tuple(part.lower() for part in parts)
+        for schema, name in known:
+            whole = (database.catalog.lower(), schema.lower(), name.lower())
+            if wanted in (whole, whole[1:]) or (schema == "main" and wanted == whole[2:]):
+                found = (schema, name)
     if found is None:
         shown = [name if schema == "main" else f"{schema}.{name}" for schema, name in known]
         there = ", ".join(shown[:30]) if shown else "no tables at all"
@@ -162,6 +168,7 @@ def _view_files(connection: duckdb.DuckDBPyConnection, path: str) -> None:
     files = matching_files(path)
     try:
         connection.execute(f"CREATE TEMP VIEW source AS {files_sql(connection, files)}")
+        check_decimals(connection, files, path)
     except duckdb.Error as error:
         advice = NO_PARQUET if any(words in str(error) for words in _NO_PARQUET_WORDS) else ""
         raise InputError(

@@ -123,6 +123,8 @@ def _scalar(kind: str, value: Any, where: str) -> Any:
         case "DOUBLE":
             if not isinstance(value, int | float | Decimal) or isinstance(value, bool):
                 raise _misfit(where, value, "is no number")
+            if isinstance(value, Decimal) and value.is_finite() and math.isinf(float(value)):
+                raise _misfit(where, value, "is larger than a DOUBLE holds")
             if isinstance(value, int) and not -(2**63) <= value < 2**64:
                 return float(value)
             if not math.isfinite(value):

@@ -47,6 +47,48 @@ def judged_by(model: type[BaseModel], answer: Any) -> Judgement:
         return Judgement(answer, " ".join(why.split())[:MOST_SHOWN])
 
 
+def naive_time(model: type[BaseModel]) -> str | None:
+    """Return the place of a field that takes times without a zone only; None when there is none.
+
+    Validators of the user's that run before may take the zone away, so what is behind one is left.
+    """
+    return _naive_time(model.__pydantic_core_schema__, "", {}, ())
+
+
+def _naive_time(
+    schema: Any, where: str, definitions: Mapping[str, Any], seen: tuple[str, ...]
+) -> str | None:
+    if isinstance(schema, Mapping):
+        match schema.get("type"):
+            case "datetime":
+                return where if schema.get("tz_constraint") == "naive" else None
+            case "function-before" | "function-wrap" | "function-plain" | "union" | "tagged-union":
+                return None
+            case "definitions":
+                known = {one["ref"]: one for one in schema["definitions"]}
+                return _naive_time(schema["schema"], where, known, seen)
+            case "definition-ref":
+                ref = schema["schema_ref"]
+                if ref in seen or ref not in definitions:
+                    return None
+                return _naive_time(definitions[ref], where, definitions, (*seen, ref))
+        fields = schema.get("fields")
+        if isinstance(fields, Mapping):
+            parts = [(f"{where}.{name}".lstrip("."), field) for name, field in fields.items()]
+        else:
+            words = ("schema", "items_schema", "values_schema", "fields")
+            parts = [(where, schema[word]) for word in words if word in schema]
+    elif isinstance(schema, list):  # of a tuple's items, a dataclass's fields
+        parts = [
+            (f"{where}.{one['name']}".lstrip(".") if "name" in one else where, one)
+            for one in schema
+        ]
+    else:
+        return None
+    found = (_naive_time(inner, at, definitions, seen) for at, inner in parts)
+    return next(filter(None, found), None)
+
+
 def plain_values(value: Any, only_given: bool = False) -> Any:
     """Return what a class made of an answer as JSON data; a ``Decimal`` stays one.
 

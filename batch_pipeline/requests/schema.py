@@ -1,6 +1,6 @@
 """The form of an answer: what the API is sent, what an answer must fit, its columns."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,7 @@ from batch_pipeline.requests.column_values import (
     is_date,
     is_date_time,
 )
-from batch_pipeline.requests.model_judge import answered_part, judged_by, plain_values
+from batch_pipeline.requests.model_judge import answered_part, judged_by, naive_time, plain_values
 from batch_pipeline.requests.schema_reader import Schema, SchemaReader, Structure
 from batch_pipeline.requests.unsatisfiable import check_satisfiable
 
@@ -78,6 +78,13 @@ class OutputSchema:
         if found is not None:
             _check_names(orjson.loads(found.structure), "output")
             check_satisfiable(_as_strict_as_columns(found.declared))
+            if found.model is not None and (place := naive_time(found.model)):
+                raise InputError(
+                    f"output.{place}: {found.model.__name__} takes times without a zone only (NaiveDatetime),"
+                    " and the API's format date-time asks for one: no answer could ever fit, and each"
+                    " record would be paid for in vain. Declare it as `datetime` or `AwareDatetime`, or"
+                    " as `str` with a description of the form."
+                )
         return found
 
     @classmethod
@@ -187,8 +194,8 @@ class OutputSchema:
 
     @property
     def exact(self) -> bool:
-        """Whether numbers must be read with all their digits: a column is a decimal."""
-        return '"DECIMAL(' in self.structure
+        """Whether numbers must be read with all their digits: a column is a decimal, or JSON."""
+        return any(kind in self.structure for kind in ('"DECIMAL(', '"JSON"'))
 
     @cached_property
     def _columns(self) -> Structure:
@@ -255,8 +262,31 @@ def _declared(output: type[BaseModel] | Schema) -> dict[str, Any]:
     try:
         return orjson.loads(orjson.dumps(output))
     except TypeError as error:
+        if found := _too_large(output, "output"):
+            place, number = found
+            raise InputError(
+                f"{place}: {number} has more than 64 bits, and so has no column: a whole number of an"
+                f" answer is a BIGINT, up to {2**63 - 1}. Leave that bound out, or choose one within; for"
+                " larger numbers declare the field as a Decimal or as text."
+            ) from error
         hint = " In YAML, quote the names yes, no, on and off." if "key" in str(error) else ""
         raise InputError(f"output: the schema is not JSON: {error}.{hint}") from error
+
+
+def _too_large(value: Any, where: str) -> tuple[str, int] | None:
+    """Return the first whole number of more than 64 bits, and its place; None when there is none."""
+    if isinstance(value, int):
+        return None if -(2**63) <= value < 2**64 else (where, value)
+    inner: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        inner = value.items()
+    elif isinstance(value, list | tuple):
+        inner = enumerate(value)
+    for name, one in inner:
+        at = where if name in ("properties", "$defs") else f"{where}.{name}"
+        if found := _too_large(one, at):
+            return found
+    return None
 
 
 def _children(schema: Schema) -> Iterator[tuple[str, Any]]:

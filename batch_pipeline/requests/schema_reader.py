@@ -87,9 +87,11 @@ class SchemaReader:
             raise InputError(f"{where}: expected a schema (a dict), got {schema!r}.")
         if "$ref" in schema:
             ref = schema["$ref"]
-            if ref in seen:
+            if ref in seen or ref == "#":
                 raise InputError(
-                    f"{where}: the schema contains itself ({ref}); the API refuses that."
+                    f"{where}: the schema contains itself ({ref}); the API refuses that. Write out as many"
+                    " levels as an answer may have, each as a schema of its own, or ask for a flat list"
+                    " of objects, each with the name of the one above it."
                 )
             self._reached.add(ref)
             return self.structure(self.resolve(ref, where), where, (*seen, ref))

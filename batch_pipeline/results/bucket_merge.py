@@ -31,6 +31,7 @@ from batch_pipeline.results.merging import (
     grown_columns,
     same_key,
 )
+from batch_pipeline.results.wider import fitting
 
 DATA_FOLDER = "data"
 ROW_GROUP_SIZE = 10_240
@@ -128,7 +129,13 @@ class _Merge:
         """Write the files of each bucket that changes."""
         old_columns = self.before.columns if self.before else {}
         new_columns = file_columns(self.con, self.rows_path) if self.rows_path else {}
-        columns = grown_columns(self.con, old_columns, new_columns)
+        tables: list[tuple[str, dict[str, str]]] = []
+        if self.before:
+            tables.append((rows_sql(self.con, self.url, self.before), self.before.columns))
+        if self.rows_path:
+            tables.append((f"read_parquet({quote_files([self.rows_path])})", new_columns))
+        fits = fitting(self.con, tables)
+        columns = grown_columns(self.con, old_columns, new_columns, fits)
         buckets = self._wanted_buckets(rows_per_bucket)
         self._stage_new(columns, buckets)
         reshuffled = self._stage_old(columns, buckets)

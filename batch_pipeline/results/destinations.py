@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batch_pipeline.settings import LOCK_WAIT_SECONDS, project_path, resolve
+from batch_pipeline.errors import InputError
+from batch_pipeline.settings import LOCK_WAIT_SECONDS, name_parts, project_path, resolve
 
 if TYPE_CHECKING:
     import duckdb
@@ -130,13 +131,21 @@ class DuckDBTable(Destination):
 
     Attributes:
         database: path of the database file; created when missing.
-        table: the table, optionally as ``schema.table``; created when missing.
+        table: the table, optionally as ``schema.table``; created when missing. What holds a dot is
+            written in double quotes: ``"my schema"."a.b"``.
         lock_wait_seconds: how long to wait while another program holds the file.
+
+    Raises:
+        InputError: ``table`` is no name, or one of more parts than two.
     """
 
     database: str
     table: str
     lock_wait_seconds: float = LOCK_WAIT_SECONDS
+
+    def __post_init__(self) -> None:
+        if not hasattr(self.table, "env_var_name"):
+            self.schema_and_table  # noqa: B018
 
     def describe(self) -> str:
         """Return which table of which file, for messages and metadata."""
@@ -150,8 +159,18 @@ class DuckDBTable(Destination):
     @property
     def schema_and_table(self) -> tuple[str, str]:
         """The table's schema (``main`` when none is named) and its name."""
-        schema, dot, table = resolve(self.table).rpartition(".")
-        return (schema, table) if dot else ("main", table)
+        name = resolve(self.table)
+        parts = name_parts(name)
+        if parts is None or len(parts) > 2:
+            # Earlier versions took what stands before the last dot for the schema.
+            earlier = [part for part in name.rpartition(".")[::2] if part.strip()]
+            quoted = ".".join('"' + part.replace('"', '""') + '"' for part in earlier)
+            raise InputError(
+                f"DuckDBTable(table={name!r}) names no table. Write table or schema.table, and in double"
+                ' quotes what holds a dot or a quote: "my schema"."a.b"; the database is `database`.'
+                + (f" The table that earlier versions made of it is {quoted}." if quoted else "")
+            )
+        return (parts[0] if len(parts) > 1 else "main", parts[-1])
 
     def _rows(self) -> "DuckDBRows":
         from batch_pipeline.results.duckdb_table import DuckDBRows

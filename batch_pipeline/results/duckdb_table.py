@@ -20,6 +20,7 @@ from batch_pipeline.records.connections import (
     memory_connection,
     one_thread,
     open_database,
+    quote_files,
     quote_name,
     quote_text,
     with_enough_memory,
@@ -46,6 +47,7 @@ from batch_pipeline.results.table_shape import (
     rebuild,
     shape_of,
 )
+from batch_pipeline.results.wider import fitting
 
 MERGE_MEMORY = "100MB"
 """What a merge may hold at first. Rows that are not committed yet stay in memory as far as it goes."""
@@ -99,7 +101,9 @@ class DuckDBRows:
                     " output's names."
                 )
         with memory_connection(MERGE_MEMORY) as con:
-            check_types(shape, self.describe(), columns, grown_columns(con, columns, results))
+            # Of values nobody knows yet; those that do not fit make the column text in the merge.
+            grown = grown_columns(con, columns, results, lambda _name, _kind: True)
+            check_types(shape, self.describe(), columns, grown)
 
     def _strangers(
         self, database: OpenDatabase, mark: Mark | None, columns: dict[str, str]
@@ -299,7 +303,7 @@ class DuckDBRows:
         if rows_path is not None:
             have = file_columns(con, rows_path)
             is_new = not columns
-            columns = self._grow(database, columns, have)
+            columns = self._grow(database, columns, have, rows_path)
             rows = TableRows(con, name, columns, key)
             if not is_new:
                 rows.drop_doubles(rows_path)
@@ -311,11 +315,17 @@ class DuckDBRows:
         return Merged(inserted=inserted, updated=updated, deleted=deleted, total=total)
 
     def _grow(
-        self, database: OpenDatabase, columns: dict[str, str], new: dict[str, str]
+        self,
+        database: OpenDatabase,
+        columns: dict[str, str],
+        new: dict[str, str],
+        path: str,
     ) -> dict[str, str]:
-        """Create the table, or change it so that rows with the columns ``new`` fit."""
+        """Create the table, or change it so that the rows of a file, with columns ``new``, fit."""
         con, name = database.connection, self._full_name(database.catalog)
-        grown = grown_columns(con, columns, new)
+        file = (f"read_parquet({quote_files([path])})", new)
+        fits = fitting(con, [(name, columns), file] if columns else [file])
+        grown = grown_columns(con, columns, new, fits)
         if not columns:
             con.execute(
                 f"CREATE SCHEMA IF NOT EXISTS {quote_name(database.catalog)}"

@@ -15,22 +15,22 @@ from batch_pipeline.records.columns import file_columns
 from batch_pipeline.records.connections import quote_files, with_enough_memory
 from batch_pipeline.records.identity import key_hash_sql
 from batch_pipeline.results import sql
-from batch_pipeline.results.merging import CUSTOM_ID, KEY, Snapshot, cast_columns
+from batch_pipeline.results.merging import CUSTOM_ID, Snapshot, cast_columns
 from batch_pipeline.results.widening import Schema, read_widened, schemas_of, widened
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import IndexRow
 
-# Table there: each row of the table, by its custom_id, a hash of its key, and the hash that a record
-# with this key has.
+# Table there: each row of the table, by its custom_id, and the hash that a record with its key has.
 THERE = """
 create or replace temp table there as
-select {custom_id} as custom_id, {key} as key, {key_hash} as key_hash from {rows}
+select {custom_id} as custom_id, {key_hash} as key_hash from {rows}
 """
 
-# Table doubled: the keys of which the table has more rows than one.
+# Table doubled: the keys of which the table has more rows than one. By our hash: DuckDB's own takes
+# some keys for others, such as 0 and -1 of 128 bits, or [] and [NULL].
 DOUBLED = """
 create or replace temp table doubled as
-select key, count(*) as n from there group by key having n > 1
+select key_hash, count(*) as n from there group by key_hash having n > 1
 """
 
 # Table due: per key that must have a row, where that row is, and what is wrong with the table's:
@@ -45,7 +45,7 @@ select w.custom_id, w.key_hash, w.position, w.rank,
        or coalesce(w.failed_position in (select position from fresh), false) as fresh,
        not coalesce(w.key_hash in (held.least, held.most), false) as absent,
        not coalesce(w.key_hash = held.least and w.key_hash = held.most, false) as doubtful,
-       w.custom_id in (select t.custom_id from there t join doubled using (key)
+       w.custom_id in (select t.custom_id from there t join doubled using (key_hash)
                        where t.custom_id is not null) as twice
 from winners w left join held using (custom_id) where w.status <> 'deleted'
 """
@@ -179,10 +179,7 @@ def compare(
     Raises:
         duckdb.Error, FileNotFoundError: a file of the store cannot be read.
     """
-    rows = (
-        "(select null::varchar, null::ubigint, null::uuid where false)"
-        f" as none({CUSTOM_ID}, {KEY}, _bp_key_hash)"
-    )
+    rows = f"(select null::varchar, null::uuid where false) as none({CUSTOM_ID}, _bp_key_hash)"
     key_hash, types = "_bp_key_hash", {}
     if there.path is not None:
         rows = f"read_parquet({quote_files([there.path])}) as rows"
@@ -190,7 +187,7 @@ def compare(
         key_hash = key_hash_sql(key, types, "rows")
     con.register("fresh", pa.table({"position": pa.array(fresh, pa.int64())}))
     steps = (
-        THERE.format(custom_id=CUSTOM_ID, key=KEY, key_hash=key_hash, rows=rows),
+        THERE.format(custom_id=CUSTOM_ID, key_hash=key_hash, rows=rows),
         DOUBLED,
         DUE,
         "create or replace temp table astray as select null::varchar as custom_id where false",
@@ -227,8 +224,8 @@ def _tell_by_keys(
         url: tuple((name, kind) for name, kind in schema if name.lower() in wanted)
         for url, schema in schemas_of(con, urls).items()
     }
-    table = tuple(types.items())
-    now = _types(key, widened(con, [*([table] if table else []), *schemas.values()]))
+    table = {} if there.path is None else {there.path: tuple(types.items())}
+    now = _types(key, widened(con, table | schemas))
     columns = {"_custom_id": "VARCHAR", **now}
     alike: dict[Schema, dict[str, Schema]] = {}
     for url, schema in schemas.items():

@@ -240,7 +240,8 @@ def join_reused(
         there -= store.files.damaged(there)
         results = [store.files.url(name) for name in named if name in there]
         schemas = schemas_of(connection, results)
-        columns = {name.lower() for name in widened(connection, schemas.values())}
+        kinds = widened(connection, schemas)
+        columns = {name.lower() for name in kinds}
         output = ", ".join(
             f"try_cast(earlier.{quote_name(name)} as {kind}) as {quote_name(name)}"
             if name.lower() in columns else f"null::{kind} as {quote_name(name)}"
@@ -250,7 +251,7 @@ def join_reused(
             source=_source_list(connection, records),
             output=output,
             records=quote_files([records]),
-            results=read_widened(connection, schemas),
+            results=read_widened(connection, schemas, kinds),
         )
         return _write(connection, query, {}, submission["version"], 0, folder)
 

@@ -38,12 +38,14 @@ def _number(digits: str) -> int | float | None:
         return None
 
 
-def _exact_number(digits: str) -> int | float | Decimal | None:
+def _exact_number(digits: str) -> int | float | Decimal:
+    """Return a JSON number with all its digits, also one that no float holds, such as 1e400."""
     number = _number(digits)
-    if number is None or isinstance(number, int) or len(digits) <= FLOAT_DIGITS:
+    is_short = len(digits) <= FLOAT_DIGITS and "e" not in digits.lower()
+    if isinstance(number, int) or (number is not None and is_short):
         return number
     exact = Decimal(digits)
-    return number if exact == Decimal(repr(number)) else exact
+    return number if number is not None and exact == Decimal(repr(number)) else exact
 
 
 def _mended(value: Any) -> Any:

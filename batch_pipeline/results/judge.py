@@ -131,7 +131,8 @@ def judge_line(
         priced_at: when the batch was processed; it decides the prices.
         tools: the user declared tools: what the model calls is part of the answer.
     """
-    exact = output is not None and output.exact and b'"tool_use"' in line
+    # What tools are called with is kept as it was written.
+    exact = tools or (output is not None and output.exact and b'"tool_use"' in line)
     result = parsed(line, exact)
     if not isinstance(result, dict) or not isinstance(result.get("custom_id"), str):
         return None

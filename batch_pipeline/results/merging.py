@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -16,7 +17,7 @@ OUR_COLUMNS = ("_custom_id", "_status")
 """Every table of results has these; a table without them was not made by this package."""
 
 
-CUSTOM_ID, KEY, STATUS = "_bp_custom_id", "_bp_key", "_bp_status"
+CUSTOM_ID, STATUS = "_bp_custom_id", "_bp_status"
 """The columns of a snapshot's file that stand before the key's own."""
 
 
@@ -32,8 +33,8 @@ class Snapshot:
         generation: which state of it this is; the next merge into it has another one.
         columns: name to DuckDB type, in order; empty when there is no table.
         ours: the names of the columns that this package wrote; None when nobody knows.
-        path: a local Parquet file, a row per row: its custom_id, a hash of its key, its status, its key
-            columns; None when there are no rows.
+        path: a local Parquet file, a row per row: its custom_id, its status, its key columns; None
+            when there are no rows.
         owner: the pipeline whose results it says it holds; "" when it does not say.
     """
 
@@ -136,11 +137,20 @@ def file_rows(con: duckdb.DuckDBPyConnection, path: str) -> int:
 
 
 def grown_columns(
-    con: duckdb.DuckDBPyConnection, old: Mapping[str, str], new: Mapping[str, str]
+    con: duckdb.DuckDBPyConnection,
+    old: Mapping[str, str],
+    new: Mapping[str, str],
+    fits: Callable[[str, str], bool],
 ) -> dict[str, str]:
     """Return the columns that hold the rows of both: ``old`` in their order, then what is added.
 
     Names are compared without case; a column of two types gets one that holds both.
+
+    Args:
+        con: any connection.
+        old: the columns of the one, name to DuckDB type.
+        new: those of the other.
+        fits: tells whether all values of a column survive in a type (see ``fitting``).
     """
     grown = dict(old)
     spelled = {name.lower(): name for name in old}
@@ -149,7 +159,7 @@ def grown_columns(
         if known is None:
             grown[name] = stored_type(kind)
         else:
-            grown[known] = wider_type(con, grown[known], kind)
+            grown[known] = wider_type(con, grown[known], kind, partial(fits, name))
     return grown
 
 
@@ -199,8 +209,7 @@ def snapshot_sql(key: Sequence[str], rows: str) -> str:
     """
     keys = ", ".join(f"source.{quote_name(name)}" for name in key)
     return (
-        f"SELECT source._custom_id AS {CUSTOM_ID}, hash({keys}) AS {KEY},"
-        f" source._status AS {STATUS}, {keys}"
+        f"SELECT source._custom_id AS {CUSTOM_ID}, source._status AS {STATUS}, {keys}"
         f" FROM {rows} AS source"
     )
 

@@ -229,7 +229,7 @@ class _Publishing:
             for (position,) in positions
         }
         schemas = schemas_of(con, urls)
-        columns = widened(con, schemas.values())
+        columns = widened(con, schemas)
         columns |= self._emptied(con, collected, there, columns)
         self._failures(con, results, index)
         parts = []

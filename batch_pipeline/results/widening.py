@@ -6,6 +6,7 @@ import duckdb
 
 from batch_pipeline.records.connections import quote_files
 from batch_pipeline.results.merging import cast_columns, grown_columns
+from batch_pipeline.results.wider import fitting
 
 Schema = tuple[tuple[str, str], ...]
 """The columns of a file: name and DuckDB type, in order."""
@@ -20,11 +21,13 @@ def schemas_of(con: duckdb.DuckDBPyConnection, urls: Iterable[str]) -> dict[str,
     return found
 
 
-def widened(con: duckdb.DuckDBPyConnection, schemas: Iterable[Schema]) -> dict[str, str]:
+def widened(con: duckdb.DuckDBPyConnection, schemas: Mapping[str, Schema]) -> dict[str, str]:
     """Return columns that hold the rows of all these files, widened as a merge widens a table's."""
+    alike = _alike(schemas)
+    fits = fitting(con, [(_read(urls), dict(schema)) for schema, urls in alike.items()])
     columns: dict[str, str] = {}
-    for schema in dict.fromkeys(schemas):
-        columns = grown_columns(con, columns, dict(schema))
+    for schema in alike:
+        columns = grown_columns(con, columns, dict(schema), fits)
     return columns
 
 
@@ -40,14 +43,19 @@ def read_widened(
         schemas: the files, from ``schemas_of``; at least one.
         columns: the columns and types to give the rows; those of all the files, widened, when None.
     """
-    wanted = widened(con, schemas.values()) if columns is None else columns
+    wanted = widened(con, schemas) if columns is None else columns
+    return " UNION ALL ".join(
+        f"SELECT {cast_columns(dict(schema), wanted, 'rows')} FROM {_read(urls)} AS rows"
+        for schema, urls in _alike(schemas).items()
+    )
+
+
+def _alike(schemas: Mapping[str, Schema]) -> dict[Schema, list[str]]:
+    """Return the files by their columns."""
     alike: dict[Schema, list[str]] = {}
     for url, schema in schemas.items():
         alike.setdefault(schema, []).append(url)
-    return " UNION ALL ".join(
-        f"SELECT {cast_columns(dict(schema), wanted, 'rows')} FROM {_read(urls)} AS rows"
-        for schema, urls in alike.items()
-    )
+    return alike
 
 
 def _read(urls: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """The type of a column that held values of one type and gets values of another."""
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import duckdb
@@ -14,17 +15,32 @@ DIGITS = {
     "tinyint": 3, "smallint": 5, "integer": 10, "bigint": 19, "hugeint": 39,
     "utinyint": 3, "usmallint": 5, "uinteger": 10, "ubigint": 20, "uhugeint": 39,
 }  # fmt: skip
+# How many digits of an exact number a floating one gives back.
+FLOATING = {"float": 6, "double": 15}
+
+Fits = Callable[[str], bool]
+"""Whether all values there are survive in a type."""
 
 
-def wider_type(con: duckdb.DuckDBPyConnection, old: str, new: str) -> str:
+def wider_type(
+    con: duckdb.DuckDBPyConnection, old: str, new: str, fits: Fits = lambda _kind: False
+) -> str:
     """Return the DuckDB type that holds the values of both types; text if there is no other.
 
-    It is what DuckDB makes of both, unless that would cut digits off a DECIMAL, at whatever depth: of
-    DECIMAL(38,10) and DECIMAL(38,2) DuckDB makes DECIMAL(38,2).
+    It is what DuckDB makes of both, unless that would lose something, at whatever depth: of
+    DECIMAL(38,10) and DECIMAL(38,2) DuckDB makes DECIMAL(38,2), of BIGINT and DOUBLE a DOUBLE, and of
+    DATE and TIMESTAMP_NS a type that ends in 2262.
+
+    Args:
+        con: any connection.
+        old: the type that the column has.
+        new: the type of the values that come.
+        fits: asked about a type that holds not all values of both types: whether it holds those that
+            there are.
     """
     if old == new:
         return old
-    if TEXT in (old, new):
+    if TEXT in (old, new) or "JSON" in (old, new):
         # Asked first: DuckDB would make JSON of JSON and text, and fail on text that is no JSON.
         return TEXT
     # On a cursor of its own: the question may fail, and that would abort a transaction of ``con``.
@@ -39,44 +55,103 @@ def wider_type(con: duckdb.DuckDBPyConnection, old: str, new: str) -> str:
     try:
         wide, parts = duckdb.sqltype(guess), [duckdb.sqltype(kind) for kind in (old, new)]
     except duckdb.Error:  # a type that only the database knows
+        return guess if fits(guess) else TEXT
+    if all(_holds(wide, part) for part in parts):
         return guess
-    return guess if all(_holds(wide, part) for part in parts) else _united(con, *parts)
+    # Exact numbers have a type for all their values, or text.
+    if None in map(_digits, parts) and fits(guess):
+        return guess
+    return _united(con, *parts)
+
+
+def fitting(
+    con: duckdb.DuckDBPyConnection, tables: Iterable[tuple[str, Mapping[str, str]]]
+) -> Callable[[str, str], bool]:
+    """Return a function that tells whether all values of a column survive in a type.
+
+    Args:
+        con: the connection that reads.
+        tables: SQL for a table, and its columns, name to DuckDB type.
+    """
+    known = [(table, {name.lower(): (name, kind) for name, kind in columns.items()})
+             for table, columns in tables]  # fmt: skip
+
+    def fits(name: str, wide: str) -> bool:
+        return all(
+            _survives(con, table, *columns[name.lower()], wide)
+            for table, columns in known
+            if name.lower() in columns
+        )
+
+    return fits
+
+
+def _survives(con: duckdb.DuckDBPyConnection, table: str, name: str, kind: str, wide: str) -> bool:
+    """Whether each value of a column comes back from another type as it was."""
+    if kind == wide:
+        return True
+    value = f"rows.{quote_name(name)}"
+    back = f"TRY_CAST(TRY_CAST({value} AS {wide}) AS {kind})"
+    # On a cursor of its own, as above; what a transaction has changed meanwhile are other rows.
+    with con.cursor() as asking:
+        asking.execute("SET SESSION TimeZone = 'UTC'")
+        try:
+            lost = asking.execute(
+                f"SELECT 1 FROM {table} AS rows WHERE CAST({back} AS VARCHAR)"
+                f" IS DISTINCT FROM CAST({value} AS VARCHAR) LIMIT 1"
+            ).fetchone()
+        except (
+            duckdb.BinderException,
+            duckdb.ConversionException,
+            duckdb.InvalidInputException,
+            duckdb.NotImplementedException,
+            duckdb.OutOfRangeException,
+        ):  # there is no such cast
+            return False
+    return lost is None
 
 
 def _holds(wide: Any, part: Any) -> bool:
-    """Whether no digit of a DECIMAL or of a whole number is lost in the wider type."""
-    if wide.id == "decimal":
-        digits, needed = _digits(wide), _digits(part)
-        return needed is None or (
-            digits is not None and digits[0] >= needed[0] and digits[1] >= needed[1]
-        )
-    if wide.id != part.id:
+    """Whether a type holds every value of another one, as far as the types tell."""
+    if str(wide) == str(part) or part.id == "null":
         return True
-    if wide.id in ("list", "array"):
+    digits, needed = _digits(wide), _digits(part)
+    if needed is not None:
+        if wide.id in FLOATING:
+            return sum(needed) <= FLOATING[wide.id]
+        return digits is not None and digits[0] >= needed[0] and digits[1] >= needed[1]
+    if wide.id == "double":
+        return part.id == "float"
+    if wide.id == part.id == "list" or (wide.id, part.id) == ("list", "array"):
         return _holds(wide.children[0][1], part.children[0][1])
-    if wide.id in ("struct", "map"):
-        fields = dict(wide.children)
-        return all(name not in fields or _holds(fields[name], kind) for name, kind in part.children)
-    return True
+    if wide.id == part.id == "map":
+        return all(_holds(w[1], p[1]) for w, p in zip(wide.children, part.children, strict=True))
+    if wide.id == part.id == "struct":
+        fields = {name.lower(): kind for name, kind in wide.children}
+        return all(
+            name.lower() in fields and _holds(fields[name.lower()], kind)
+            for name, kind in part.children
+        )
+    return str(wide) == TEXT and str(part) != "JSON"
 
 
 def _united(con: duckdb.DuckDBPyConnection, one: Any, other: Any) -> str:
-    """Return the type that keeps all digits of both."""
+    """Return the type that holds every value of both, whatever they are."""
     digits = [_digits(one), _digits(other)]
     if digits[0] and digits[1]:
         whole, places = (max(pair) for pair in zip(*digits, strict=True))
         return f"DECIMAL({whole + places},{places})" if whole + places <= MOST_DIGITS else TEXT
+    if {one.id, other.id} <= {"list", "array"}:
+        return f"{wider_type(con, str(one.children[0][1]), str(other.children[0][1]))}[]"
     if one.id != other.id:
         return TEXT
-    if one.id == "list":
-        return f"{wider_type(con, str(one.children[0][1]), str(other.children[0][1]))}[]"
     if one.id == "struct":
-        left, right = dict(one.children), dict(other.children)
-        fields = [
-            (name, wider_type(con, str(left.get(name, kind)), str(right.get(name, kind))))
-            for name, kind in (left | right).items()
-        ]
-        declared = ", ".join(f"{quote_name(name)} {kind}" for name, kind in fields)
+        fields = dict(one.children)
+        spelled = {name.lower(): name for name in fields}
+        for name, kind in other.children:
+            known = spelled.get(name.lower(), name)
+            fields[known] = wider_type(con, str(fields.get(known, kind)), str(kind))
+        declared = ", ".join(f"{quote_name(name)} {kind}" for name, kind in fields.items())
         return str(duckdb.sqltype(f"STRUCT({declared})"))  # spelled as DuckDB spells it
     if one.id == "map":
         (_, key), (_, value) = one.children

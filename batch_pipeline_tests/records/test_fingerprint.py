@@ -109,6 +109,19 @@ def test_rows_are_told_by_their_keys_and_contents(database: Path) -> None:
     assert groups(of, "text")[""].keys != first[""].keys
 
 
+@pytest.mark.parametrize(
+    ("kind", "old", "new"),
+    [("HUGEINT", "0", "-1"), ("DECIMAL(38,0)", "0", "-1"), ("INTEGER[]", "[]", "[NULL]")],
+)
+def test_values_that_duckdb_hashes_alike_are_a_change(
+    database: Path, kind: str, old: str, new: str
+) -> None:
+    change(database, f"alter table t add column v {kind} default {old}")
+    before = groups(source(database), "v")[""]
+    change(database, f"update t set v = {new} where id = 3")
+    assert groups(source(database), "v")[""].content != before.content
+
+
 def test_a_column_that_tells_of_changes_tells_how_many(database: Path) -> None:
     change(database, "alter table t add column moment timestamp")
     of = source(database, changes="MOMENT")

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from batch_pipeline import InputError, ParquetSource
@@ -201,3 +204,20 @@ def test_the_home_folder_is_spelled_with_a_tilde(
     # A folder of that name in the project, such as an earlier version made, stays what it is.
     (project / "~/lake").mkdir(parents=True)
     assert project_path("~/lake") == str(project / "~/lake")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_decimals_of_more_digits_than_duckdb_has_are_refused(tmp_path: Path, nested: bool) -> None:
+    kind, value = pa.decimal256(60, 2), Decimal("1" * 50 + ".12")
+    column = pa.array([[value]], pa.list_(kind)) if nested else pa.array([value], kind)
+    table = pa.table({"id": [1], "sum": column})
+    pq.write_table(table, tmp_path / "a.parquet")
+    name = "element" if nested else "sum"
+    with pytest.raises(InputError, match=f"`{name}` of .*a.parquet.* decimals of 60 digits.*cast"):
+        read(tmp_path / "a.parquet")
+    if not nested:  # the way that the message names
+        text = table.set_column(1, "sum", table["sum"].cast("string"))
+        pq.write_table(text, tmp_path / "a.parquet")
+        assert read(tmp_path / "a.parquet", "sum") == [(str(value),)]
+    pq.write_table(table.set_column(1, "sum", pa.array([0.5])), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet", "sum") == [(0.5,)]

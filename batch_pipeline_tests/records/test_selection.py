@@ -666,3 +666,19 @@ def test_selecting_100_thousand_rows_of_1_kb_needs_little_memory(tmp_path: Path)
         check=True,
     )
     assert int(run.stdout) < 350, f"{run.stdout} MB"
+
+
+def test_columns_that_compare_in_ways_of_their_own_are_asked_by_their_text(tmp_path: Path) -> None:
+    with memory_connection() as con:
+        con.execute(
+            "CREATE TEMP TABLE source (id VARCHAR COLLATE NOCASE, a VARCHAR COLLATE NOACCENT, b VARCHAR)"
+        )
+        con.execute("INSERT INTO source VALUES ('a', 'é', 'x'), ('A', 'e', 'x')")
+        options = {"keys": ["id"], "version": "v", "ledger_id": "0" * 8}
+        options |= {"content_columns": ["a", "b", "id"]}
+        first = select(con, index=[], out_dir=f"{tmp_path}/1", **options)
+        assert (first.asked, first.index_path is not None) == (2, True)
+        index = [IndexFile(str(first.index_path), 1, "")]
+        con.execute("UPDATE source SET a = 'e'")
+        again = select(con, index=index, out_dir=f"{tmp_path}/2", **options)
+        assert (again.asked, again.in_flight) == (1, 1)

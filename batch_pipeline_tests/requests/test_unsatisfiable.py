@@ -1,14 +1,26 @@
 """Questions that no answer can satisfy are refused when they are declared, before anything is paid."""
 
+from datetime import datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    FutureDate,
+    NaiveDatetime,
+    PastDate,
+    PastDatetime,
+    create_model,
+)
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.requests.schema import OutputSchema
@@ -262,3 +274,45 @@ def test_a_component_says_it_in_its_place() -> None:
     output = object_of(a={"enum": [True, False]}, b={"type": "string", "enum": ["yes", "NO"]})
     with loaded(attributes(request={**base, "output": output})) as (component, _):
         assert component.pipeline().request.output == output
+
+
+class Visit(BaseModel):
+    at: list[NaiveDatetime | None]
+
+
+class Visits(BaseModel):
+    first: Visit
+    visits: list[Visit]
+
+
+class Stripped(BaseModel):
+    at: Annotated[NaiveDatetime, BeforeValidator(lambda text: text.rstrip("Z"))]
+    other: NaiveDatetime | str
+
+
+def test_times_that_may_have_no_zone_are_refused_with_their_field() -> None:
+    with pytest.raises(InputError, match=r"output\.first\.at: Visits takes .*`AwareDatetime`"):
+        declare(Visits)
+    OutputSchema.from_(Stripped)
+
+
+# What each class's schema asks of the API, and what the class takes, go together.
+FITTING: dict[Any, str] = {
+    AwareDatetime: "2026-01-31T23:59:59Z", datetime: "2026-01-31T23:59:59+01:00",
+    PastDatetime: "2020-01-31T23:59:59Z", PastDate: "2020-01-31", FutureDate: "2999-01-31",
+    time: "23:59:59Z", timedelta: "P1DT2H", UUID: "12345678-1234-5678-1234-567812345678",
+    bytes: "aGk=",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FITTING)
+def test_an_answer_as_the_api_gives_it_fits_the_class(kind: Any) -> None:
+    schema = OutputSchema.from_(create_model("Dated", field=(kind, ...)))
+    assert schema is not None and schema.judged({"field": FITTING[kind]})[1] is None
+
+
+def test_a_bound_of_more_than_64_bits_and_a_schema_in_itself_name_the_field() -> None:
+    with pytest.raises(InputError, match=rf"output\.n\.maximum: {2**70} has more.*Leave that"):
+        declare(create_model("Large", n=(Annotated[int, Field(le=2**70)], ...)))
+    with pytest.raises(InputError, match=r"output\.a: the schema contains itself \(#\).*levels"):
+        declare(object_of(a={"$ref": "#"}))

@@ -118,3 +118,51 @@ def test_the_whole_table_is_read_through_a_given_connection(database: str, tmp_p
     with open_source(DuckDBSource(database=database, table="precious", key="id")) as con:
         relation = destination.relation(con)
         assert con.execute(f"SELECT count(*) FROM {relation}").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("answers", ("main", "answers")),
+        ("main.answers", ("main", "answers")),
+        ('"my schema"."a.b"', ("my schema", "a.b")),
+        ('"a.b"', ("main", "a.b")),
+        ('ai."say ""hi"""', ("ai", 'say "hi"')),
+        ("a b.c-d", ("a b", "c-d")),
+    ],
+)
+def test_a_name_is_read_as_sql_writes_it(name: str, table: tuple[str, str], tmp_path: Path) -> None:
+    destination = DuckDBTable(database=str(tmp_path / "w.duckdb"), table=name)
+    assert destination.schema_and_table == table
+    with duckdb.connect() as con:
+        con.execute(
+            "COPY (SELECT 1 AS id, 'c' AS _custom_id, 'answered' AS _status)"
+            f" TO '{tmp_path}/rows.parquet' (FORMAT parquet)"
+        )
+    destination.merge(f"{tmp_path}/rows.parquet", ["id"], None)
+    with duckdb.connect(destination.path) as con:
+        found = con.execute(
+            "SELECT schema_name, table_name FROM duckdb_tables() WHERE table_name NOT LIKE '_bp%'"
+        ).fetchall()
+    assert found == [table] and destination.row_count() == 1
+    source = DuckDBSource(database=destination.path, table=name, key="id")
+    with open_source(source) as con:
+        assert con.execute("SELECT id FROM source").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("name", "earlier"),
+    [
+        ("a.b.c", '"a.b"."c"'),
+        ("a.", '"a"'),
+        (".a", '"a"'),
+        ("", ""),
+        (" ", ""),
+        ('ai."odd', '"ai"."""odd"'),
+        ('"a"b', '"""a""b"'),
+    ],
+)
+def test_a_name_that_is_none_is_refused_when_declared(name: str, earlier: str) -> None:
+    with pytest.raises(InputError, match=r"names no table\. Write table or schema") as refused:
+        DuckDBTable(database="w.duckdb", table=name)
+    assert not earlier or f"earlier versions made of it is {earlier}." in str(refused.value)

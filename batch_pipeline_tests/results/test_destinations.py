@@ -21,7 +21,7 @@ Rows = Callable[[str], str]
 @pytest.fixture(params=["duckdb", "parquet", "parquet in a store"])
 def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     if request.param == "duckdb":
-        return DuckDBTable(database=str(tmp_path / "w.duckdb"), table='ai."odd table')
+        return DuckDBTable(database=str(tmp_path / "w.duckdb"), table='ai."""odd table"')
     if request.param == "parquet":
         return ParquetDataset(path=str(tmp_path / "out"), rows_per_bucket=4, grace_seconds=0)
     return ParquetDataset(path=f"memory://{uuid.uuid4()}/out", rows_per_bucket=4)

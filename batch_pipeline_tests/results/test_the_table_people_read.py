@@ -10,9 +10,13 @@ import pytest
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import memory_connection, open_database
+from batch_pipeline.records.identity import key_hash_sql
 from batch_pipeline.results.destinations import Destination, DuckDBTable, ParquetDataset
+from batch_pipeline.results.holding import Holding, compare, find_winners
 from batch_pipeline.results.marks import read_mark
 from batch_pipeline.results.merging import OvertakenError, Wanted, Writer
+from batch_pipeline.store.store import open_store
+from batch_pipeline.store.submissions import IndexRow
 
 EXAMPLE = "SELECT range::INTEGER AS id, 'old' AS t FROM range(4)"
 
@@ -38,7 +42,7 @@ def sql(path: str, *statements: str) -> list[tuple]:
 @pytest.fixture(params=["duckdb", "parquet"])
 def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Destination:
     if request.param == "duckdb":
-        return DuckDBTable(database=str(tmp_path / "w.duckdb"), table='ai."odd table')
+        return DuckDBTable(database=str(tmp_path / "w.duckdb"), table='ai."""odd table"')
     return ParquetDataset(path=str(tmp_path / "out"), rows_per_bucket=4)
 
 
@@ -227,3 +231,36 @@ def test_no_index_and_no_view_stops_a_type_from_growing(
     if "view" in built[0]:
         view = "again" if len(built) == 2 and "again" in built[1] else "reader"
         assert sql(path, f"select count(v) from {view}") == [(4,)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("DECIMAL(38,0)", ["0", "-1"]),
+        ("INTEGER[]", ["[]", "[NULL]"]),
+        ("STRUCT(a INTEGER[], b VARCHAR)", ["{'a': [], 'b': ''}", "{'a': [NULL], 'b': ''}"]),
+    ],
+)
+def test_keys_that_duckdb_hashes_alike_are_no_doubled_rows(
+    destination: Destination, tmp_path: Path, kind: str, keys: list[str]
+) -> None:
+    store = open_store(str(tmp_path / "store"))
+    rows = " UNION ALL ".join(f"SELECT CAST({key} AS {kind}) AS id" for key in keys)
+    path = str(tmp_path / "rows.parquet")
+    with memory_connection() as con:
+        con.execute(
+            f"COPY (SELECT *, 'c' || row_number() OVER () AS _custom_id, 'answered' AS _status"
+            f" FROM ({rows})) TO '{path}' (FORMAT parquet)"
+        )
+        con.execute(
+            f"COPY (SELECT {key_hash_sql(['id'], {'id': kind}, 'r')} AS key_hash,"
+            " 'x' AS content_hash, 'v' AS version, _custom_id AS custom_id, 1 AS attempt,"
+            f" _status AS status FROM '{path}' AS r)"
+            f" TO '{store.files.url('index.parquet')}' (FORMAT parquet)"
+        )
+        destination.merge(path, ["id"], None)
+        index = [IndexRow("index.parquet", 1, "")]
+        find_winners(store, con, index)
+        there = destination.snapshot(["id"], str(tmp_path / "there.parquet"))
+        found = compare(store, con, index, there, [], ["id"], {"index.parquet": "rows.parquet"})
+    assert found == Holding(records=2)

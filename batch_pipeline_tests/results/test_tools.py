@@ -1,6 +1,7 @@
 """The user's own tools: what the model calls is kept, text and calls apart from our forced tool."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from batch_pipeline.requests.compiled import RecordRejected, compile_question
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.judge import Judged, judge_line
+from batch_pipeline_tests.requests.test_schema import object_of, schema_of
 from batch_pipeline_tests.results.test_judge import NOW, SCHEMA, succeeded
 from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.given_answers import OneRecord, call, text
@@ -61,6 +63,33 @@ def test_an_answer_that_is_only_calls_is_answered(one: OneRecord) -> None:
     assert [json.loads(line) for line in row["answer"].split("\n")] == [PARIS, ROME]
     nights.submit()
     assert len(one.emulator.batches()) == 1, "an answered record is not asked again"
+
+
+LONG = ["12345678901234567890.123", "1e400", "123456789012345678901234567890", "1e-400", "0.1", "7"]
+
+
+def test_numbers_that_tools_are_called_with_keep_their_digits() -> None:
+    line = succeeded(call("pay", sums="@"), stop_reason="tool_use")
+    line = line.replace(b'"@"', f"[{', '.join(LONG)}]".encode())
+    for schema in (None, SCHEMA):
+        found = judge_line(line, schema, NOW, True)
+        assert found is not None and found.tool_calls is not None
+        (said,) = json.loads(found.tool_calls, parse_float=Decimal)
+        assert said["input"]["sums"] == [Decimal(digits) for digits in LONG]
+    assert found.status == "answered"
+
+
+def test_numbers_in_a_column_of_json_keep_their_digits() -> None:
+    field = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "number"}}]}
+    schema = schema_of(object_of(mixed=field, n={"type": "number"}))
+    assert dict(schema.columns)["mixed"] == "JSON"
+    found = judge_line(succeeded(text(f'{{"mixed": [{", ".join(LONG)}], "n": 0.5}}')), schema, NOW)
+    assert found is not None and found.answer is not None
+    said = json.loads(found.answer, parse_float=Decimal)
+    assert said["mixed"] == [Decimal(digits) for digits in LONG]
+    found = judge_line(succeeded(text('{"mixed": "", "n": 1e400}')), schema, NOW)
+    assert found is not None and found.status == "invalid"
+    assert "n: Decimal('1E+400') is larger than a DOUBLE holds" in str(found.error)
 
 
 def test_without_tools_there_is_no_column(one: OneRecord) -> None:
