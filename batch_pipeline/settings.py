@@ -63,7 +63,7 @@ def project_path(value: str) -> str:
 _PART = re.compile(r'"((?:[^"]|"")+)"|([^".][^.]*)')
 
 
-def name_parts(name: str) -> tuple[str, ...] | None:
+def name_parts(name: str) -> list[str] | None:
     """Return the parts of a name as SQL writes it, ``schema."a.b"``; None when it is none.
 
     A part in double quotes may hold dots; in it a double quote is written twice.
@@ -78,7 +78,7 @@ def name_parts(name: str) -> tuple[str, ...] | None:
         parts.append(plain if quoted is None else quoted.replace('""', '"'))
         place = found.end()
         if place == len(name):
-            return tuple(parts)
+            return parts
         if name[place] != ".":
             return None
         place += 1
