@@ -13,6 +13,7 @@ from batch_pipeline.batches.cancel import send_cancel
 from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch, PipelineRefused
 from batch_pipeline.batches.policy import CLOCK_MARGIN_SECONDS, UNDATED, SendPolicy, watch_until
 from batch_pipeline.batches.wire import Batch
+from batch_pipeline.errors import counted
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
 from batch_pipeline.store.tables import NOT_RESULTS, FileKind, FileState, candidates, request_files
@@ -230,6 +231,9 @@ def _retrieve(
                 or _may_be_another(tx, file)
             ):
                 pass  # it is too early to tell
+            elif file["answered"] is None and file["kind"] == FileKind.BATCH:
+                report.notes.append(_hold_never_shown(store, tx, file, since, error))
+                return None
             else:
                 note = f"{file['batch_id']} is gone ({error}): somebody deleted it. Its answers are lost."
                 if store.ledger.move(
@@ -251,6 +255,39 @@ def _retrieve(
         report.notes.append(str(error))
         report.open += 1
         return None
+
+
+def _hold_never_shown(
+    store: Store, tx, file: RowMapping, since: datetime, error: NoSuchBatch
+) -> str:
+    """Hold a file whose batch only the reply to its create call has named; return what is said of it.
+
+    Something took the call, so its batch may be there under another id, which the list hides. A batch
+    of the file that the list shows later is taken for its own, as after a lost reply.
+    """
+    note = (
+        f"{file['id']}: the reply to its create call named {file['batch_id']}, which the API has never shown in its list, "
+        f"and does not know by its id since {since:%Y-%m-%d %H:%M} UTC ({error}). Something between here and the API may have changed "
+        "that id: a batch may have been made, and paid, under another one, so it is not sent again. A batch of this file that the "
+        "list shows later is taken, at no further cost. If the Console shows none that was created at "
+        f"{file['batch_created_at']:%Y-%m-%d %H:%M} UTC with {counted(file['requests'], 'request')}, send it "
+        f"again: `batch-pipeline held --resend {file['id']}`"
+    )
+    store.ledger.move(
+        tx,
+        file["id"],
+        FileState.IN_PROGRESS,
+        FileState.HELD,
+        note,
+        request_files.c.batch_id == file["batch_id"],
+        batch_id=None,
+        batch_created_at=None,
+        expires_at=None,
+        absent_since=None,
+        not_before=None,
+        error=note,
+    )
+    return note
 
 
 def _absent_seconds(file: RowMapping, policy: SendPolicy) -> float:

@@ -57,6 +57,7 @@ STEPS = {
     (FileState.HELD, FileState.UNKNOWN): "the candidate was not ours, so reconcile again",
     (FileState.HELD, FileState.ENDED): "a person gives it up, it ends without answers",
     (FileState.IN_PROGRESS, FileState.ENDED): "the API is done with the batch, or it is gone",
+    (FileState.IN_PROGRESS, FileState.HELD): "only the reply named its batch, which no list shows",
     (FileState.ENDED, FileState.COLLECTED): "answers kept, rows and index written",
 }
 """The only steps there are, and why each is taken; anything else is a programming error and raises."""

@@ -6,21 +6,24 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import anthropic
 import orjson
 import pytest
+from sqlalchemy import select
 
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.claim import claim
-from batch_pipeline.batches.held import resend
+from batch_pipeline.batches.held import drop, resend
 from batch_pipeline.batches.outcome import ApiUnavailable, NotAccepted
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.send import body
 from batch_pipeline.store.queue import hold_of
-from batch_pipeline.store.tables import FileState
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.tables import FileState, request_files
 from batch_pipeline_tests.batches.conftest import Desk
 
 
@@ -198,6 +201,32 @@ def test_while_a_candidate_is_open_nothing_of_its_size_is_sent_again(desk: Desk)
     assert "sent again" in desk.reconcile().resent[0]
     desk.send()
     assert desk.file(file)["state"] == "in_progress"
+
+
+@pytest.mark.parametrize("decision", [resend, drop])
+def test_a_batch_that_no_list_shows_is_decided_by_a_person_and_counted(
+    desk: Desk, decision: Callable[[Store, str], None]
+) -> None:
+    (file,) = desk.put(3)
+    desk.emulator.fault("create", "change_fields", fields={"id": "msgbatch_of_nobody"})
+    desk.emulator.fault("list", "list_lag", newest=1, times=None)
+    desk.send()
+    for _ in range(3):
+        poll(desk.store, desk.api, desk.scope.endpoint, desk.policy)
+        desk.clock.advance(20 * 60)
+    assert desk.states() == ["held"] and desk.file(file)["batch_id"] is None
+    assert f"--resend {file}" in desk.file(file)["error"]
+    decision(desk.store, file)
+    assert desk.file(file)["cost_unknown"] == (3 if decision is drop else None)
+    desk.emulator.clear_faults()
+    poll(desk.store, desk.api, desk.scope.endpoint, desk.policy)
+    # Whatever was decided: it was there all the time, is paid, and is collected.
+    assert [one["id"] for one in desk.emulator.batches()] == [
+        row["batch_id"]
+        for row in desk.store.ledger.rows(select(request_files))
+        if row["batch_id"] is not None
+    ]
+    assert not desk.file(file)["cost_unknown"] and desk.send().batches == []
 
 
 def test_a_late_own_batch_is_adopted_beside_the_one_sent_again(desk: Desk) -> None:

@@ -138,6 +138,12 @@ def test_a_batch_that_only_its_reply_has_named_is_waited_for_while_the_list_lags
     claude_emulator.fault("list", "list_lag", newest=1, times=None)
     night.submit()
     night.tick_for(25 * MINUTE)
+    assert len(claude_emulator.batches()) == 4 and night.held.files == []
+    # However long that lasts, nobody can tell that it was not taken: it is not asked again.
+    night.tick_for(HOUR, every=20 * MINUTE)
+    (held,) = night.held.files
+    assert "msgbatch_of_nobody" in held.error and "may have been made, and paid" in held.error
+    assert "1 file held: that needs you" in night.said
     assert len(claude_emulator.batches()) == 4
     claude_emulator.clear_faults("list_lag")
     night.end()
