@@ -92,9 +92,11 @@ def test_a_step_that_does_not_exist_is_an_error_of_the_program(ledger: Ledger) -
     file_id = add_file(ledger)
     with pytest.raises(ValueError, match="no such step"), ledger.write() as tx:
         ledger.move(tx, file_id, FileState.COLLECTED, FileState.READY, "again")
-    # Nothing that was paid for can become ready to be sent, but by way of proof that it was not.
+    # Nothing that was paid for can become ready to be sent, but by way of proof that it was not; a batch
+    # that only its reply has named, and that never showed, is held for a person.
     paid = {FileState.IN_PROGRESS, FileState.ENDED, FileState.COLLECTED, FileState.SPLIT}
-    assert not [step for step in STEPS if step[0] in paid and step[1] not in paid]
+    leaving = [step[:2] for step in STEPS if step[0] in paid and step[1] not in paid]
+    assert leaving == [(FileState.IN_PROGRESS, FileState.HELD)]
 
 
 def test_a_condition_that_does_not_hold_changes_nothing(ledger: Ledger) -> None:
