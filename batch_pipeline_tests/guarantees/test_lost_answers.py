@@ -1,16 +1,21 @@
 """What waits to be sent, while the table holds answers to it that the store lost."""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import pytest
 
 from batch_pipeline import ParquetDataset
+from batch_pipeline.batches.cancel import cancel
 from batch_pipeline.batches.held import drop, list_held, resend
 from batch_pipeline.definitions.assets import look, records
+from batch_pipeline.definitions.rows import destination_of
 from batch_pipeline.errors import InputError
 from batch_pipeline.records import submission
 from batch_pipeline.results import publish
@@ -20,10 +25,7 @@ from batch_pipeline_tests.support.house import RECORDS, House
 
 def build(house: House, run: Nights) -> Path:
     """Select and build, send nothing, and return a copy of the store."""
-    run.definitions.resolve_job_def("notes_submit").execute_in_process(
-        instance=house.instance,
-        asset_selection=[run.pipeline.asset_key(stage) for stage in ("records", "requests")],
-    )
+    run.select("records", "requests")
     return keep(house)
 
 
@@ -58,14 +60,12 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("kind", ["duckdb", "parquet"])
 def test_what_waits_and_is_answered_takes_its_answers_from_the_api(house: House, kind: str) -> None:
-    where = {}
-    if kind == "parquet":
-        where["destination"] = ParquetDataset(path=str(house.folder / "answers"))
-    run = house.nights(**where)
+    fields = where(house, kind)
+    run = house.nights(**fields)
     kept = build(house, run)
     run.night()
     restore(house, kept)
-    run = house.nights(**where)
+    run = house.nights(**fields)
     run.tick_and_run()
     (held,) = list_held(run.store.open()).files
     assert held.requests == RECORDS and f"{RECORDS} of its {RECORDS} records" in held.error
@@ -183,6 +183,58 @@ def test_a_table_that_cannot_be_read_is_waited_for_an_hour(
     house.clock.advance(3600)
     run.until_quiet()
     assert house.paid == RECORDS + 3
+
+
+def where(house: House, kind: str) -> dict[str, Any]:
+    """Fields of the pipeline, by what its table is."""
+    if kind == "duckdb":
+        return {}
+    return {"destination": ParquetDataset(path=str(house.folder / "answers"))}
+
+
+def statuses(run: Nights) -> dict[str, int]:
+    return dict(Counter(row["_status"] for row in run.rows().values()))
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "parquet"])
+def test_what_waits_and_is_cancelled_leaves_the_answers_that_the_store_lost(
+    house: House, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = where(house, kind)
+    run = house.nights(**fields)
+    kept = build(house, run)
+    run.run("send")
+    run.until_quiet()
+    before = run.rows()
+    restore(house, kept)
+    run = house.nights(**fields)
+    with closing(run.claude.api()) as api:
+        assert cancel(run.store.open(), api, "notes").withdrawn
+    run.until_quiet()
+    assert run.rows() == before and statuses(run) == {"answered": RECORDS}
+    assert f"{RECORDS} records came back without an answer" in capsys.readouterr().err
+    # Nothing of it is put right the next time, or told to be deleted, or paid again.
+    assert not publish.publish(
+        run.store.open(), "notes", destination_of(run.pipeline, run.store.open()), ["id"]
+    ).inserted
+    assert f"{RECORDS} of their records would be paid again" in house.refusal(run)
+    assert house.paid == RECORDS
+
+
+@pytest.mark.parametrize("status", ["errored", "expired", "invalid", "refused"])
+def test_what_is_asked_again_and_fails_leaves_the_answers_that_the_store_lost(
+    house: House, status: str
+) -> None:
+    house.nights().night()
+    before = house.sql("select * from answers order by id")
+    shutil.rmtree(house.root)
+    house.emulator.configure(rates={status: 1.0})
+    run = house.nights(max_attempts=1)
+    run.night(allow_reask=True)
+    assert house.sql("select * from answers order by id") == before
+    house.emulator.configure(rates={})
+    run.night(force=True)
+    assert house.statuses() == {"answered": RECORDS}
 
 
 @pytest.mark.parametrize("change", ["new", "changed"])

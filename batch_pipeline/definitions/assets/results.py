@@ -16,7 +16,7 @@ from batch_pipeline.definitions.assets.step import (
     with_lost_files,
 )
 from batch_pipeline.definitions.rows import destination_of, earlier_names, rows_in, statuses_in
-from batch_pipeline.errors import LostFileError, StoreError
+from batch_pipeline.errors import LostFileError, StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.account import account
 from batch_pipeline.results.collect import Collected, collect, refused_alike
@@ -72,6 +72,12 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
             context.log.warning(
                 f"Somebody changed {destination.describe()}: {published.put_right}. That is put right "
                 "from the store's files, at no cost."
+            )
+        if staying := published.before.staying:
+            context.log.warning(
+                f"{counted(staying, 'record')} came back without an answer, and {destination.describe()} has answers "
+                "to the same question about the same content, which the store does not know: it was restored, or "
+                "another store's results are there. Those answers stay."
             )
         if broken := [line for report in collected for line in report.broken]:
             raise StoreError(
