@@ -237,6 +237,32 @@ def test_what_is_asked_again_and_fails_leaves_the_answers_that_the_store_lost(
     assert house.statuses() == {"answered": RECORDS}
 
 
+@pytest.mark.parametrize("lost", ["records.parquet", "records.parquet requests", "."])
+def test_answers_are_kept_while_the_records_they_belong_to_are_lost(
+    house: House, lost: str
+) -> None:
+    """They could pass the API's 29 days while somebody looks for a backup."""
+    house.emulator.configure(manual=True)
+    run = house.nights()
+    run.submit()
+    kept = keep(house)
+    (folder,) = house.root.glob("notes/2*")
+    for name in lost.split():
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    house.emulator.end()
+    assert "records.parquet" in run.refusal("collect", {})
+    (answers,) = folder.glob("answers/*.jsonl")
+    assert len(answers.read_text().splitlines()) == RECORDS
+    delete_batches(house)
+    house.clock.advance(3600)
+    assert "records.parquet" in run.refusal("collect", {})
+    shutil.copytree(kept / folder.relative_to(house.root), folder, dirs_exist_ok=True)
+    run.until_quiet()
+    run.night()
+    assert house.statuses() == {"answered": RECORDS} and house.paid == RECORDS
+
+
 @pytest.mark.parametrize("change", ["new", "changed"])
 def test_one_answer_that_the_store_lost_is_not_paid_again(house: House, change: str) -> None:
     house.nights().night()

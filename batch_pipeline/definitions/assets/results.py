@@ -19,7 +19,7 @@ from batch_pipeline.definitions.rows import destination_of, earlier_names, rows_
 from batch_pipeline.errors import LostFileError, StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.account import account
-from batch_pipeline.results.collect import Collected, collect, refused_alike
+from batch_pipeline.results.collect import Collected, collect, keep_answers, refused_alike
 from batch_pipeline.results.publish import Published, publish
 from batch_pipeline.results.retention import retention
 
@@ -28,7 +28,14 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
     """Collect what has ended, and bring the table up to date."""
     with step(context, pipeline) as (store, claude, api, scopes):
         collected: list[Collected] = []
-        make_again(context, store, api, pipeline)
+        try:
+            make_again(context, store, api, pipeline)
+        except LostFileError:
+            # The API drops answers after a while, and whoever looks for a backup may take as long.
+            poll(store, api, scopes[0].endpoint, claude.policy)
+            for scope in scopes:
+                keep_answers(store, api, scope, context.log.warning)
+            raise
         poll(store, api, scopes[0].endpoint, claude.policy)
         today = question_of(pipeline)
 
