@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import dagster as dg
 import pytest
 
 from batch_pipeline import ParquetDataset
@@ -261,6 +262,42 @@ def test_answers_are_kept_while_the_records_they_belong_to_are_lost(
     run.until_quiet()
     run.night()
     assert house.statuses() == {"answered": RECORDS} and house.paid == RECORDS
+
+
+def test_with_partitions_what_waits_in_each_is_looked_at(house: House) -> None:
+    parts = dg.StaticPartitionsDefinition(["0", "1", "2", "3"])
+    run = house.nights(partitions=parts, partition_column="part")
+    busy = {"retry-after": "1"}
+    house.emulator.fault("create", "status_before", times=2, status=429, headers=busy)
+    run.submit("1")
+    run.submit("2")
+    kept = keep(house)
+    house.clock.advance(60)
+    run.run("send", partition="1")
+    run.collect("1")
+    assert house.statuses() == {"answered": 10}
+    restore(house, kept)
+    run = house.nights(partitions=parts, partition_column="part")
+    for part in ("1", "2"):
+        run.run("send", partition=part)
+    (held,) = list_held(run.store.open()).files
+    assert held.partition == "1" and held.requests == 10
+    run.until_quiet()
+    assert house.paid == 20 and not house.paid_twice and house.statuses() == {"answered": 20}
+
+
+def test_under_another_name_what_waits_is_looked_at(house: House) -> None:
+    run = house.nights()
+    kept = build(house, run)
+    run.run("send")
+    run.until_quiet()
+    restore(house, kept)
+    run = house.nights(name="remarks", renamed_from="notes")
+    run.run("send")
+    (held,) = list_held(run.store.open()).files
+    assert held.pipeline == "remarks" and f"{RECORDS} of its {RECORDS} records" in held.error
+    run.until_quiet()
+    assert house.paid == RECORDS and house.statuses() == {"answered": RECORDS}
 
 
 @pytest.mark.parametrize("change", ["new", "changed"])
