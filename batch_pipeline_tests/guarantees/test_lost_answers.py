@@ -113,12 +113,12 @@ def test_a_run_that_may_ask_again_sends_what_is_held(house: House) -> None:
 
 
 def test_of_several_files_only_what_is_answered_is_held(house: House) -> None:
-    limits = {"max_batch_requests": 10, "max_queued_requests": 10}
+    limits = {"max_batch_requests": 20, "max_queued_requests": 20}  # two files
     run = house.nights(claude=limits)
     kept = build(house, run)
     run.submit()
     run.collect()
-    assert house.statuses() == {"answered": 10}
+    assert house.statuses() == {"answered": 20}
     restore(house, kept)
     run = house.nights(claude=limits)
     run.tick_and_run()
@@ -130,7 +130,7 @@ def test_of_several_files_only_what_is_answered_is_held(house: House) -> None:
 
 def test_a_night_in_pieces_never_reads_the_table_for_it(house: House, looks: list[str]) -> None:
     house.emulator.configure(manual=True)
-    limits = {"max_batch_requests": 10, "max_queued_requests": 10}
+    limits = {"max_batch_requests": 20, "max_queued_requests": 20}  # two files
     run = house.nights(claude=limits)
     run.submit()
     house.emulator.configure(manual=False)
@@ -145,7 +145,7 @@ def test_a_merge_that_nobody_noted_is_looked_through_once(
     house: House, looks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The crash between the table's commit and the ledger's."""
-    limits = {"max_batch_requests": 10, "max_queued_requests": 10}
+    limits = {"max_batch_requests": 20, "max_queued_requests": 20}  # two files
     run = house.nights(claude=limits)
     with monkeypatch.context() as patch:
         patch.setattr(publish, "begin", lambda *_: None)
@@ -158,7 +158,7 @@ def test_a_merge_that_nobody_noted_is_looked_through_once(
 
 
 def test_asked_again_on_purpose_is_sent_file_by_file(house: House, looks: list[str]) -> None:
-    limits = {"max_batch_requests": 10, "max_queued_requests": 10}
+    limits = {"max_batch_requests": 20, "max_queued_requests": 20}  # two files
     house.nights(claude=limits).night()
     shutil.rmtree(house.root)
     house.nights(claude=limits).night(allow_reask=True)
