@@ -113,10 +113,10 @@ def find_unknown(
         )
     ).fetchone()
     assert row is not None
-    rows, paid, same_question = row
+    rows, foreign, paid, same_question = row
     # The very same question about the very same content was answered: one is evidence enough. Of a
     # key alone, a row or two may have been written, or edited, by hand.
-    if not same_question and (rows < LEAST or not paid):
+    if not same_question and (foreign < LEAST or not paid):
         return None
     return Unknown(rows, max(paid, same_question), destination.place, lost)
 

@@ -215,18 +215,20 @@ SELECT (SELECT count(DISTINCT key_hash) FROM answered),
 """
 
 UNKNOWN = """
--- One row: how many answered rows of the destination, whose file is {path}, this store does not know
--- to be settled; of how many of them the record would be paid now: it is asked, or waits unsent; and how
--- many of these ask the same question about the same content, which the custom_id names.
+-- One row: how many answered rows of the destination, whose file is {path}, this store does not know;
+-- of how many it does not know the request either; of how many of these the record would be paid now:
+-- it is asked, or waits unsent; and how many requests that would be paid ask the same question about the
+-- same content as any of the rows, which the custom_id names.
 WITH known AS (
-    SELECT custom_id FROM _bp_index WHERE rank & 3 > 0 AND NOT deleted
-    UNION ALL
-    SELECT custom_id FROM _bp_elsewhere WHERE rank & 3 > 0 AND NOT deleted
+    SELECT custom_id, bool_or(rank & 3 = 3) AS answered
+    FROM (FROM _bp_index UNION ALL BY NAME FROM _bp_elsewhere)
+    WHERE rank & 3 > 0 AND NOT deleted GROUP BY custom_id
 ),
+-- Settled: the store knows its request, and not this answer to it.
 unknown AS (
-    SELECT * FROM read_parquet({path}) AS rows
-    ANTI JOIN known ON known.custom_id = rows._bp_custom_id
-    WHERE _bp_status = 'answered'
+    SELECT rows.*, known.custom_id IS NOT NULL AS settled FROM read_parquet({path}) AS rows
+    LEFT JOIN known ON known.custom_id = rows._bp_custom_id
+    WHERE _bp_status = 'answered' AND NOT coalesce(known.answered, false)
 ),
 paid AS (
     SELECT hashed.* FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
@@ -241,7 +243,8 @@ questions AS (
       AND key_hash IN (SELECT key_hash FROM paid)
 )
 SELECT (SELECT count(*) FROM unknown),
-       (SELECT count(*) FROM paid WHERE EXISTS (FROM unknown WHERE {same_key})),
+       (SELECT count(*) FROM unknown WHERE NOT settled),
+       (SELECT count(*) FROM paid WHERE EXISTS (FROM unknown WHERE NOT settled AND {same_key})),
        (SELECT count(*) FROM questions WHERE substr(custom_id, 10, 16) IN
         (SELECT substr(_bp_custom_id, 10, 16) FROM unknown))
 """

@@ -19,7 +19,7 @@ from batch_pipeline.errors import HeldError, counted
 from batch_pipeline.records.connections import first_line
 from batch_pipeline.results.download import Answers, Incomplete, answers_of, pause
 from batch_pipeline.results.join import Joined, Question, join_batch, join_rejected, join_reused
-from batch_pipeline.results.readable import is_readable
+from batch_pipeline.results.readable import UNREADABLE, is_readable
 from batch_pipeline.results.refusal import shared_refusal
 from batch_pipeline.store.layout import index_name, results_name, safe_part
 from batch_pipeline.store.manifest import keep_manifests
@@ -141,6 +141,40 @@ def collect(
     return report
 
 
+def keep_answers(
+    store: Store, api: BatchesApi, scope: Scope, tell: Callable[[str], None] = lambda _: None
+) -> None:
+    """Download the answers of every file of a scope that has ended, and make no rows of them yet.
+
+    For a store of which files are lost: the API drops answers after 29 days, whoever looks for a backup.
+
+    Args:
+        store: where the files and the ledger are.
+        api: the endpoint of ``scope``.
+        scope: whose files.
+        tell: gets a line per file whose answers are not kept yet.
+
+    Raises:
+        HeldError: the key is refused.
+    """
+    for file in ready_to_collect(store, scope):
+        if file["kind"] not in (FileKind.BATCH, FileKind.LATE):
+            continue
+        with store.ledger.lease(f"collect/{file['id']}") as lease:
+            if lease is None:
+                continue
+            file = _fresh(store, file)
+            if file["state"] != FileState.ENDED:
+                continue
+            try:
+                answers_of(store, api, file)
+            except (ApiUnavailable, NoSuchBatch) as error:
+                _later(store, file)
+                tell(f"{file['id']}: {error}")
+            except (Incomplete, *UNREADABLE) as error:
+                tell(f"{file['id']}: {first_line(error)}")
+
+
 def refused_alike(collected: Sequence[Collected]) -> str | None:
     """Return what is said of a refusal that all requests of these passes got; None when there is none."""
     refusals: dict[str, int] = {}
@@ -171,7 +205,11 @@ def _damaged(store: Store, file: RowMapping) -> str:
     submission = store.ledger.rows(mine)[0]
     names = [submission["records_path"], submission["rejected_path"]]
     damaged = [name for name in names if name and not is_readable(store, name)]
-    return f" (gone or damaged: {', '.join(damaged)})" if damaged else ""
+    if not damaged:
+        return ""
+    kept = _fresh(store, file)["answers_path"]
+    kept = f"; its answers are kept in {kept}, and become rows when that is back" if kept else ""
+    return f" (gone or damaged: {', '.join(damaged)}{kept})"
 
 
 def _fresh(store: Store, file: RowMapping) -> RowMapping:

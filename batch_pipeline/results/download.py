@@ -16,8 +16,9 @@ from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.lines import LARGE_LINE_BYTES, SHOWN_BYTES, is_overfull, lines_in
 from batch_pipeline.batches.outcome import NoSuchBatch
 from batch_pipeline.errors import BatchPipelineError, counted, plain
-from batch_pipeline.results.file_records import custom_ids_of
+from batch_pipeline.results.file_records import custom_ids_of, custom_ids_sent
 from batch_pipeline.results.json_text import parsed
+from batch_pipeline.results.readable import UNREADABLE
 from batch_pipeline.store.layout import answers_name, safe_part
 from batch_pipeline.store.ledger import seconds_since
 from batch_pipeline.store.store import Store
@@ -132,13 +133,16 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
         return Answers(None, file["error"])  # it was never sent, or given up: nothing to fetch
     downloads, first = file["downloads"], file["first_download_at"] or store.clock.now()
     kept = file["answers_path"]
-    asked = custom_ids_of(store, file)
+    asked = _asked(store, file)
     expected = file["answered"] or file["requests"]
     if not downloads:
         first = store.clock.now()  # what was tried so far brought nothing
 
-    def lines() -> Lines:
-        return Lines(asked, expected, mark=f"{store.ledger.id}-".encode())
+    mark = f"{store.ledger.id}-"
+
+    def lines(fresh: str | None = None) -> Lines:
+        wanted = _served(store, kept, fresh, mark, expected) if asked is None else asked
+        return Lines(wanted, expected, mark=mark.encode())
 
     if kept and not file["damaged"]:
         return Answers(kept, None)
@@ -152,8 +156,8 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
             downloads += 1
             is_ours = True
             try:
-                excess = _fetch(api, file, fresh, len(asked))
-                served = _read_local(fresh, lines())
+                excess = _fetch(api, file, fresh, expected)
+                served = _read_local(fresh, lines(fresh))
                 if served.damage is None and not excess:
                     return _keep(store, file, _place(store, file, fresh), downloads, first, None, 0)
                 damage = ", ".join(filter(None, (excess, served.damage)))
@@ -165,7 +169,7 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
                 # stays.
                 damage = f"the API has no answers of {file['batch_id']}: {error}"
                 fresh = None
-            merged_lines = _merge(store, kept, fresh, merged, lines())
+            merged_lines = _merge(store, kept, fresh, merged, lines(fresh))
             last = _is_last(store, downloads, first)
             if fresh is not None and not merged_lines.lost:
                 # Each download was damaged in another place; together they are whole.
@@ -190,6 +194,34 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
             update(request_files).where(*_still_ended(file)).values(not_before=again, error=message)
         )
     raise Incomplete(message)
+
+
+def _asked(store: Store, file: RowMapping) -> set[str] | None:
+    """Return the custom_ids of a file's requests; None when neither its records nor the file tell.
+
+    Answers do not wait for a file of the store that is lost: the API drops them after 29 days.
+    """
+    try:
+        return custom_ids_of(store, file)
+    except UNREADABLE:
+        return custom_ids_sent(store, file)
+
+
+def _served(
+    store: Store, kept: str | None, fresh: str | None, mark: str, expected: int
+) -> set[str]:
+    """Return the custom_ids of this ledger in what came so far, made up to the number that is expected."""
+    found: set[str] = set()
+    with ExitStack() as stack:
+        sources = [stack.enter_context(store.files.open(kept))] if kept else []
+        sources += [stack.enter_context(open(fresh, "rb"))] if fresh else []
+        for source in sources:
+            found |= {
+                custom_id
+                for line in lines_in(source)
+                if (custom_id := custom_id_of(line)) and custom_id.startswith(mark)
+            }
+    return found | {f"not served {number}" for number in range(expected - len(found))}
 
 
 def pause(store: Store, first: datetime | None) -> float:

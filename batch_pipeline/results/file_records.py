@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping, select
 
+from batch_pipeline.batches.evidence import custom_id_in
 from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.results import sql
 from batch_pipeline.store.store import Store
@@ -57,3 +58,18 @@ def custom_ids_in(store: Store, submission: Row, file: Row) -> set[str]:
         view_requested(stack, store, connection, submission, file)
         rows = connection.execute("select _custom_id from asked").fetchall()
     return {custom_id for (custom_id,) in rows}
+
+
+def custom_ids_sent(store: Store, file: RowMapping) -> set[str] | None:
+    """Return the custom_ids of a request file's requests by the file itself; None when it does not tell.
+
+    It tells which answers are whole while the records that they belong to are lost.
+    """
+    found: set[str] = set()
+    try:
+        with store.files.open(file["path"]) as requests:
+            for line in requests:
+                found |= {custom_id} if (custom_id := custom_id_in(line)) else set()
+    except OSError:
+        return None
+    return found if len(found) == file["requests"] else None

@@ -15,15 +15,16 @@ from batch_pipeline.records.columns import file_columns
 from batch_pipeline.records.connections import quote_files, with_enough_memory
 from batch_pipeline.records.identity import key_hash_sql
 from batch_pipeline.results import sql
-from batch_pipeline.results.merging import CUSTOM_ID, Snapshot, cast_columns
+from batch_pipeline.results.merging import CUSTOM_ID, STATUS, Snapshot, cast_columns
 from batch_pipeline.results.widening import Schema, read_widened, schemas_of, widened
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import IndexRow
 
-# Table there: each row of the table, by its custom_id, and the hash that a record with its key has.
+# Table there: each row of the table, by its custom_id, the hash that a record with its key has, and
+# its status.
 THERE = """
 create or replace temp table there as
-select {custom_id} as custom_id, {key_hash} as key_hash from {rows}
+select {custom_id} as custom_id, {key_hash} as key_hash, {status} as status from {rows}
 """
 
 # Table doubled: the keys of which the table has more rows than one. By our hash: DuckDB's own takes
@@ -49,6 +50,22 @@ select w.custom_id, w.key_hash, w.position, w.rank,
                        where t.custom_id is not null) as twice
 from winners w left join held using (custom_id) where w.status <> 'deleted'
 """
+
+# Table stays: the records that came back without an answer, and have one in the table, to the same
+# question about the same content (their custom_ids name both): the store lost it. A row of a failure
+# never takes its place.
+STAYS = """
+create or replace temp table stays as
+with failed as (
+       select d.custom_id, d.key_hash, d.fresh from due d semi join (
+         select custom_id from winners where status <> 'answered') using (custom_id))
+select f.custom_id, any_value(t.custom_id) as held_id, any_value(f.fresh) as fresh
+from failed f join there t
+     on t.key_hash = f.key_hash and substr(t.custom_id, 10, 16) = substr(f.custom_id, 10, 16)
+where t.status = 'answered'
+group by f.custom_id
+"""
+STAY = "delete from due where custom_id in (select custom_id from stays)"
 
 # Table keys: of the rows that the table does not have under the hash of their record, the key's hash
 # as the table has it, and whether the key's types are still those of then.
@@ -99,14 +116,16 @@ where custom_id in (select custom_id from read_parquet({index}) semi join dead u
 """
 
 COUNTS = """
-select (select count(*) from due),
+select (select count(*) from due) + (select count(*) from stays),
        (select count(*) from due where absent),
        (select count(*) from due where absent and not fresh),
        (select coalesce(sum(n - 1), 0) from doubled),
        (select count(*) from there
-        where custom_id is null or custom_id not in (select custom_id from winners))
+        where custom_id is null or (custom_id not in (select custom_id from winners)
+                                    and custom_id not in (select held_id from stays)))
        + (select count(*) from astray),
-       (select count(*) from back)
+       (select count(*) from back),
+       (select count(*) from stays where fresh)
 """
 
 
@@ -121,6 +140,7 @@ class Holding:
         doubled: rows that stand beside another one of their key.
         unexpected: rows that this store knows nothing of, or that a newer one should have replaced.
         back: rows of keys that were dropped on purpose.
+        staying: answers that the store lost, of records that have just come back without one: they stay.
     """
 
     records: int = 0
@@ -129,6 +149,7 @@ class Holding:
     doubled: int = 0
     unexpected: int = 0
     back: int = 0
+    staying: int = 0
 
     @property
     def is_hurt(self) -> bool:
@@ -165,7 +186,7 @@ def compare(
     key: Sequence[str],
     results: Mapping[str, str],
 ) -> Holding:
-    """Compare a snapshot with ``winners``; leave the tables ``there``, ``due`` and ``back``.
+    """Compare a snapshot with ``winners``; leave the tables ``there``, ``due``, ``stays`` and ``back``.
 
     Args:
         store: where the files are; registered with ``con``.
@@ -179,7 +200,10 @@ def compare(
     Raises:
         duckdb.Error, FileNotFoundError: a file of the store cannot be read.
     """
-    rows = f"(select null::varchar, null::uuid where false) as none({CUSTOM_ID}, _bp_key_hash)"
+    rows = (
+        "(select null::varchar, null::uuid, null::varchar where false)"
+        f" as none({CUSTOM_ID}, _bp_key_hash, {STATUS})"
+    )
     key_hash, types = "_bp_key_hash", {}
     if there.path is not None:
         rows = f"read_parquet({quote_files([there.path])}) as rows"
@@ -187,9 +211,11 @@ def compare(
         key_hash = key_hash_sql(key, types, "rows")
     con.register("fresh", pa.table({"position": pa.array(fresh, pa.int64())}))
     steps = (
-        THERE.format(custom_id=CUSTOM_ID, key_hash=key_hash, rows=rows),
+        THERE.format(custom_id=CUSTOM_ID, key_hash=key_hash, status=STATUS, rows=rows),
         DOUBLED,
         DUE,
+        STAYS,
+        STAY,
         "create or replace temp table astray as select null::varchar as custom_id where false",
         BACK.format(index=_index(store, index)),
     )

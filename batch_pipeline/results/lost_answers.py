@@ -30,13 +30,15 @@ from batch_pipeline.store.tables import FileKind, FileState, request_files, subm
 TO_SEND = (FileState.READY, FileState.SENDING, FileState.UNKNOWN, FileState.HELD)
 """What is sent, or may be sent again, without another selection."""
 
-# Table lost: the answered rows of the table that the store does not know to be settled.
+# Table lost: the answered rows of the table that the store does not know. Settled are those whose
+# requests it knows to have failed.
 LOST = """
 create or replace temp table lost as
-select * from read_parquet({there}) as there
-anti join (select custom_id from read_parquet({index}) where status not in ('pending', 'deleted'))
+select there.*, known.custom_id is not null as settled from read_parquet({there}) as there
+left join (select custom_id, bool_or(status = 'answered') as answered from read_parquet({index})
+           where status not in ('pending', 'deleted') group by custom_id)
     as known on known.custom_id = there._custom_id
-where _custom_id is not null
+where _custom_id is not null and not coalesce(known.answered, false)
 """
 
 # Per file of a submission, how many of its records are answered by a lost row: one about the same
@@ -47,7 +49,7 @@ from (values {files}) as files (id, first_row, last_row)
 join read_parquet({records}) as records on records._row between first_row and last_row
 where records._kind = 'ask' and (
     substr(records._custom_id, 10, 16) in (select substr(_custom_id, 10, 16) from lost)
-    or exists (select 1 from lost where {same_key}))
+    or exists (select 1 from lost where not settled and {same_key}))
 group by all
 """
 

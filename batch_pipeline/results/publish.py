@@ -351,5 +351,8 @@ def _superseded(store: Store, con: duckdb.DuckDBPyConnection, files: Sequence[Ro
     if not urls:
         return 0
     ((total,),) = con.execute(f"select count(*) from read_parquet({quote_files(urls)})").fetchall()
-    ((kept,),) = con.execute("select count(*) from due where fresh").fetchall()
+    fresh = (
+        "select custom_id from due where fresh union all select custom_id from stays where fresh"
+    )
+    ((kept,),) = con.execute(f"select count(*) from ({fresh})").fetchall()
     return total - kept

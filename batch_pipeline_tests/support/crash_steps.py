@@ -212,6 +212,9 @@ STEPS = [
     Step("reply read", "fresh", "submit", before("batches.send:_accepted", nth=2)),
     Step("storing the id", "fresh", "submit", in_move(FileState.IN_PROGRESS, nth=2)),
     Step("id stored", "fresh", "submit", after("batches.send:_accepted", nth=2)),
+    # send: look at the table first
+    Step("holding", "restored", "send", in_move(FileState.HELD, nth=2)),
+    Step("held", "restored", "send", after("definitions.assets.look:hold_answered", nth=2)),
     # send: reconcile
     Step("giving up a sender", "sender gone", "send", in_move(FileState.UNKNOWN)),
     Step("sender given up", "sender gone", "send", after("batches.reconcile:expire_leases")),

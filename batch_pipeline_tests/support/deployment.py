@@ -5,12 +5,14 @@ process stand for as many processes, and real ones get theirs by pickle.
 """
 
 import json
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import sha256
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -26,6 +28,7 @@ from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.reconcile import reconcile
 from batch_pipeline.batches.send import send
 from batch_pipeline.batches.settle import settle
+from batch_pipeline.definitions.assets.look import may_send
 from batch_pipeline.definitions.partition import filter_of
 from batch_pipeline.definitions.rows import destination_of
 from batch_pipeline.definitions.status import tick as status_tick
@@ -68,6 +71,7 @@ class Deployment:
         key: the API key.
         partitions: the values of ``part``; empty when the pipeline has none.
         table: whether the results go to a table in the warehouse; else they are Parquet in the store.
+        looks: whether the table is looked at before what waits is sent.
         pipeline: further fields of the pipeline.
         claude: further fields of the resource.
     """
@@ -79,6 +83,7 @@ class Deployment:
     key: str = "test-key"
     partitions: tuple[str, ...] = ()
     table: bool = True
+    looks: bool = False
     pipeline: Mapping[str, Any] = field(default_factory=dict)
     claude: Mapping[str, Any] = field(default_factory=dict)
 
@@ -187,6 +192,9 @@ class Stages:
 
     def _send(self, scope: Scope) -> None:
         reconcile(self.store, self.api, scope, self.claude.policy)
+        if self.deployment.looks:
+            context: Any = SimpleNamespace(log=logging.getLogger(__name__))
+            assert may_send(context, self.store, self.api, self.pipeline, scope)
         report = send(self.store, self.api, scope, self.claude.policy)
         if report.refused:
             raise HeldError(report.refused)

@@ -16,10 +16,10 @@ from batch_pipeline.definitions.assets.step import (
     with_lost_files,
 )
 from batch_pipeline.definitions.rows import destination_of, earlier_names, rows_in, statuses_in
-from batch_pipeline.errors import LostFileError, StoreError
+from batch_pipeline.errors import LostFileError, StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.account import account
-from batch_pipeline.results.collect import Collected, collect, refused_alike
+from batch_pipeline.results.collect import Collected, collect, keep_answers, refused_alike
 from batch_pipeline.results.publish import Published, publish
 from batch_pipeline.results.retention import retention
 
@@ -28,7 +28,14 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
     """Collect what has ended, and bring the table up to date."""
     with step(context, pipeline) as (store, claude, api, scopes):
         collected: list[Collected] = []
-        make_again(context, store, api, pipeline)
+        try:
+            make_again(context, store, api, pipeline)
+        except LostFileError:
+            # The API drops answers after a while, and whoever looks for a backup may take as long.
+            poll(store, api, scopes[0].endpoint, claude.policy)
+            for scope in scopes:
+                keep_answers(store, api, scope, context.log.warning)
+            raise
         poll(store, api, scopes[0].endpoint, claude.policy)
         today = question_of(pipeline)
 
@@ -72,6 +79,12 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
             context.log.warning(
                 f"Somebody changed {destination.describe()}: {published.put_right}. That is put right "
                 "from the store's files, at no cost."
+            )
+        if staying := published.before.staying:
+            context.log.warning(
+                f"{counted(staying, 'record')} came back without an answer, and {destination.describe()} has answers "
+                "to the same question about the same content, which the store does not know: it was restored, or "
+                "another store's results are there. Those answers stay."
             )
         if broken := [line for report in collected for line in report.broken]:
             raise StoreError(
