@@ -14,6 +14,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from batch_pipeline_tests.e2e.dagster_dev import DEMO, REPOSITORY, E2EFailed, until
 
 PAGE_SECONDS = 60.0
+OPENED_SECONDS = 5.0
 SETTLE_SECONDS = 1.5  # charts and graphs move into place
 LOCATION = f"/locations/{REPOSITORY}@{DEMO}"
 Act = Callable[[WebDriver], None]
@@ -40,12 +41,12 @@ class Page:
     size: tuple[int, int] = (1440, 1000)
 
 
-def press(text: str, *, last: bool = False) -> Act:
-    """Return the act of pressing the first thing that says exactly this, or the last one."""
+def press(text: str) -> Act:
+    """Return the act of pressing the first thing that says exactly this."""
 
     def act(driver: WebDriver) -> None:
         def pressed() -> bool:
-            for element in _saying(driver, text)[:: -1 if last else 1]:
+            for element in _saying(driver, text):
                 try:
                     element.click()
                 except WebDriverException:
@@ -58,6 +59,31 @@ def press(text: str, *, last: bool = False) -> Act:
     return act
 
 
+def press_for(text: str, says: str) -> Act:
+    """Return the act of pressing what says exactly this, from the last on, until one opens that says more.
+
+    A tick that asked for no run may have failed: the code server is killed on the way.
+    """
+
+    def act(driver: WebDriver) -> None:
+        until(f"something that says {text!r}", lambda: _saying(driver, text), PAGE_SECONDS)
+        for element in _saying(driver, text)[::-1]:
+            try:
+                element.click()
+            except WebDriverException:
+                continue
+            try:
+                until(says, lambda: says in _text(driver), OPENED_SECONDS)
+                return
+            except E2EFailed:
+                for close in _saying(driver, "Close"):
+                    close.click()
+                until("it is closed", lambda: not _saying(driver, "Close"), PAGE_SECONDS)
+        raise E2EFailed(f"nothing that says {text!r} opens what says {says!r}")
+
+    return act
+
+
 def scroll_to(text: str) -> Act:
     """Return the act of bringing the first thing that says exactly this to the top."""
 
@@ -66,6 +92,10 @@ def scroll_to(text: str) -> Act:
         driver.execute_script("arguments[0].scrollIntoView(true)", found[-1])
 
     return act
+
+
+def _text(driver: WebDriver) -> str:
+    return driver.execute_script("return document.body.innerText")
 
 
 def _saying(driver: WebDriver, text: str) -> list[WebElement]:
@@ -143,7 +173,7 @@ PAGES = (
         "sensor_tick",
         f"{LOCATION}/sensors/invoices_status",
         ("Skip reason: ", "batch"),
-        (press("0 runs requested", last=True),),
+        (press_for("0 runs requested", "Skip reason: "),),
     ),
     Page(
         "arrivals",
@@ -199,7 +229,7 @@ def _look(driver: WebDriver, url: str, page: Page) -> None:
     missing = list(page.texts)
 
     def all_there() -> bool:
-        text = _flat(driver.execute_script("return document.body.innerText"))
+        text = _flat(_text(driver))
         missing[:] = [one for one in page.texts if _flat(one) not in text]
         return not missing
 
