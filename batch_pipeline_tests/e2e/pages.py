@@ -1,5 +1,6 @@
 """What a person sees of the pipelines in Dagster's UI: pages, and the texts one would look for."""
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from batch_pipeline_tests.e2e.dagster_dev import DEMO, REPOSITORY, E2EFailed, until
 
 PAGE_SECONDS = 60.0
-OPENED_SECONDS = 5.0
+OPENED_SECONDS = 10.0
+FOUND_SECONDS = 180.0
 SETTLE_SECONDS = 1.5  # charts and graphs move into place
 LOCATION = f"/locations/{REPOSITORY}@{DEMO}"
 Act = Callable[[WebDriver], None]
@@ -66,22 +68,40 @@ def press_for(text: str, says: str) -> Act:
     """
 
     def act(driver: WebDriver) -> None:
-        until(f"something that says {text!r}", lambda: _saying(driver, text), PAGE_SECONDS)
-        for element in _saying(driver, text)[::-1]:
+        tried = 0
+
+        def opened() -> bool:
+            nonlocal tried
+            found = _saying(driver, text)
+            if not found:
+                return False
+            # Found anew each time: the list is drawn again while one looks at it.
+            element = found[-1 - tried % len(found)]
             try:
                 element.click()
             except WebDriverException:
-                continue
+                return False
+            tried += 1
             try:
-                until(says, lambda: says in _text(driver), OPENED_SECONDS)
-                return
+                return bool(until(says, lambda: says in _text(driver), OPENED_SECONDS))
             except E2EFailed:
-                for close in _saying(driver, "Close"):
-                    close.click()
-                until("it is closed", lambda: not _saying(driver, "Close"), PAGE_SECONDS)
-        raise E2EFailed(f"nothing that says {text!r} opens what says {says!r}")
+                _close(driver)
+                return False
+
+        until(f"something that says {text!r} and opens {says!r}", opened, FOUND_SECONDS)
 
     return act
+
+
+def _close(driver: WebDriver) -> None:
+    def closed() -> bool:
+        left = _saying(driver, "Close")
+        for button in left:
+            with contextlib.suppress(WebDriverException):
+                button.click()
+        return not left
+
+    until("it is closed", closed, PAGE_SECONDS)
 
 
 def scroll_to(text: str) -> Act:
