@@ -116,16 +116,16 @@ where custom_id in (select custom_id from read_parquet({index}) semi join dead u
 """
 
 COUNTS = """
-select (select count(*) from due) + (select count(*) from stays),
-       (select count(*) from due where absent),
-       (select count(*) from due where absent and not fresh),
-       (select coalesce(sum(n - 1), 0) from doubled),
-       (select count(*) from there
-        where custom_id is null or (custom_id not in (select custom_id from winners)
-                                    and custom_id not in (select held_id from stays)))
-       + (select count(*) from astray),
-       (select count(*) from back),
-       (select count(*) from stays where fresh)
+select due.n + stays.n, due.absent, due.lost, doubled.n, unknown.n + astray.n, back.n, stays.fresh
+from (select count(*) as n, count(*) filter (absent) as absent,
+             count(*) filter (absent and not fresh) as lost from due) as due,
+     (select count(*) as n, count(*) filter (fresh) as fresh from stays) as stays,
+     (select coalesce(sum(n - 1), 0) as n from doubled) as doubled,
+     (select count(*) as n from there
+      anti join (select custom_id from winners union all select held_id from stays) as known
+      on there.custom_id = known.custom_id) as unknown,
+     (select count(*) as n from astray) as astray,
+     (select count(*) as n from back) as back
 """
 
 

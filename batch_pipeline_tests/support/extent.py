@@ -12,10 +12,10 @@ import pytest
 WHOLE = os.environ.get("BATCH_PIPELINE_TESTS") == "whole"
 """Whether the whole was asked for, by ``BATCH_PIPELINE_TESTS=whole``."""
 
-SAMPLED = ("definitions", "faults", "guarantees")
+SAMPLED = ("cli", "definitions", "faults", "guarantees", "results")
 """The folders where a form of a test is a night or several: of each test's forms one in `ONE_IN` is run."""
 
-ONE_IN = 3
+ONE_IN = 4
 
 Extent = TypeVar("Extent")
 
