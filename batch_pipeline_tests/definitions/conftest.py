@@ -14,6 +14,7 @@ from batch_pipeline.store.clock import going_by
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
 from batch_pipeline_tests.support.pooling import pooled
+from batch_pipeline_tests.support.stage_calls import PlayedNights
 
 RECORDS = Path(__file__).parents[2] / "batch_pipeline" / "demo" / "debian_packages.parquet"
 TEMPLATE: dict[str, Any] = dict(
@@ -49,9 +50,17 @@ def warehouse(tmp_path: Path, _filled_warehouse: Path) -> Path:
 
 @pytest.fixture
 def nights(
-    claude_emulator: EmulatorProcess, tmp_path: Path, warehouse: Path, clock: HandClock
+    request: pytest.FixtureRequest,
+    claude_emulator: EmulatorProcess,
+    tmp_path: Path,
+    warehouse: Path,
+    clock: HandClock,
 ) -> Callable[..., Nights]:
-    """Make a pipeline over the warehouse; called again with other fields, it is the next version of the code."""
+    """Make a pipeline over the warehouse; called again with other fields, it is the next version of the code.
+
+    Tests of what nights do to rows and money are marked `played`: `make test` calls the steps of theirs.
+    """
+    kind = PlayedNights if request.node.get_closest_marker("played") else Nights
 
     def make(
         template: dict[str, Any] | None = None, claude: dict[str, Any] | None = None, **fields: Any
@@ -72,7 +81,7 @@ def nights(
                 **(claude or {}),
             }
         )
-        return Nights(pipeline, resource, BatchStore(root=str(tmp_path / "store")))
+        return kind(pipeline, resource, BatchStore(root=str(tmp_path / "store")))
 
     return make
 

@@ -47,6 +47,7 @@ def says(message: str, *parts: str) -> bool:
     return True
 
 
+@pytest.mark.played
 def test_a_source_that_is_not_there_or_cannot_be_read(
     nights, claude_emulator: EmulatorProcess, warehouse: Path, tmp_path: Path
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_source_that_is_not_there_or_cannot_be_read(
     says(refused(path=str(torn)), "torn.parquet", "cannot be read")
 
 
+@pytest.mark.played
 def test_keys_that_name_no_record_or_two(
     nights, claude_emulator: EmulatorProcess, warehouse: Path
 ) -> None:
@@ -96,6 +98,7 @@ def test_keys_that_name_no_record_or_two(
     says(nulls, "leave these rows out")
 
 
+@pytest.mark.played
 def test_a_question_that_cannot_be_asked(nights, claude_emulator: EmulatorProcess) -> None:
     unknown = refusal(nights({"prompt": "{{ sumary }}"}), claude_emulator)
     says(unknown, "prompt reads column 'sumary'", "did you mean 'summary'")
@@ -112,6 +115,7 @@ def test_a_question_that_cannot_be_asked(nights, claude_emulator: EmulatorProces
             MessageTemplate(**TEMPLATE | template)
 
 
+@pytest.mark.played
 def test_names_that_collide(nights, claude_emulator: EmulatorProcess, warehouse: Path) -> None:
     def schema(name: str) -> dict[str, Any]:
         return {
@@ -134,6 +138,7 @@ def test_names_that_collide(nights, claude_emulator: EmulatorProcess, warehouse:
     says(failed.value.description or "", "`_ERROR`", "reserve", 'select "_ERROR" as')
 
 
+@pytest.mark.played
 def test_run_config_that_makes_no_sense(nights, claude_emulator: EmulatorProcess) -> None:
     run = nights()
     for where, part in (
@@ -146,6 +151,7 @@ def test_run_config_that_makes_no_sense(nights, claude_emulator: EmulatorProcess
     says(refusal(run, claude_emulator, limit=-1), "limit of this run is -1", "0 or more")
 
 
+@pytest.mark.played
 def test_a_record_that_is_too_large_is_rejected_alone(
     nights, claude_emulator: EmulatorProcess, warehouse: Path
 ) -> None:
@@ -163,6 +169,7 @@ def test_a_record_that_is_too_large_is_rejected_alone(
     assert run.metadata("requests")["rejected"] == 0
 
 
+@pytest.mark.played
 def test_when_every_record_is_too_large_each_is_rejected_and_nothing_is_sent(
     nights, claude_emulator: EmulatorProcess, warehouse: Path
 ) -> None:
@@ -173,6 +180,7 @@ def test_when_every_record_is_too_large_each_is_rejected_and_nothing_is_sent(
     assert CREATE not in claude_emulator.stats()["calls"]
 
 
+@pytest.mark.played
 def test_no_key_a_refused_key_and_a_key_that_cannot_be_one(
     nights, claude_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +207,7 @@ def test_no_key_a_refused_key_and_a_key_that_cannot_be_one(
     assert claude_emulator.stats()["calls"][CREATE] == 1
 
 
+@pytest.mark.played
 def test_an_address_where_no_api_is(nights, claude_emulator: EmulatorProcess) -> None:
     nobody = nights(claude={"base_url": "http://127.0.0.1:9"})
     says(refusal(nobody, claude_emulator), "http://127.0.0.1:9 could not be asked", "base_url")
@@ -206,6 +215,7 @@ def test_an_address_where_no_api_is(nights, claude_emulator: EmulatorProcess) ->
     says(refusal(wrong, claude_emulator), f"{claude_emulator.base_url}/v2 answers 404")
 
 
+@pytest.mark.played
 def test_a_store_that_cannot_be_used(
     nights, claude_emulator: EmulatorProcess, tmp_path: Path
 ) -> None:
@@ -237,6 +247,7 @@ def test_a_store_that_cannot_be_used(
     says(refusal(old, claude_emulator), "newer batch_pipeline", "version 99", "Upgrade")
 
 
+@pytest.mark.played
 def test_a_destination_that_is_somebody_elses(
     nights, claude_emulator: EmulatorProcess, warehouse: Path, tmp_path: Path
 ) -> None:
@@ -260,6 +271,7 @@ def test_an_empty_source_is_a_good_run_that_says_so(
     assert "packages: the source has no rows. Nothing to ask." in lines
 
 
+@pytest.mark.played
 def test_a_question_that_fails_on_every_record_is_corrected_at_no_cost(
     nights, claude_emulator: EmulatorProcess, warehouse: Path
 ) -> None:
@@ -272,6 +284,7 @@ def test_a_question_that_fails_on_every_record_is_corrected_at_no_cost(
     assert len(corrected.rows()) == 3 and claude_emulator.bill()["requests"] == 3
 
 
+@pytest.mark.played
 def test_a_lost_file_of_the_store_fails_the_run_and_costs_no_other_row(
     nights, claude_emulator: EmulatorProcess, tmp_path: Path
 ) -> None:
@@ -303,6 +316,7 @@ def secrets_in(folder: Path, secret: str) -> list[str]:
     ]
 
 
+@pytest.mark.played
 @only_whole
 def test_the_key_is_written_nowhere(
     nights,

@@ -13,6 +13,7 @@ def cancel_all(run: Nights):
     return cancel(run.store.open(), run.claude.api(), "packages")
 
 
+@pytest.mark.played
 def test_the_answered_part_of_a_cancelled_batch_is_collected_and_the_rest_is_asked_tomorrow(
     nights, claude_emulator: EmulatorProcess, clock
 ) -> None:
@@ -38,6 +39,7 @@ def test_the_answered_part_of_a_cancelled_batch_is_collected_and_the_rest_is_ask
     assert claude_emulator.bill()["requests"] == 300
 
 
+@pytest.mark.played
 def test_a_run_that_is_cancelled_in_dagster_cancels_no_batch(
     nights, claude_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +67,7 @@ def test_a_run_that_is_cancelled_in_dagster_cancels_no_batch(
     assert {row["_status"] for row in run.rows().values()} == {"answered"}
 
 
+@pytest.mark.played
 def test_a_cancel_that_the_api_did_not_hear_is_said_again_by_the_sensor(
     nights, claude_emulator: EmulatorProcess
 ) -> None:

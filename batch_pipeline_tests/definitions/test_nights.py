@@ -45,6 +45,7 @@ def test_every_record_gets_its_own_answer(nights, claude_emulator: EmulatorProce
     assert abs(spent - float(bill["usd"])) < 0.01
 
 
+@pytest.mark.played
 def test_the_next_night_asks_only_what_is_new_or_changed(
     nights, claude_emulator: EmulatorProcess, warehouse: Path
 ) -> None:
@@ -72,6 +73,7 @@ def test_the_next_night_asks_only_what_is_new_or_changed(
     assert claude_emulator.bill()["requests"] == 312
 
 
+@pytest.mark.played
 def test_a_column_that_the_question_does_not_read_changes_nothing(
     nights, claude_emulator: EmulatorProcess, warehouse: Path
 ) -> None:
@@ -82,6 +84,7 @@ def test_a_column_that_the_question_does_not_read_changes_nothing(
     assert claude_emulator.bill()["requests"] == 300
 
 
+@pytest.mark.played
 def test_a_changed_prompt_asks_again_with_refresh_changed_only(
     nights, claude_emulator: EmulatorProcess
 ) -> None:
@@ -92,6 +95,7 @@ def test_a_changed_prompt_asks_again_with_refresh_changed_only(
     assert claude_emulator.bill()["requests"] == 600
 
 
+@pytest.mark.played
 @only_whole
 def test_cache_and_max_tokens_are_no_new_question(nights, claude_emulator: EmulatorProcess) -> None:
     nights().night()
@@ -100,6 +104,7 @@ def test_cache_and_max_tokens_are_no_new_question(nights, claude_emulator: Emula
     assert claude_emulator.bill()["requests"] == 300
 
 
+@pytest.mark.played
 def test_an_older_batch_that_is_collected_last_does_not_overwrite_a_newer_answer(
     nights, claude_emulator: EmulatorProcess, warehouse: Path
 ) -> None:
@@ -128,6 +133,7 @@ def test_an_older_batch_that_is_collected_last_does_not_overwrite_a_newer_answer
     assert len(run.rows()) == 300 and row["summary"] == "changed" and row["answer"] == digest(row)
 
 
+@pytest.mark.played
 def test_content_that_comes_back_brings_its_answer_back_at_no_cost(
     nights, claude_emulator: EmulatorProcess, warehouse: Path
 ) -> None:
@@ -169,6 +175,7 @@ def test_failed_records_are_asked_again_the_same_night(
     assert len(billed) == statuses["answered"]
 
 
+@pytest.mark.played
 def test_after_the_last_attempt_the_last_reason_stands(
     nights, claude_emulator: EmulatorProcess
 ) -> None:
@@ -181,6 +188,7 @@ def test_after_the_last_attempt_the_last_reason_stands(
     assert len(claude_emulator.billed_requests()) == 600
 
 
+@pytest.mark.played
 @only_whole
 def test_a_partial_ask_takes_limit_where_and_force(
     nights, claude_emulator: EmulatorProcess
@@ -198,6 +206,7 @@ def test_a_partial_ask_takes_limit_where_and_force(
     assert claude_emulator.bill()["requests"] == before + 3
 
 
+@pytest.mark.played
 @only_whole
 def test_the_retry_round_of_a_partial_ask_asks_nothing_else(
     nights, claude_emulator: EmulatorProcess
@@ -208,6 +217,7 @@ def test_the_retry_round_of_a_partial_ask_asks_nothing_else(
     assert len(run.rows()) == 20
 
 
+@pytest.mark.played
 @only_whole
 def test_a_full_queue_is_emptied_and_filled_until_all_is_sent(
     nights, claude_emulator: EmulatorProcess
@@ -224,6 +234,7 @@ def test_a_full_queue_is_emptied_and_filled_until_all_is_sent(
     assert stats["max_queued"] <= 75 and claude_emulator.bill()["requests"] == 300
 
 
+@pytest.mark.played
 def test_the_answers_land_in_a_duckdb_table_beside_the_source(nights, warehouse: Path) -> None:
     run = nights(destination=DuckDBTable(database=str(warehouse), table="package_answers"))
     run.night()
@@ -233,12 +244,14 @@ def test_the_answers_land_in_a_duckdb_table_beside_the_source(nights, warehouse:
         ).fetchone() == (300, 300)
 
 
+@pytest.mark.played
 def test_the_answers_land_in_a_parquet_dataset(nights, tmp_path: Path) -> None:
     run = nights(destination=ParquetDataset(path=str(tmp_path / "answers")))
     run.night()
     assert len(run.rows()) == 300
 
 
+@pytest.mark.played
 def test_on_deleted_drop_takes_the_row_away_and_gives_it_back(
     nights, claude_emulator: EmulatorProcess, warehouse: Path
 ) -> None:
@@ -254,6 +267,7 @@ def test_on_deleted_drop_takes_the_row_away_and_gives_it_back(
     assert first in run.rows() and claude_emulator.bill()["requests"] == 300
 
 
+@pytest.mark.played
 def test_an_empty_source_is_a_good_night(
     nights, claude_emulator: EmulatorProcess, warehouse: Path
 ) -> None:
@@ -265,6 +279,7 @@ def test_an_empty_source_is_a_good_night(
     assert run.metadata("records")["source_rows"] == 0
 
 
+@pytest.mark.played
 @only_whole
 def test_results_cut_at_a_line_end_are_noticed_and_fetched_again(
     nights, claude_emulator: EmulatorProcess
@@ -277,6 +292,7 @@ def test_results_cut_at_a_line_end_are_noticed_and_fetched_again(
     assert len(rows) == 300 and {row["_status"] for row in rows.values()} == {"answered"}
 
 
+@pytest.mark.played
 @only_whole
 def test_results_that_stay_cut_are_accepted_as_damaged_after_an_hour(
     nights, claude_emulator: EmulatorProcess, clock
@@ -297,6 +313,7 @@ def test_results_that_stay_cut_are_accepted_as_damaged_after_an_hour(
     )
 
 
+@pytest.mark.played
 def test_structured_answers_become_typed_columns(nights) -> None:
     schema = {
         "type": "object",
@@ -315,6 +332,7 @@ def test_structured_answers_become_typed_columns(nights) -> None:
     )
 
 
+@pytest.mark.played
 @only_whole
 def test_an_api_that_is_down_when_the_night_begins_does_not_cost_the_night(
     nights, claude_emulator: EmulatorProcess, warehouse: Path, clock
@@ -331,6 +349,7 @@ def test_an_api_that_is_down_when_the_night_begins_does_not_cost_the_night(
     assert all(row["summary"].endswith("!") for row in run.rows().values())
 
 
+@pytest.mark.played
 @pytest.mark.parametrize(
     ("on", "kind", "settings"),
     [
@@ -353,6 +372,7 @@ def test_one_reply_that_denies_the_answers_does_not_give_them_up(
     assert {row["_status"] for row in run.rows().values()} == {"answered"}
 
 
+@pytest.mark.played
 def test_an_overtaken_collector_changes_nothing_that_is_collected(
     nights, claude_emulator: EmulatorProcess, clock, monkeypatch
 ) -> None:
@@ -373,6 +393,7 @@ def test_an_overtaken_collector_changes_nothing_that_is_collected(
     assert {row["_status"] for row in run.rows().values()} == {"answered"}
 
 
+@pytest.mark.played
 def test_a_selection_whose_run_ended_before_its_requests_is_built_by_the_sensor(
     nights, claude_emulator: EmulatorProcess, clock, monkeypatch
 ) -> None:

@@ -4,10 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
+import pytest
 
 from batch_pipeline import ParquetDataset
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.support.dagster_nights import Nights
+
+pytestmark = pytest.mark.played
 
 
 def test_nights_into_a_folder_with_a_pattern_for_a_name(

@@ -62,6 +62,7 @@ def test_a_store_whose_ledger_is_lost_is_not_taken_for_a_new_one(
     assert claude_emulator.bill()["requests"] == 300
 
 
+@pytest.mark.played
 def test_a_ledger_rebuilt_after_finished_nights_asks_and_pays_nothing(
     nights, claude_emulator: EmulatorProcess, warehouse: Path
 ) -> None:
@@ -86,6 +87,7 @@ def test_a_ledger_rebuilt_after_finished_nights_asks_and_pays_nothing(
     assert run.metadata("records")["asked"] == 0
 
 
+@pytest.mark.played
 def test_whatever_was_on_its_way_when_the_ledger_was_lost_is_found_and_paid_once(
     nights, claude_emulator: EmulatorProcess, clock
 ) -> None:
@@ -113,6 +115,7 @@ def test_whatever_was_on_its_way_when_the_ledger_was_lost_is_found_and_paid_once
     assert {row["_status"] for row in run.rows().values()} == {"answered"}
 
 
+@pytest.mark.played
 def test_answers_that_were_kept_but_not_joined_are_not_fetched_again(
     nights, claude_emulator: EmulatorProcess, clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +141,7 @@ def test_answers_that_were_kept_but_not_joined_are_not_fetched_again(
     assert {row["_status"] for row in run.rows().values()} == {"answered"}
 
 
+@pytest.mark.played
 def test_a_ledger_that_is_not_empty_is_not_rebuilt(nights) -> None:
     run = nights()
     run.submit(limit=3)
@@ -145,6 +149,7 @@ def test_a_ledger_that_is_not_empty_is_not_rebuilt(nights) -> None:
         made_again(run)
 
 
+@pytest.mark.played
 @only_whole
 def test_a_selection_that_was_never_built_is_selected_again(
     nights, claude_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
@@ -166,6 +171,7 @@ def test_a_selection_that_was_never_built_is_selected_again(
     assert paid_once(claude_emulator) and claude_emulator.bill()["requests"] == 300
 
 
+@pytest.mark.played
 @only_whole
 def test_partitions_and_numbers_come_back(nights, claude_emulator: EmulatorProcess) -> None:
     run = nights(max_attempts=1)
@@ -185,6 +191,7 @@ def test_partitions_and_numbers_come_back(nights, claude_emulator: EmulatorProce
     assert sorted(numbers) == [1, 2, 3, 4]
 
 
+@pytest.mark.played
 @pytest.mark.parametrize("gone", ["results", "index", "both"])
 @pytest.mark.parametrize("job", ["submit", "collect"])
 def test_rows_and_index_files_that_are_lost_are_made_from_the_kept_answers(
@@ -211,6 +218,7 @@ def test_rows_and_index_files_that_are_lost_are_made_from_the_kept_answers(
     assert len(list((folder / "results").glob("*.parquet"))) >= 3
 
 
+@pytest.mark.played
 def test_what_another_run_collects_meanwhile_is_not_taken_for_lost(
     nights, claude_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +241,7 @@ def test_what_another_run_collects_meanwhile_is_not_taken_for_lost(
     assert looks and len(run.rows()) == 300
 
 
+@pytest.mark.played
 @only_whole
 def test_rows_that_an_earlier_answer_gave_are_made_from_it_again(
     nights, claude_emulator: EmulatorProcess, warehouse: Path
@@ -262,6 +271,7 @@ def source_of(warehouse: Path) -> DuckDBSource:
     return DuckDBSource(database=str(warehouse), query=query, key="package")
 
 
+@pytest.mark.played
 @only_whole
 def test_rows_whose_answers_are_lost_too_come_from_the_api(
     nights, claude_emulator: EmulatorProcess
@@ -292,6 +302,7 @@ def test_records_that_are_lost_are_said_and_nothing_is_sent(
     )
 
 
+@pytest.mark.played
 def test_two_ledgers_do_not_share_a_store(nights, tmp_path: Path) -> None:
     run = nights()
     run.store.open()
@@ -310,6 +321,7 @@ def broken(path: Path, how: str) -> None:
         path.write_bytes(whole[how])
 
 
+@pytest.mark.played
 @pytest.mark.parametrize("how", ["gone", "empty", "cut", "junk"])
 def test_a_table_and_the_rows_of_the_store_that_are_both_lost_are_made_again(
     nights, claude_emulator: EmulatorProcess, how: str
@@ -327,6 +339,7 @@ def test_a_table_and_the_rows_of_the_store_that_are_both_lost_are_made_again(
     assert run.run("collect").success
 
 
+@pytest.mark.played
 @pytest.mark.parametrize("how", ["empty", "cut", "junk"])
 def test_damaged_rows_and_index_files_are_made_again_by_the_next_collect_run(
     nights, claude_emulator: EmulatorProcess, how: str

@@ -1,9 +1,12 @@
 """The API keeps answers for 29 days: the pipeline warns early, and is loud when it gets late."""
 
 import dagster as dg
+import pytest
 
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.support.dagster_nights import Nights
+
+pytestmark = pytest.mark.played
 
 DAY = 24 * 3600
 NAME = "answers_fetched_in_time"
