@@ -11,12 +11,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from batch_pipeline.emulator.admin import admin_routes
-from batch_pipeline.emulator.calls import ApiCall, Call, Handler, Server
+from batch_pipeline.emulator.calls import ApiCall, Call, Handler, Server, new_request_id
 from batch_pipeline.emulator.catalog import MODELS, Model, find_model
 from batch_pipeline.emulator.errors import ApiError, error_document, invalid
-from batch_pipeline.emulator.params import check_params
-from batch_pipeline.emulator.prompt import read_prompt
+from batch_pipeline.emulator.queries import limit_of
 from batch_pipeline.emulator.replies import Reply
+from batch_pipeline.emulator.respond import count
+
+_MOST_DIGITS = 18
 
 
 def build_app(server: Server) -> Starlette:
@@ -51,21 +53,29 @@ def build_app(server: Server) -> Starlette:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     type = "not_found_error" if error.status_code == 404 else "invalid_request_error"
-    document = error_document(type, f"{request.method} {request.url.path}: {error.detail}", None)
-    return JSONResponse(document, status_code=error.status_code)
+    message = f"{request.method} {request.scope['path']}: {error.detail}"
+    return _error_response(error.status_code, type, message)
 
 
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    document = error_document(error.type, error.message, None, error.details)
-    return JSONResponse(document, status_code=error.status)
+    return _error_response(error.status, error.type, error.message, error.details)
+
+
+def _error_response(
+    status: int, type: str, message: str, details: dict[str, Any] | None = None
+) -> Response:
+    id = new_request_id()
+    document = error_document(type, message, id, details)
+    return JSONResponse(document, status_code=status, headers={"request-id": id})
 
 
 async def _create(call: Call) -> Reply:
     emulator = call.emulator
     limit = emulator.options.max_batch_bytes
     declared = call.request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    # The length is as a client wrote it: it may have more digits than Python reads as a number.
+    if declared.isdecimal() and (len(declared) > _MOST_DIGITS or int(declared) > limit):
         raise _too_large(limit)
     body = emulator.new_spool()
     size = 0
@@ -88,14 +98,11 @@ def _too_large(limit: int) -> ApiError:
 
 async def _list(call: Call) -> Reply:
     query = call.request.query_params
-    limit = query.get("limit", "20")
-    if not limit.isdigit():
-        raise invalid("limit: Input should be a valid integer")
     page = await run_in_threadpool(
         call.emulator.page,
         call.workspace,
         None if call.scene.circles else query.get("after_id"),
-        *(query.get("before_id"), int(limit), call.host),
+        *(query.get("before_id"), limit_of(call.request), call.host),
         *(call.scene.unlisted_seconds, call.scene.unlisted_newest),
     )
     if call.scene.circles and page["data"]:
@@ -139,9 +146,7 @@ async def _message(call: Call) -> Reply:
 
 
 async def _count_tokens(call: Call) -> Reply:
-    params = {"max_tokens": 1, **await _params_of(call)}
-    check_params(params, batch=False)
-    return Reply(document={"input_tokens": read_prompt(params).tokens})
+    return Reply(document={"input_tokens": count(await _params_of(call))})
 
 
 async def _list_models(call: Call) -> Reply:

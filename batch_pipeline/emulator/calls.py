@@ -1,6 +1,7 @@
 """One HTTP call of the API: its key, its faults, its headers, its reply."""
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from batch_pipeline.emulator.options import Options
 from batch_pipeline.emulator.replies import ConnectionDropped, Reply
 
 TRANSPORT = "batch_pipeline.emulator.transport"
+_logger = logging.getLogger(__name__)
 _BLOCK_BYTES = 256 * 1024
 _REPORTED_LIMIT = 1000
 
@@ -152,7 +154,7 @@ class ApiCall:
         date = {"date": formatdate(now, usegmt=True)}
         if reply.by_proxy:
             return reply, {**date, **reply.headers}
-        request_id = "req_" + secrets.token_hex(12)
+        request_id = new_request_id()
         if reply.document is not None and reply.document.get("type") == "error":
             reply.document["request_id"] = request_id
         whose = {"anthropic-organization-id": emulator.options.organization}
@@ -169,9 +171,16 @@ class ApiCall:
                 raise invalid("anthropic-version: header is required")
             return await self.handler(Call(request, scene.emulator, scene.workspace, scene))
         except ApiError as error:
-            await _drain(request)
-            document = error_document(error.type, error.message, None, error.details)
-            return Reply(status=error.status, document=document, headers=error.headers)
+            refusal = error
+        except (ConnectionDropped, EmulatorClosed, ClientDisconnect):
+            raise
+        except Exception:
+            # A fault of the emulator's own: shown as the API shows its own, and never hidden.
+            _logger.exception("The emulator failed at %s", self.route)
+            refusal = ApiError("api_error", "Internal server error")
+        await _drain(request)
+        document = error_document(refusal.type, refusal.message, None, refusal.details)
+        return Reply(status=refusal.status, document=document, headers=refusal.headers)
 
     def _check_rate(self, scene: Scene) -> dict[str, str]:
         emulator = scene.emulator
@@ -190,6 +199,10 @@ class ApiCall:
             "anthropic-ratelimit-requests-remaining": str(max(0, limit - calls)),
             "anthropic-ratelimit-requests-reset": to_rfc3339(next_minute) or "",
         }
+
+
+def new_request_id() -> str:
+    return "req_" + secrets.token_hex(12)
 
 
 def _scene_of(name: str, request: Request, emulator: Emulator) -> Scene:

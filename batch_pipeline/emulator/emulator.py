@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from batch_pipeline.emulator.answers import answer
 from batch_pipeline.emulator.bill import Bill
 from batch_pipeline.emulator.clock import Clock
 from batch_pipeline.emulator.database import Batch, Database, EmulatorClosed, open_database
@@ -24,15 +23,11 @@ from batch_pipeline.emulator.lifecycle import (
     share_done,
 )
 from batch_pipeline.emulator.options import Options
-from batch_pipeline.emulator.outcomes import error_of, outcome_of
-from batch_pipeline.emulator.params import check_params
 from batch_pipeline.emulator.processing import Processor, billed, digest_of_params
-from batch_pipeline.emulator.prompt import read_prompt
+from batch_pipeline.emulator.respond import respond
 from batch_pipeline.emulator.spool import Spool
 from batch_pipeline.emulator.texts import Texts
 from batch_pipeline.emulator.usage import PromptCaches
-
-MAX_PAGE = 1000
 
 
 class Emulator:
@@ -150,13 +145,11 @@ class Emulator:
             workspace: Whose batches.
             after_id: Only those older than this one.
             before_id: Only those newer than this one.
-            limit: How many at most.
+            limit: How many at most, as `queries.limit_of` reads it.
             host: Host and port by which the caller reached the emulator.
             unlisted_seconds: The list lags behind: it lacks batches that are younger than this.
             unlisted_newest: It lacks as many of the newest batches.
         """
-        if not 1 <= limit <= MAX_PAGE:
-            raise invalid(f"limit: must be between 1 and {MAX_PAGE}")
         if after_id and before_id:
             raise invalid("Only one of after_id and before_id may be given")
         self.settle()
@@ -213,30 +206,24 @@ class Emulator:
 
     def message(self, workspace: str, params: dict[str, Any]) -> dict[str, Any]:
         """Answer one message at once, at full price."""
-        check_params(params, batch=False)
-        prompt = read_prompt(params)
-        outcome = outcome_of(self.options, prompt.user, prompt.user)
-        if outcome in ("errored", "invalid"):
-            raise error_of(outcome, self.options.seed, prompt.user)
         id = "msg_" + secrets.token_hex(12)
         with self._metering:
-            answered = answer(
+            answered = respond(
                 params,
-                prompt,
+                options=self.options,
+                custom_id=None,
                 message_id=id,
-                style=self.options.answers,
-                outcome=None if outcome == "expired" else outcome,
                 caches=self._direct_caches,
                 scope=workspace,
                 now=self.clock.now(),
-                batch=False,
             )
             self._save_caches(self._direct_caches)
+        assert answered is not None
         self._db.add_message(
             {
                 "batch_id": None,
                 "custom_id": None,
-                "params_sha256": digest_of_params(params),
+                "params_sha256": digest_of_params(params, b""),
                 "result": "succeeded",
                 **billed(params["model"], answered, batch=False),
             }
