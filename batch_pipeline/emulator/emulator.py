@@ -4,16 +4,18 @@ import hashlib
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from batch_pipeline.emulator.betas import NEWEST_VERSION
 from batch_pipeline.emulator.bill import Bill
 from batch_pipeline.emulator.clock import Clock
 from batch_pipeline.emulator.database import Batch, Database, EmulatorClosed, open_database
 from batch_pipeline.emulator.envelope import write_requests
 from batch_pipeline.emulator.errors import ApiError, invalid
+from batch_pipeline.emulator.files import Files
 from batch_pipeline.emulator.lifecycle import (
     Ending,
     archived_at,
@@ -25,6 +27,7 @@ from batch_pipeline.emulator.lifecycle import (
 from batch_pipeline.emulator.options import Options
 from batch_pipeline.emulator.processing import Processor, billed, digest_of_params
 from batch_pipeline.emulator.respond import respond
+from batch_pipeline.emulator.rules import Occasion
 from batch_pipeline.emulator.spool import Spool
 from batch_pipeline.emulator.texts import Texts
 from batch_pipeline.emulator.usage import PromptCaches
@@ -54,6 +57,7 @@ class Emulator:
         self._texts = Texts(state_dir / "batches", database)
         self.bill = Bill(database, self._texts)
         self.clock = Clock(**self._db.get_meta("clock", {}))
+        self.files = Files(state_dir / "files", database, self.clock)
         # Batches and direct messages share no cache, so neither waits for the other.
         self._batch_caches = PromptCaches(self._db.caches())
         self._direct_caches = PromptCaches(self._db.caches())
@@ -70,6 +74,7 @@ class Emulator:
         with self._settling:
             database = self._db.emptied()
         self._texts.clear()
+        self.files.clear()
         return Emulator(self.state_dir, options, database)
 
     # Calls of the API
@@ -78,13 +83,22 @@ class Emulator:
         """Somewhere to write what is to become part of a batch."""
         return Spool(self._incoming / secrets.token_hex(8))
 
-    def create(self, workspace: str, body: Spool, host: str) -> dict[str, Any]:
+    def create(
+        self,
+        workspace: str,
+        body: Spool,
+        host: str,
+        version: str = NEWEST_VERSION,
+        betas: Iterable[str] = (),
+    ) -> dict[str, Any]:
         """Take a batch. When this returns, the batch survives a kill.
 
         Args:
             workspace: Whose batch.
             body: The body of the call.
             host: Host and port by which the caller reached the emulator.
+            version: The API version that was asked for.
+            betas: The betas that were named.
         """
         requests = self.new_spool()
         try:
@@ -99,7 +113,7 @@ class Emulator:
                 now = self.clock.now()
                 id = self._new_id(now)
                 self._texts.keep(id, "requests", requests)
-                self._db.add_batch(id, workspace, count, now)
+                self._db.add_batch(id, workspace, count, now, version, ",".join(sorted(betas)))
                 self.bill.note_queue()
         finally:
             requests.discard()
@@ -204,12 +218,29 @@ class Emulator:
             raise ApiError("not_found_error", f"The results of Message Batch {id} have expired")
         return self._texts.lines(id, "results")
 
-    def message(self, workspace: str, params: dict[str, Any]) -> dict[str, Any]:
+    def occasion(
+        self,
+        call: Literal["batch", "message", "count"],
+        workspace: str,
+        version: str,
+        betas: frozenset[str] | None,
+    ) -> Occasion:
+        """Where and how a request was made, for the rules that judge it."""
+        return Occasion(
+            call,
+            version,
+            betas,
+            any_model=self.options.any_model,
+            has_file=lambda id: self.files.find(workspace, id) is not None,
+        )
+
+    def message(self, workspace: str, params: dict[str, Any], occasion: Occasion) -> dict[str, Any]:
         """Answer one message at once, at full price."""
         id = "msg_" + secrets.token_hex(12)
         with self._metering:
             answered = respond(
                 params,
+                occasion=occasion,
                 options=self.options,
                 custom_id=None,
                 message_id=id,
@@ -313,6 +344,12 @@ class Emulator:
                 batch_id=id,
                 seq=batch.seq,
                 workspace=batch.workspace,
+                occasion=self.occasion(
+                    "batch",
+                    batch.workspace,
+                    batch.version or NEWEST_VERSION,
+                    None if batch.betas is None else frozenset(batch.betas.split(",")),
+                ),
                 options=self.options,
                 caches=self._batch_caches,
                 ending=ending,
@@ -355,7 +392,7 @@ class Emulator:
         return batch
 
     def _document(self, batch: Batch, host: str) -> dict[str, Any]:
-        return document_of(batch, self.clock.now(), host)
+        return document_of(batch, self.clock.now(), self.options.public_url or f"http://{host}")
 
     # What tests and demos ask
 

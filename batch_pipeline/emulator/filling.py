@@ -6,8 +6,9 @@ from datetime import date
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from batch_pipeline.emulator.errors import ApiError
 from batch_pipeline.emulator.outcomes import Draw
-from batch_pipeline.emulator.reading import Reading, parse_number, read_hints, stems
+from batch_pipeline.emulator.reading import LARGEST, Reading, parse_number, read_hints, stems
 from batch_pipeline.emulator.schemas import resolve
 
 _EXTRACT = 80
@@ -31,6 +32,7 @@ _CAPITALISED = re.compile(r"\b[A-Z][\w&.'-]*(?: (?:&|of|and|[A-Z][\w&.'-]*))*\b"
 _NO_DATE = date(2000, 1, 1)
 # A schema of a tool that is not strict may ask for anything; this is as far as it is followed.
 _DEEPEST = 40
+_MOST_PARTS = 20_000
 _MOST_ITEMS = 20
 _LONGEST = 1_000
 _REPEATED_GROUP = re.compile(r"\)[*+{]")
@@ -86,6 +88,7 @@ class Filler:
         self._digest = digest
         self._draw = Draw(0)
         self._depth = 0
+        self._parts = 0
 
     def fill(self) -> Any:
         return self._fill(self._root, "").value
@@ -94,7 +97,9 @@ class Filler:
         self._depth += 1
         try:
             # Only the schema of a tool that is not strict can be so deep, or nothing but a truth.
-            if self._depth > _DEEPEST or not isinstance(schema, dict):
+            self._parts += 1
+            too_much = self._depth > _DEEPEST or self._parts > _MOST_PARTS
+            if too_much or not isinstance(schema, dict):
                 return Filled(None, False)
             return self._fill_one(self._flattened(schema), name)
         finally:
@@ -127,12 +132,20 @@ class Filler:
             if "$ref" not in schema:
                 break
             beside = {key: value for key, value in schema.items() if key != "$ref"}
-            schema = {**resolve(self._root, schema["$ref"]), **beside}
+            schema = {**self._resolved(schema["$ref"]), **beside}
         for part in schema.get("allOf", ()):
             part = self._flattened(part) if isinstance(part, dict) else {}
             properties = {**schema.get("properties", {}), **part.get("properties", {})}
             schema = {**part, **schema, **({"properties": properties} if properties else {})}
         return schema
+
+    def _resolved(self, reference: Any) -> dict[str, Any]:
+        """What a reference points to; nothing where a tool that is not strict points to nothing."""
+        try:
+            found: Any = resolve(self._root, reference)
+        except ApiError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def _fill_union(
         self, schema: dict[str, Any], branches: list[dict[str, Any]], name: str
@@ -156,7 +169,10 @@ class Filler:
     def _fill_array(self, schema: dict[str, Any], name: str) -> Filled:
         items = schema.get("items") or {"type": "string"}
         items = self._flattened(items) if isinstance(items, dict) else {"type": "string"}
-        least, most = min(schema.get("minItems", 0), _MOST_ITEMS), schema.get("maxItems", 5)
+        least, most = (
+            int(min(schema.get("minItems", 0), _MOST_ITEMS)),
+            int(schema.get("maxItems", 5)),
+        )
         if items.get("enum"):
             values = [value for value, score in self._scored(items) if score > 0]
         elif items.get("type") in ("number", "integer"):
@@ -235,7 +251,7 @@ class Filler:
             value = max(value, least + ("exclusiveMinimum" in schema))
         if most is not None:
             value = min(value, most - ("exclusiveMaximum" in schema))
-        if whole or float(value).is_integer():
+        if (whole or float(value).is_integer()) and abs(value) < LARGEST:
             value = round(value)
         return Filled(value, found)
 
@@ -281,8 +297,8 @@ class Filler:
             digest, self._digest = self._digest, None
             return Filled(digest, True)
         value, found = self._string(_stems_of(name))
-        value = value[: schema.get("maxLength", len(value))]
-        return Filled(value.ljust(min(schema.get("minLength", 0), _LONGEST), "."), found)
+        value = value[: int(schema.get("maxLength", len(value)))]
+        return Filled(value.ljust(int(min(schema.get("minLength", 0), _LONGEST)), "."), found)
 
     def _fill_date(self, schema: dict[str, Any], name: str) -> Filled:
         labelled = self._reading.label_value(_stems_of(name))

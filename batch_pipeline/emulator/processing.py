@@ -16,6 +16,7 @@ from batch_pipeline.emulator.errors import ApiError, error_document
 from batch_pipeline.emulator.lifecycle import Ending
 from batch_pipeline.emulator.options import Options
 from batch_pipeline.emulator.respond import respond
+from batch_pipeline.emulator.rules import Occasion
 from batch_pipeline.emulator.spool import Spool, Text
 from batch_pipeline.emulator.usage import PromptCaches
 
@@ -37,6 +38,7 @@ class Processor:
         batch_id: Id of the batch.
         seq: Its place in the order of creation; with the seed it decides the order of results.
         workspace: Whose caches are used.
+        occasion: How the batch was sent.
         options: Rates, answers and seed.
         caches: All prompt caches.
         ending: How the batch ends.
@@ -46,6 +48,7 @@ class Processor:
     batch_id: str
     seq: int
     workspace: str
+    occasion: Occasion
     options: Options
     caches: PromptCaches
     ending: Ending
@@ -108,6 +111,7 @@ class Processor:
     def _answer(self, custom_id: str, params: dict[str, Any]) -> Answered | None:
         return respond(
             params,
+            occasion=self.occasion,
             options=self.options,
             custom_id=custom_id,
             message_id="msg_" + self._identify(custom_id),

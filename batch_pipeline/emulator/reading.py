@@ -53,7 +53,7 @@ _DATES = (
     ),
     re.compile(rf"\b{_MONTH}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s+(?P<year>\d{{4}})\b", re.I),
 )
-_LARGEST = 2.0**53
+LARGEST = 2.0**53
 # Patterns are looked for only in the beginning of a text: on a long and odd one they take for ever.
 _LOOKED_AT = 10_000
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -97,7 +97,7 @@ def parse_number(digits: str) -> float | None:
     except ValueError:
         return None
     # Beyond this JSON's numbers are not exact, and no text means such a number.
-    return number if abs(number) < _LARGEST else None
+    return number if abs(number) < LARGEST else None
 
 
 class Number:
@@ -152,7 +152,7 @@ class Reading:
             if value is None:
                 continue
             value *= _SCALE.get((match["scale"] or "").lower().rstrip("s"), 1)
-            if abs(value) >= _LARGEST:
+            if abs(value) >= LARGEST:
                 continue
             is_money = match["before"] is not None or match["after"] is not None
             before = stems(text[max(0, start - 30) : start])

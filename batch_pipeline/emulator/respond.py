@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from batch_pipeline.emulator.answers import Answered, answer
+from batch_pipeline.emulator.catalog import find_model
 from batch_pipeline.emulator.database import EmulatorClosed
 from batch_pipeline.emulator.errors import ApiError, invalid
 from batch_pipeline.emulator.options import Options
 from batch_pipeline.emulator.outcomes import Draw, error_of, outcome_of
-from batch_pipeline.emulator.params import check_params
 from batch_pipeline.emulator.prompt import read_prompt
+from batch_pipeline.emulator.rules import Occasion, check_params
 from batch_pipeline.emulator.usage import PromptCaches
 
 _logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ _logger = logging.getLogger(__name__)
 def respond(
     params: dict[str, Any],
     *,
+    occasion: Occasion,
     options: Options,
     custom_id: str | None,
     message_id: str,
@@ -35,6 +37,7 @@ def respond(
 
     Args:
         params: Parameters of the request, as they were sent.
+        occasion: Where and how it was sent.
         options: How the emulator behaves.
         custom_id: The request's name in its batch; None: it is a direct message.
         message_id: Id of the message.
@@ -46,18 +49,17 @@ def respond(
         ApiError: The request ends with this error.
     """
     with _nothing_unforeseen():
-        return _respond(params, options, custom_id, message_id, caches, scope, now)
+        return _respond(params, occasion, options, custom_id, message_id, caches, scope, now)
 
 
-def count(params: dict[str, Any]) -> int:
+def count(params: dict[str, Any], occasion: Occasion) -> int:
     """How many tokens a prompt has.
 
     Raises:
         ApiError: The request is malformed.
     """
     with _nothing_unforeseen():
-        params = {"max_tokens": 1, **params}
-        check_params(params, batch=False)
+        check_params(params, occasion)
         return read_prompt(params).tokens
 
 
@@ -75,6 +77,7 @@ def _nothing_unforeseen() -> Iterator[None]:
 
 def _respond(
     params: dict[str, Any],
+    occasion: Occasion,
     options: Options,
     custom_id: str | None,
     message_id: str,
@@ -82,9 +85,13 @@ def _respond(
     scope: str,
     now: float,
 ) -> Answered | None:
-    batch = custom_id is not None
-    check_params(params, batch=batch)
+    batch = occasion.batch
+    check_params(params, occasion)
     prompt = read_prompt(params)
+    most = find_model(params["model"]).max_input
+    if prompt.tokens > most:
+        # boldsoftware/exe.dev#62 has the words.
+        raise invalid(f"prompt is too long: {prompt.tokens} tokens > {most} maximum")
     key = prompt.user if custom_id is None else custom_id
     outcome = outcome_of(options, key, prompt.user)
     if outcome in ("errored", "invalid"):
@@ -97,6 +104,7 @@ def _respond(
         prompt,
         message_id=message_id,
         style=options.answers,
+        seed=options.seed,
         outcome=None if outcome == "expired" else outcome,
         caches=caches,
         scope=scope,

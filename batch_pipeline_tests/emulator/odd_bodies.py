@@ -195,12 +195,20 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from _places(one)
 
 
-def odd_body(random: random.Random) -> bytes:
-    """The body of a direct call: mostly JSON, with something wrong in it or about it."""
+def odd_body(random: random.Random, counting: bool = False) -> bytes:
+    """The body of a direct call: mostly JSON, with something wrong in it or about it.
+
+    Args:
+        random: Draws what is wrong.
+        counting: Whether it is for counting tokens, which takes less.
+    """
     how = random.random()
     if how < 0.02:
         return written(copy.deepcopy(random.choice(ODD)), random)
-    text = written(odd_params(random), random)
+    params = odd_params(random)
+    for name in ("max_tokens", "stop_sequences", "metadata", "service_tier") if counting else ():
+        params.pop(name, None)
+    text = written(params, random)
     if how < 0.04:
         return text[: random.randrange(len(text))]
     if how < 0.05:
