@@ -160,7 +160,10 @@ class _Admin:
 
 async def _json_of(request: Request) -> dict[str, Any]:
     body = await request.body()
-    document = orjson.loads(body) if body else {}
+    try:
+        document = orjson.loads(body) if body else {}
+    except orjson.JSONDecodeError as error:
+        raise invalid(f"The body is not valid JSON: {error}") from None
     if not isinstance(document, dict):
         raise invalid("The body must be a JSON object")
     return document

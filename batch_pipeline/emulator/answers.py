@@ -6,15 +6,19 @@ from typing import Any
 
 import orjson
 
+from batch_pipeline.emulator.catalog import Model, find_model
 from batch_pipeline.emulator.filling import Filler
 from batch_pipeline.emulator.options import Answers
+from batch_pipeline.emulator.outcomes import Draw
 from batch_pipeline.emulator.prompt import CHARACTERS_PER_TOKEN, Prompt, count_tokens
 from batch_pipeline.emulator.reading import Reading
+from batch_pipeline.emulator.rules.outputs import format_of
 from batch_pipeline.emulator.usage import PromptCaches, meter
 
 Answered = dict[str, Any]
 
 _EXTRACT_CHARACTERS = 400
+_SHARE_OF_CALLS = 1 / 3
 _THINKING = "Let me look at what the prompt says before answering."
 
 
@@ -24,6 +28,7 @@ def answer(
     *,
     message_id: str,
     style: Answers,
+    seed: int,
     outcome: str | None,
     caches: PromptCaches,
     scope: str,
@@ -38,6 +43,7 @@ def answer(
         prompt: Its prompt, as `read_prompt` gave it.
         message_id: Id of the message.
         style: `fitting` or `digest`.
+        seed: Changes which prompts make the model call a tool that it may call.
         outcome: `refused`, `truncated`, or None.
         caches: All prompt caches.
         scope: Workspace of the request.
@@ -45,15 +51,18 @@ def answer(
         batch: Whether it is answered in a batch.
         miss: Says whether the request misses a cache that it could have read.
     """
-    thinks = (params.get("thinking") or {}).get("type") in ("enabled", "adaptive")
+    model = find_model(params["model"])
+    thinks = _thinks(params, model)
     thinking_tokens = count_tokens(_THINKING) if thinks else 0
     stop_reason = "end_turn"
     stop_sequence = None
-    tool = None if outcome == "refused" else _tool_to_use(params)
+    tool = None if outcome == "refused" else _tool_to_use(params, prompt, seed)
     if outcome == "refused":
         text, stop_reason = "", "refusal"
     elif tool is not None:
-        text, stop_reason = orjson.dumps(_filled(tool["input_schema"], prompt, style)).decode(), ""
+        input = _filled(tool["input_schema"], prompt, style)
+        text = orjson.dumps(input if isinstance(input, dict) else {}).decode()
+        stop_reason = ""
     else:
         text = _text(params, prompt, style)
         text, stop_sequence = _stopped(text, params.get("stop_sequences") or ())
@@ -67,9 +76,10 @@ def answer(
     elif stop_sequence is not None:
         stop_reason = "stop_sequence"
     content: list[dict[str, Any]] = []
-    if thinks:
+    if thinks and params["max_tokens"]:
         signature = hashlib.sha256(message_id.encode()).hexdigest()
-        content.append({"type": "thinking", "thinking": _THINKING, "signature": signature})
+        shown = _THINKING if _shows_thinking(params, model) else ""
+        content.append({"type": "thinking", "thinking": shown, "signature": signature})
     if tool is not None:
         # An input cut short is no JSON: the API then reports what it had, here nothing.
         input = {} if stop_reason == "max_tokens" else orjson.loads(text)
@@ -88,8 +98,11 @@ def answer(
         batch=batch,
         miss=miss,
     )
+    if params.get("inference_geo") is not None:
+        usage["inference_geo"] = params["inference_geo"]
     if thinks:
-        usage["output_tokens_details"] = {"thinking_tokens": thinking_tokens}
+        thought = min(thinking_tokens, params["max_tokens"])
+        usage["output_tokens_details"] = {"thinking_tokens": thought}
     return {
         "id": message_id,
         "type": "message",
@@ -115,8 +128,20 @@ def digest_of(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _tool_to_use(params: dict[str, Any]) -> dict[str, Any] | None:
-    """The tool that the answer calls: a forced one, else the first strict one."""
+def _thinks(params: dict[str, Any], model: Model) -> bool:
+    """Whether the model thinks before it answers; newer ones do so unasked."""
+    kind = (params.get("thinking") or {}).get("type")
+    return model.ways.thinks_unasked if kind is None else kind in ("enabled", "adaptive")
+
+
+def _shows_thinking(params: dict[str, Any], model: Model) -> bool:
+    """Whether what was thought comes back as text; newer models leave it out where not asked."""
+    display = (params.get("thinking") or {}).get("display")
+    return model.ways.shows_thinking if display is None else display != "omitted"
+
+
+def _tool_to_use(params: dict[str, Any], prompt: Prompt, seed: int) -> dict[str, Any] | None:
+    """The tool that the answer calls: a forced one, a strict one, else now and then the first."""
     tools = [tool for tool in params.get("tools") or () if "input_schema" in tool]
     choice = params.get("tool_choice") or {"type": "auto"}
     if choice["type"] == "none" or not tools:
@@ -125,13 +150,15 @@ def _tool_to_use(params: dict[str, Any]) -> dict[str, Any] | None:
         return next((tool for tool in tools if tool["name"] == choice["name"]), None)
     if choice["type"] == "any":
         return tools[0]
-    if (params.get("output_config") or {}).get("format") is not None:
+    if format_of(params) is not None:
         return None
-    return next((tool for tool in tools if tool.get("strict")), None)
+    strict = next((tool for tool in tools if tool.get("strict")), None)
+    calls = Draw(seed)("tool", prompt.user) < _SHARE_OF_CALLS
+    return strict or (tools[0] if calls else None)
 
 
 def _text(params: dict[str, Any], prompt: Prompt, style: Answers) -> str:
-    form = (params.get("output_config") or {}).get("format")
+    form = format_of(params)
     if form is not None:
         return orjson.dumps(_filled(form["schema"], prompt, style)).decode()
     if style == "digest":

@@ -1,6 +1,7 @@
 """One HTTP call of the API: its key, its faults, its headers, its reply."""
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -12,15 +13,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from batch_pipeline.emulator.betas import check_betas, check_version
 from batch_pipeline.emulator.clock import from_rfc3339, to_rfc3339
 from batch_pipeline.emulator.database import EmulatorClosed
 from batch_pipeline.emulator.emulator import Emulator
-from batch_pipeline.emulator.errors import ApiError, error_document, invalid
+from batch_pipeline.emulator.errors import ApiError, error_document
 from batch_pipeline.emulator.faults import FaultTable, Scene, apply_after, apply_before
 from batch_pipeline.emulator.options import Options
 from batch_pipeline.emulator.replies import ConnectionDropped, Reply
 
 TRANSPORT = "batch_pipeline.emulator.transport"
+_logger = logging.getLogger(__name__)
 _BLOCK_BYTES = 256 * 1024
 _REPORTED_LIMIT = 1000
 
@@ -71,12 +74,23 @@ class Server:
 
 @dataclass
 class Call:
-    """One call, as its handler sees it."""
+    """One call, as its handler sees it.
+
+    Attributes:
+        request: The call itself.
+        emulator: Who answers it.
+        workspace: Whose it is.
+        scene: How faults see it.
+        version: The API version that it asks for.
+        betas: The betas that it names.
+    """
 
     request: Request
     emulator: Emulator
     workspace: str
     scene: Scene
+    version: str
+    betas: frozenset[str]
 
     @property
     def host(self) -> str:
@@ -148,11 +162,13 @@ class ApiCall:
             if scene.clock_offset and reply.document is not None:
                 _shift_times(reply.document, scene.clock_offset)
             reply = await apply_after(faults, scene, reply)
+        if reply.status == 429 and not limits and "retry-after" in reply.headers:
+            limits = self._limits(scene, 0)
         now = emulator.clock.now() + scene.clock_offset + reply.date_offset
         date = {"date": formatdate(now, usegmt=True)}
         if reply.by_proxy:
             return reply, {**date, **reply.headers}
-        request_id = "req_" + secrets.token_hex(12)
+        request_id = new_request_id()
         if reply.document is not None and reply.document.get("type") == "error":
             reply.document["request_id"] = request_id
         whose = {"anthropic-organization-id": emulator.options.organization}
@@ -164,32 +180,49 @@ class ApiCall:
         try:
             if scene.workspace is None:
                 raise scene.refusal or ApiError("authentication_error", "invalid x-api-key")
-            limits |= self._check_rate(scene)
-            if "anthropic-version" not in request.headers:
-                raise invalid("anthropic-version: header is required")
-            return await self.handler(Call(request, scene.emulator, scene.workspace, scene))
+            self._check_rate(scene, limits)
+            version = check_version(request.headers.get("anthropic-version"))
+            betas = check_betas(request.headers.getlist("anthropic-beta"))
+            call = Call(request, scene.emulator, scene.workspace, scene, version, betas)
+            return await self.handler(call)
         except ApiError as error:
-            await _drain(request)
-            document = error_document(error.type, error.message, None, error.details)
-            return Reply(status=error.status, document=document, headers=error.headers)
+            refusal = error
+        except (ConnectionDropped, EmulatorClosed, ClientDisconnect):
+            raise
+        except Exception:
+            # A fault of the emulator's own: shown as the API shows its own, and never hidden.
+            _logger.exception("The emulator failed at %s", self.route)
+            refusal = ApiError("api_error", "Internal server error")
+        await _drain(request)
+        document = error_document(refusal.type, refusal.message, None, refusal.details)
+        return Reply(status=refusal.status, document=document, headers=refusal.headers)
 
-    def _check_rate(self, scene: Scene) -> dict[str, str]:
-        emulator = scene.emulator
-        options = emulator.options
+    def _check_rate(self, scene: Scene, limits: dict[str, str]) -> None:
+        """Count the call; say in `limits` what may still come, also when this one is too many."""
+        options = scene.emulator.options
         calls = self.server.count_in_minute(scene.workspace or "")
         limit = options.requests_per_minute or _REPORTED_LIMIT
-        next_minute = (emulator.clock.now() // 60 + 1) * 60 + scene.clock_offset
+        limits |= self._limits(scene, max(0, limit - calls))
         if options.requests_per_minute and calls > limit:
             raise ApiError(
                 "rate_limit_error",
                 f"This workspace has made {calls} calls in this minute; the limit is {limit}",
                 headers={"retry-after": str(options.retry_after_seconds)},
             )
+
+    def _limits(self, scene: Scene, remaining: int) -> dict[str, str]:
+        emulator = scene.emulator
+        limit = emulator.options.requests_per_minute or _REPORTED_LIMIT
+        next_minute = (emulator.clock.now() // 60 + 1) * 60 + scene.clock_offset
         return {
             "anthropic-ratelimit-requests-limit": str(limit),
-            "anthropic-ratelimit-requests-remaining": str(max(0, limit - calls)),
+            "anthropic-ratelimit-requests-remaining": str(remaining),
             "anthropic-ratelimit-requests-reset": to_rfc3339(next_minute) or "",
         }
+
+
+def new_request_id() -> str:
+    return "req_" + secrets.token_hex(12)
 
 
 def _scene_of(name: str, request: Request, emulator: Emulator) -> Scene:

@@ -33,7 +33,9 @@ create table if not exists batches (
     usd text,
     unpriced integer not null default 0,
     deleted integer not null default 0,
-    archived_at real
+    archived_at real,
+    version text,
+    betas text
 );
 create index if not exists open_batches on batches (status) where status <> 'ended';
 create table if not exists calls (
@@ -44,9 +46,19 @@ create table if not exists texts (
     batch_id text not null, name text not null, body blob not null, primary key (batch_id, name)
 );
 create table if not exists messages (id integer primary key, document text not null);
+create table if not exists files (
+    seq integer primary key autoincrement,
+    id text not null unique,
+    workspace text not null,
+    filename text not null,
+    mime_type text not null,
+    size_bytes integer not null,
+    created_at real not null,
+    expires_at real
+);
 create table if not exists meta (key text primary key, value text not null);
 """
-_TABLE_NAMES = ("batches", "calls", "caches", "texts", "messages", "meta")
+_TABLE_NAMES = ("batches", "calls", "caches", "texts", "messages", "files", "meta")
 
 
 class EmulatorClosed(Exception):
@@ -64,6 +76,8 @@ class Batch:
         unpriced: Succeeded requests whose price is unknown.
         deleted: Whether it was deleted; the row stays for the bill and for paging.
         archived_at: When its results were taken away before their time.
+        version: The API version it was sent with; None where that was not kept.
+        betas: The betas it was sent with, separated by commas; None where that was not kept.
     """
 
     seq: int
@@ -83,8 +97,25 @@ class Batch:
     unpriced: int
     deleted: int
     archived_at: float | None
+    version: str | None
+    betas: str | None
 
 
+@dataclass(frozen=True)
+class File:
+    """One uploaded file, as its row says."""
+
+    seq: int
+    id: str
+    workspace: str
+    filename: str
+    mime_type: str
+    size_bytes: int
+    created_at: float
+    expires_at: float | None
+
+
+_FILE_COLUMNS = ", ".join(field.name for field in fields(File))
 _COLUMNS = ", ".join(field.name for field in fields(Batch))
 _NO_END = 2**62
 
@@ -94,8 +125,9 @@ def open_database(path: Path) -> "Database":
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     connection.executescript("pragma journal_mode = wal; pragma synchronous = off;" + _TABLES)
     columns = [row[1] for row in connection.execute("pragma table_info(batches)")]
-    if "archived_at" not in columns:  # written by an earlier version
-        connection.execute("alter table batches add column archived_at real")
+    for column, type in (("archived_at", "real"), ("version", "text"), ("betas", "text")):
+        if column not in columns:  # written by an earlier version
+            connection.execute(f"alter table batches add column {column} {type}")
     return Database(connection)
 
 
@@ -150,10 +182,19 @@ class Database:
         rows = self._rows(f"select {_COLUMNS} from batches where {condition}", *values)
         return [Batch(*row) for row in rows]
 
-    def add_batch(self, id: str, workspace: str, requests: int, created_at: float) -> None:
+    def add_batch(
+        self,
+        id: str,
+        workspace: str,
+        requests: int,
+        created_at: float,
+        version: str | None = None,
+        betas: str | None = None,
+    ) -> None:
         self._rows(
-            "insert into batches (id, workspace, requests, created_at) values (?, ?, ?, ?)",
-            *(id, workspace, requests, created_at),
+            "insert into batches (id, workspace, requests, created_at, version, betas) "
+            "values (?, ?, ?, ?, ?, ?)",
+            *(id, workspace, requests, created_at, version, betas),
         )
 
     def last_seq(self) -> int:
@@ -222,6 +263,33 @@ class Database:
     def text(self, batch_id: str, name: str) -> bytes | None:
         rows = self._rows("select body from texts where batch_id = ? and name = ?", batch_id, name)
         return rows[0][0] if rows else None
+
+    def add_file(self, file: File) -> None:
+        """Keep what is known of a file; its `seq` is given by the database."""
+        self._rows(
+            "insert into files (id, workspace, filename, mime_type, size_bytes, created_at, "
+            "expires_at) values (?, ?, ?, ?, ?, ?, ?)",
+            *(file.id, file.workspace, file.filename, file.mime_type, file.size_bytes),
+            *(file.created_at, file.expires_at),
+        )
+
+    def files(self, workspace: str, before: int | None = None, limit: int = -1) -> list[File]:
+        """A workspace's files, newest first: those before a place in the order of uploading."""
+        rows = self._rows(
+            f"select {_FILE_COLUMNS} from files where workspace = ? and seq < ? "
+            "order by seq desc limit ?",
+            *(workspace, _NO_END if before is None else before, limit),
+        )
+        return [File(*row) for row in rows]
+
+    def file(self, workspace: str, id: str) -> File | None:
+        rows = self._rows(
+            f"select {_FILE_COLUMNS} from files where workspace = ? and id = ?", workspace, id
+        )
+        return File(*rows[0]) if rows else None
+
+    def remove_file(self, id: str) -> None:
+        self._rows("delete from files where id = ?", id)
 
     def count_call(self, route: str, outcome: str) -> None:
         self._rows(

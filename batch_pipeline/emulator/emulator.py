@@ -4,17 +4,18 @@ import hashlib
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from batch_pipeline.emulator.answers import answer
+from batch_pipeline.emulator.betas import NEWEST_VERSION
 from batch_pipeline.emulator.bill import Bill
 from batch_pipeline.emulator.clock import Clock
 from batch_pipeline.emulator.database import Batch, Database, EmulatorClosed, open_database
 from batch_pipeline.emulator.envelope import write_requests
 from batch_pipeline.emulator.errors import ApiError, invalid
+from batch_pipeline.emulator.files import Files
 from batch_pipeline.emulator.lifecycle import (
     Ending,
     archived_at,
@@ -24,15 +25,12 @@ from batch_pipeline.emulator.lifecycle import (
     share_done,
 )
 from batch_pipeline.emulator.options import Options
-from batch_pipeline.emulator.outcomes import error_of, outcome_of
-from batch_pipeline.emulator.params import check_params
 from batch_pipeline.emulator.processing import Processor, billed, digest_of_params
-from batch_pipeline.emulator.prompt import read_prompt
+from batch_pipeline.emulator.respond import respond
+from batch_pipeline.emulator.rules import Occasion
 from batch_pipeline.emulator.spool import Spool
 from batch_pipeline.emulator.texts import Texts
 from batch_pipeline.emulator.usage import PromptCaches
-
-MAX_PAGE = 1000
 
 
 class Emulator:
@@ -59,6 +57,7 @@ class Emulator:
         self._texts = Texts(state_dir / "batches", database)
         self.bill = Bill(database, self._texts)
         self.clock = Clock(**self._db.get_meta("clock", {}))
+        self.files = Files(state_dir / "files", database, self.clock)
         # Batches and direct messages share no cache, so neither waits for the other.
         self._batch_caches = PromptCaches(self._db.caches())
         self._direct_caches = PromptCaches(self._db.caches())
@@ -75,6 +74,7 @@ class Emulator:
         with self._settling:
             database = self._db.emptied()
         self._texts.clear()
+        self.files.clear()
         return Emulator(self.state_dir, options, database)
 
     # Calls of the API
@@ -83,13 +83,22 @@ class Emulator:
         """Somewhere to write what is to become part of a batch."""
         return Spool(self._incoming / secrets.token_hex(8))
 
-    def create(self, workspace: str, body: Spool, host: str) -> dict[str, Any]:
+    def create(
+        self,
+        workspace: str,
+        body: Spool,
+        host: str,
+        version: str = NEWEST_VERSION,
+        betas: Iterable[str] = (),
+    ) -> dict[str, Any]:
         """Take a batch. When this returns, the batch survives a kill.
 
         Args:
             workspace: Whose batch.
             body: The body of the call.
             host: Host and port by which the caller reached the emulator.
+            version: The API version that was asked for.
+            betas: The betas that were named.
         """
         requests = self.new_spool()
         try:
@@ -104,7 +113,7 @@ class Emulator:
                 now = self.clock.now()
                 id = self._new_id(now)
                 self._texts.keep(id, "requests", requests)
-                self._db.add_batch(id, workspace, count, now)
+                self._db.add_batch(id, workspace, count, now, version, ",".join(sorted(betas)))
                 self.bill.note_queue()
         finally:
             requests.discard()
@@ -150,13 +159,11 @@ class Emulator:
             workspace: Whose batches.
             after_id: Only those older than this one.
             before_id: Only those newer than this one.
-            limit: How many at most.
+            limit: How many at most, as `queries.limit_of` reads it.
             host: Host and port by which the caller reached the emulator.
             unlisted_seconds: The list lags behind: it lacks batches that are younger than this.
             unlisted_newest: It lacks as many of the newest batches.
         """
-        if not 1 <= limit <= MAX_PAGE:
-            raise invalid(f"limit: must be between 1 and {MAX_PAGE}")
         if after_id and before_id:
             raise invalid("Only one of after_id and before_id may be given")
         self.settle()
@@ -211,32 +218,43 @@ class Emulator:
             raise ApiError("not_found_error", f"The results of Message Batch {id} have expired")
         return self._texts.lines(id, "results")
 
-    def message(self, workspace: str, params: dict[str, Any]) -> dict[str, Any]:
+    def occasion(
+        self,
+        call: Literal["batch", "message", "count"],
+        workspace: str,
+        version: str,
+        betas: frozenset[str] | None,
+    ) -> Occasion:
+        """Where and how a request was made, for the rules that judge it."""
+        return Occasion(
+            call,
+            version,
+            betas,
+            any_model=self.options.any_model,
+            has_file=lambda id: self.files.find(workspace, id) is not None,
+        )
+
+    def message(self, workspace: str, params: dict[str, Any], occasion: Occasion) -> dict[str, Any]:
         """Answer one message at once, at full price."""
-        check_params(params, batch=False)
-        prompt = read_prompt(params)
-        outcome = outcome_of(self.options, prompt.user, prompt.user)
-        if outcome in ("errored", "invalid"):
-            raise error_of(outcome, self.options.seed, prompt.user)
         id = "msg_" + secrets.token_hex(12)
         with self._metering:
-            answered = answer(
+            answered = respond(
                 params,
-                prompt,
+                occasion=occasion,
+                options=self.options,
+                custom_id=None,
                 message_id=id,
-                style=self.options.answers,
-                outcome=None if outcome == "expired" else outcome,
                 caches=self._direct_caches,
                 scope=workspace,
                 now=self.clock.now(),
-                batch=False,
             )
             self._save_caches(self._direct_caches)
+        assert answered is not None
         self._db.add_message(
             {
                 "batch_id": None,
                 "custom_id": None,
-                "params_sha256": digest_of_params(params),
+                "params_sha256": digest_of_params(params, b""),
                 "result": "succeeded",
                 **billed(params["model"], answered, batch=False),
             }
@@ -326,6 +344,12 @@ class Emulator:
                 batch_id=id,
                 seq=batch.seq,
                 workspace=batch.workspace,
+                occasion=self.occasion(
+                    "batch",
+                    batch.workspace,
+                    batch.version or NEWEST_VERSION,
+                    None if batch.betas is None else frozenset(batch.betas.split(",")),
+                ),
                 options=self.options,
                 caches=self._batch_caches,
                 ending=ending,
@@ -368,7 +392,7 @@ class Emulator:
         return batch
 
     def _document(self, batch: Batch, host: str) -> dict[str, Any]:
-        return document_of(batch, self.clock.now(), host)
+        return document_of(batch, self.clock.now(), self.options.public_url or f"http://{host}")
 
     # What tests and demos ask
 

@@ -46,7 +46,8 @@ def write_requests(body: Text, lines: Spool, max_requests: int) -> int:
         if custom_id in custom_ids:
             raise invalid(f"requests.{index}.custom_id: Duplicate custom_id: {custom_id!r}")
         custom_ids.add(custom_id)
-        lines.write(raw if b"\n" not in raw else orjson.dumps(request))
+        # Between the values of JSON a line end is a blank, and inside of them it cannot be.
+        lines.write(raw.replace(b"\n", b" "))
         lines.write(b"\n")
     if not custom_ids:
         raise invalid("requests: List should have at least 1 item after validation, not 0")
@@ -125,5 +126,8 @@ def _requests_of_small(body: bytes) -> Iterator[tuple[Any, bytes]]:
             raise invalid(f"{name}: Extra inputs are not permitted")
     if not isinstance(document["requests"], list):
         raise invalid("requests: Input should be a valid list")
-    for request in document["requests"]:
-        yield request, orjson.dumps(request)
+    for index, request in enumerate(document["requests"]):
+        try:
+            yield request, orjson.dumps(request)
+        except TypeError:
+            raise invalid(f"requests.{index}: Input is nested too deeply") from None

@@ -6,8 +6,9 @@ from datetime import date
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from batch_pipeline.emulator.errors import ApiError
 from batch_pipeline.emulator.outcomes import Draw
-from batch_pipeline.emulator.reading import Reading, parse_number, read_hints, stems
+from batch_pipeline.emulator.reading import LARGEST, Reading, parse_number, read_hints, stems
 from batch_pipeline.emulator.schemas import resolve
 
 _EXTRACT = 80
@@ -29,6 +30,15 @@ _PHONE = re.compile(r"\+?\d[\d ()-]{7,}\d")
 _REFERENCE = re.compile(r"\b(?=[\w/-]*\d)(?=[\w/-]*[A-Za-z])[A-Za-z0-9][\w/-]{2,}\b")
 _CAPITALISED = re.compile(r"\b[A-Z][\w&.'-]*(?: (?:&|of|and|[A-Z][\w&.'-]*))*\b")
 _NO_DATE = date(2000, 1, 1)
+# A schema of a tool that is not strict may ask for anything; this is as far as it is followed.
+_DEEPEST = 40
+_MOST_PARTS = 20_000
+_MOST_ITEMS = 20
+_LONGEST = 1_000
+_REPEATED_GROUP = re.compile(r"\)[*+{]")
+_UNBOUNDED = re.compile(r"[*+]|\{\d*,\}")
+_SEARCHED = 2_000
+_SHORT = 12
 _OF_FORMAT = {
     "email": "unknown@example.com",
     "uri": "https://example.com/",
@@ -77,15 +87,28 @@ class Filler:
         self._system = system
         self._digest = digest
         self._draw = Draw(0)
+        self._depth = 0
+        self._parts = 0
 
     def fill(self) -> Any:
         return self._fill(self._root, "").value
 
-    def _fill(self, schema: dict[str, Any], name: str) -> Filled:
-        schema = self._flattened(schema)
+    def _fill(self, schema: Any, name: str) -> Filled:
+        self._depth += 1
+        try:
+            # Only the schema of a tool that is not strict can be so deep, or nothing but a truth.
+            self._parts += 1
+            too_much = self._depth > _DEEPEST or self._parts > _MOST_PARTS
+            if too_much or not isinstance(schema, dict):
+                return Filled(None, False)
+            return self._fill_one(self._flattened(schema), name)
+        finally:
+            self._depth -= 1
+
+    def _fill_one(self, schema: dict[str, Any], name: str) -> Filled:
         if "const" in schema:
             return Filled(schema["const"], True)
-        if "enum" in schema:
+        if schema.get("enum"):
             return self._choose(schema, name)
         branches = schema.get("anyOf") or schema.get("oneOf")
         if branches:
@@ -105,14 +128,24 @@ class Filler:
 
     def _flattened(self, schema: dict[str, Any]) -> dict[str, Any]:
         """The schema with references and `allOf` put in."""
-        while "$ref" in schema:
+        for _ in range(_DEEPEST):
+            if "$ref" not in schema:
+                break
             beside = {key: value for key, value in schema.items() if key != "$ref"}
-            schema = {**resolve(self._root, schema["$ref"]), **beside}
+            schema = {**self._resolved(schema["$ref"]), **beside}
         for part in schema.get("allOf", ()):
-            part = self._flattened(part)
+            part = self._flattened(part) if isinstance(part, dict) else {}
             properties = {**schema.get("properties", {}), **part.get("properties", {})}
             schema = {**part, **schema, **({"properties": properties} if properties else {})}
         return schema
+
+    def _resolved(self, reference: Any) -> dict[str, Any]:
+        """What a reference points to; nothing where a tool that is not strict points to nothing."""
+        try:
+            found: Any = resolve(self._root, reference)
+        except ApiError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def _fill_union(
         self, schema: dict[str, Any], branches: list[dict[str, Any]], name: str
@@ -121,12 +154,12 @@ class Filler:
         filled = [
             self._fill({**described, **branch}, name)
             for branch in branches
-            if branch.get("type") != "null"
+            if isinstance(branch, dict) and branch.get("type") != "null"
         ]
         found = next((one for one in filled if one.found), None)
         if found is not None:
             return found
-        return Filled(None, False) if len(filled) < len(branches) else filled[0]
+        return Filled(None, False) if len(filled) < len(branches) or not filled else filled[0]
 
     def _fill_object(self, schema: dict[str, Any], name: str) -> Filled:
         filled = {key: self._fill(part, key) for key, part in schema.get("properties", {}).items()}
@@ -134,9 +167,13 @@ class Filler:
         return Filled({key: one.value for key, one in filled.items()}, found)
 
     def _fill_array(self, schema: dict[str, Any], name: str) -> Filled:
-        items = self._flattened(schema.get("items") or {"type": "string"})
-        least, most = schema.get("minItems", 0), schema.get("maxItems", 5)
-        if "enum" in items:
+        items = schema.get("items") or {"type": "string"}
+        items = self._flattened(items) if isinstance(items, dict) else {"type": "string"}
+        least, most = (
+            int(min(schema.get("minItems", 0), _MOST_ITEMS)),
+            int(schema.get("maxItems", 5)),
+        )
+        if items.get("enum"):
             values = [value for value, score in self._scored(items) if score > 0]
         elif items.get("type") in ("number", "integer"):
             numbers = [number.value for number in self._reading.numbers]
@@ -146,7 +183,7 @@ class Filler:
             values = [part.strip() for part in re.split(r"[,;]", labelled) if part.strip()]
         else:
             values = []
-        values = list(dict.fromkeys(values))[:most]
+        values = _distinct(values)[:most]
         if not values and (least or items.get("type") in ("object", "string")):
             filled = self._fill(items, name)
             values = [filled.value] * max(least, 1 if filled.found else 0)
@@ -214,7 +251,7 @@ class Filler:
             value = max(value, least + ("exclusiveMinimum" in schema))
         if most is not None:
             value = min(value, most - ("exclusiveMaximum" in schema))
-        if whole or float(value).is_integer():
+        if (whole or float(value).is_integer()) and abs(value) < LARGEST:
             value = round(value)
         return Filled(value, found)
 
@@ -260,8 +297,8 @@ class Filler:
             digest, self._digest = self._digest, None
             return Filled(digest, True)
         value, found = self._string(_stems_of(name))
-        value = value[: schema.get("maxLength", len(value))]
-        return Filled(value.ljust(schema.get("minLength", 0), "."), found)
+        value = value[: int(schema.get("maxLength", len(value)))]
+        return Filled(value.ljust(int(min(schema.get("minLength", 0), _LONGEST)), "."), found)
 
     def _fill_date(self, schema: dict[str, Any], name: str) -> Filled:
         labelled = self._reading.label_value(_stems_of(name))
@@ -277,9 +314,17 @@ class Filler:
         return match.group() if match else None
 
     def _fill_pattern(self, pattern: str) -> Filled:
-        wanted = re.compile(pattern)
-        text = self._reading.text
-        candidates = [match.group() for match in wanted.finditer(text)] + text.split()
+        try:
+            wanted = re.compile(pattern)
+        except (re.error, OverflowError, RecursionError):
+            return Filled("", False)  # A pattern that this language has not, as `\p{L}`.
+        candidates = self._reading.text.split()
+        if _is_quick(pattern):
+            text = self._reading.text[:_SEARCHED]
+            candidates = [match.group() for match in wanted.finditer(text)] + candidates
+        else:
+            # Each further sign may double the time that such a pattern takes.
+            candidates = [one for one in candidates if len(one) <= _SHORT]
         for candidate in candidates:
             if candidate and wanted.search(candidate):
                 return Filled(candidate, True)
@@ -307,6 +352,16 @@ class Filler:
                 match = pattern.search(reading.text)
                 return (match.group() if match else reading.extract(_EXTRACT)), match is not None
         return reading.extract(_EXTRACT), True
+
+
+def _is_quick(pattern: str) -> bool:
+    """Whether looking for a pattern takes little time, whatever the text."""
+    return not _REPEATED_GROUP.search(pattern) and len(_UNBOUNDED.findall(pattern)) <= 2
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    """The values without those that were there before; also such as have no hash."""
+    return [value for at, value in enumerate(values) if value not in values[:at]]
 
 
 def _example_of(wanted: re.Pattern[str]) -> str:

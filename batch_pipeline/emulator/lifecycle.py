@@ -60,17 +60,17 @@ def share_done(batch: Batch, options: Options, moment: float) -> float:
     return min(1.0, max(0.0, (moment - batch.created_at) / options.batch_seconds))
 
 
-def document_of(batch: Batch, now: float, host: str) -> dict[str, Any]:
+def document_of(batch: Batch, now: float, address: str) -> dict[str, Any]:
     """The batch as the API shows it.
 
     Args:
         batch: Its row.
         now: Moment at which it is shown.
-        host: Host and port by which the caller reached the emulator, for `results_url`.
+        address: The URL by which callers reach the emulator, for `results_url`.
     """
     ended = batch.status == "ended"
     archived = archived_at(batch, now)
-    url = f"http://{host}/v1/messages/batches/{batch.id}/results"
+    url = f"{address}/v1/messages/batches/{batch.id}/results"
     return {
         "id": batch.id,
         "type": "message_batch",

@@ -36,6 +36,11 @@ class Options:
         keys: API key -> workspace. Empty: any key is good and its workspace is `default`. The
             workspace `*` lets the key choose by the header `anthropic-workspace-id`.
         organization: What `anthropic-organization-id` says.
+        any_model: Take any name of a model, as behind a relay that maps names; else one that there
+            is not is a 404.
+        public_url: The URL by which clients reach the emulator, where it is another than that of
+            the call: that of a relay, with its path. It stands in `results_url`.
+        downloadable_files: Give out uploaded files; the API gives out only what tools made.
     """
 
     batch_seconds: float = 0.0
@@ -51,8 +56,14 @@ class Options:
     max_batch_bytes: int = 256_000_000
     keys: dict[str, str] = field(default_factory=dict)
     organization: str = "4a1f0000-0000-4000-8000-000000000000"
+    any_model: bool = False
+    public_url: str = ""
+    downloadable_files: bool = False
 
     def __post_init__(self) -> None:
+        if self.public_url and not self.public_url.startswith(("http://", "https://")):
+            raise ValueError(f"public_url must be an http(s) URL, not {self.public_url!r}")
+        object.__setattr__(self, "public_url", self.public_url.rstrip("/"))
         if self.answers not in get_args(Answers):
             raise ValueError(f"answers must be one of {get_args(Answers)}, not {self.answers!r}")
         for name, rate in self.rates.items():

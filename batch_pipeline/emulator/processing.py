@@ -10,14 +10,13 @@ from typing import Any
 
 import orjson
 
-from batch_pipeline.emulator.answers import Answered, answer
+from batch_pipeline.emulator.answers import Answered
 from batch_pipeline.emulator.catalog import charge
 from batch_pipeline.emulator.errors import ApiError, error_document
 from batch_pipeline.emulator.lifecycle import Ending
 from batch_pipeline.emulator.options import Options
-from batch_pipeline.emulator.outcomes import Draw, error_of, outcome_of
-from batch_pipeline.emulator.params import check_params
-from batch_pipeline.emulator.prompt import read_prompt
+from batch_pipeline.emulator.respond import respond
+from batch_pipeline.emulator.rules import Occasion
 from batch_pipeline.emulator.spool import Spool, Text
 from batch_pipeline.emulator.usage import PromptCaches
 
@@ -39,6 +38,7 @@ class Processor:
         batch_id: Id of the batch.
         seq: Its place in the order of creation; with the seed it decides the order of results.
         workspace: Whose caches are used.
+        occasion: How the batch was sent.
         options: Rates, answers and seed.
         caches: All prompt caches.
         ending: How the batch ends.
@@ -48,6 +48,7 @@ class Processor:
     batch_id: str
     seq: int
     workspace: str
+    occasion: Occasion
     options: Options
     caches: PromptCaches
     ending: Ending
@@ -62,7 +63,7 @@ class Processor:
             request = orjson.loads(line)
             custom_id, params = request["custom_id"], request["params"]
             result = self._result_of(custom_id, params) if finished else {"type": self.ending.rest}
-            row = _bill_row(self.batch_id, custom_id, params, result)
+            row = _bill_row(self.batch_id, custom_id, params, result, line)
             processed.counts[result["type"]] += 1
             if row["usd"] is not None:
                 processed.usd += Decimal(row["usd"])
@@ -108,25 +109,15 @@ class Processor:
         return {"type": "succeeded", "message": answered}
 
     def _answer(self, custom_id: str, params: dict[str, Any]) -> Answered | None:
-        check_params(params, batch=True)
-        prompt = read_prompt(params)
-        outcome = outcome_of(self.options, custom_id, prompt.user)
-        if outcome in ("errored", "invalid"):
-            raise error_of(outcome, self.options.seed, custom_id)
-        if outcome == "expired":
-            return None
-        miss_rate = self.options.rates.get("cache_miss", 0.0)
-        return answer(
+        return respond(
             params,
-            prompt,
+            occasion=self.occasion,
+            options=self.options,
+            custom_id=custom_id,
             message_id="msg_" + self._identify(custom_id),
-            style=self.options.answers,
-            outcome=outcome,
             caches=self.caches,
             scope=self.workspace,
             now=self.ending.ended_at,
-            batch=True,
-            miss=lambda: Draw(self.options.seed)("cache_miss", custom_id) < miss_rate,
         )
 
     def _identify(self, custom_id: str) -> str:
@@ -134,26 +125,36 @@ class Processor:
         return hashlib.blake2b(text, digest_size=12).hexdigest()
 
 
-def digest_of_params(params: dict[str, Any]) -> str:
-    """A fingerprint of a request that does not depend on the order of its keys."""
-    return hashlib.sha256(orjson.dumps(params, option=orjson.OPT_SORT_KEYS)).hexdigest()
+def digest_of_params(params: dict[str, Any], text: bytes) -> str:
+    """A fingerprint of a request that does not depend on the order of its keys.
+
+    Args:
+        params: Parameters of the request.
+        text: The request as it was sent: what is too deep to be written is told apart by this.
+    """
+    try:
+        text = orjson.dumps(params, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        pass
+    return hashlib.sha256(text).hexdigest()
 
 
 def _bill_row(
-    batch_id: str, custom_id: str, params: dict[str, Any], result: dict[str, Any]
+    batch_id: str, custom_id: str, params: dict[str, Any], result: dict[str, Any], line: bytes
 ) -> dict[str, Any]:
+    model = params.get("model")
     return {
         "batch_id": batch_id,
         "custom_id": custom_id,
-        "params_sha256": digest_of_params(params),
+        "params_sha256": digest_of_params(params, line),
         "result": result["type"],
-        **billed(params.get("model"), result.get("message"), batch=True),
+        **billed(model if isinstance(model, str) else None, result.get("message"), batch=True),
     }
 
 
-def billed(model: Any, message: dict[str, Any] | None, *, batch: bool) -> dict[str, Any]:
+def billed(model: str | None, message: dict[str, Any] | None, *, batch: bool) -> dict[str, Any]:
     """Tokens and dollars of one request; `message` is None when it got no answer."""
-    if message is None:
+    if message is None or model is None:
         return {"model": model, "usage": None, "usd": "0"}
     usd = charge(model, message["usage"], batch=batch)
     return {

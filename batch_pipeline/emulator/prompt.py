@@ -2,13 +2,24 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from batch_pipeline.emulator.rules.outputs import format_of
+
 CHARACTERS_PER_TOKEN = 2.5
+# How a text is cut into tokens is not published. Our estimate, from what other tokenizers do: a bit
+# more than one token for a sign of Chinese, Japanese or Korean, two thirds of one for a letter of an
+# alphabet other than the Latin, several for a picture.
+_WIDE = re.compile(
+    "[\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef]"
+)
+_OTHER_SCRIPTS = re.compile("[\u0370-\u10ff\u1200-\u1dff]")
+_PICTURES = re.compile("[\u2600-\u27bf\U0001f000-\U0003ffff]")
 _TOKENS_PER_IMAGE = 1_500
 _TOKENS_PER_MESSAGE = 4
 
@@ -46,8 +57,13 @@ class Prompt:
 
 
 def count_tokens(text: str) -> int:
-    """About how many tokens a text has."""
-    return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
+    """About how many tokens a text has: Latin letters share one, a sign of Chinese is one or two."""
+    if text.isascii():
+        return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
+    rare, wide = len(_PICTURES.findall(text)), len(_WIDE.findall(text))
+    other = len(_OTHER_SCRIPTS.findall(text))
+    latin = (len(text) - rare - wide - other) / CHARACTERS_PER_TOKEN
+    return math.ceil(latin + 3 * rare + 1.3 * wide + other / 1.4)
 
 
 def read_prompt(params: dict[str, Any]) -> Prompt:
@@ -61,7 +77,10 @@ def read_prompt(params: dict[str, Any]) -> Prompt:
     tokens = 0
     prefixes = []
     # Another output schema or thinking set-up does not find the caches of this one.
-    hashed = hashlib.sha256(orjson.dumps([params.get("output_config"), params.get("thinking")]))
+    kept_apart = [params.get("output_config"), params.get("thinking")]
+    if params.get("output_format") is not None:
+        kept_apart.append(params["output_format"])
+    hashed = hashlib.sha256(orjson.dumps(kept_apart))
     control = None
     for text, block_tokens, control in _blocks(params):
         tokens += block_tokens
@@ -75,7 +94,7 @@ def read_prompt(params: dict[str, Any]) -> Prompt:
 
 
 def _schema_tokens(params: dict[str, Any]) -> int:
-    form = (params.get("output_config") or {}).get("format")
+    form = format_of(params)
     return 0 if form is None else len(orjson.dumps(form)) // 10
 
 
@@ -105,10 +124,19 @@ def _blocks(params: dict[str, Any]) -> Iterator[tuple[str, int, dict[str, Any] |
             if block["type"] == "text":
                 length = count_tokens(block["text"])
             elif block["type"] in ("image", "document"):
-                length = _TOKENS_PER_IMAGE
+                length = _source_tokens(block["source"])
             else:
                 length = count_tokens(_dumped(block))
             yield f"\n{message['role']}: {_dumped(block)}", length, block.get("cache_control")
+
+
+def _source_tokens(source: dict[str, Any]) -> int:
+    """What an image, a page or a text that stands in a request counts."""
+    if source["type"] == "text":
+        return count_tokens(source["data"])
+    if source["type"] == "content":
+        return count_tokens(_dumped(source))
+    return _TOKENS_PER_IMAGE
 
 
 def _dumped(block: dict[str, Any]) -> str:

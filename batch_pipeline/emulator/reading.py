@@ -53,6 +53,9 @@ _DATES = (
     ),
     re.compile(rf"\b{_MONTH}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s+(?P<year>\d{{4}})\b", re.I),
 )
+LARGEST = 2.0**53
+# Patterns are looked for only in the beginning of a text: on a long and odd one they take for ever.
+_LOOKED_AT = 10_000
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
@@ -90,9 +93,11 @@ def parse_number(digits: str) -> float | None:
     elif digits.count(".") > 1:
         digits = digits.replace(".", "")
     try:
-        return float(digits)
+        number = float(digits)
     except ValueError:
         return None
+    # Beyond this JSON's numbers are not exact, and no text means such a number.
+    return number if abs(number) < LARGEST else None
 
 
 class Number:
@@ -111,7 +116,7 @@ class Reading:
     """A text and what can be found in it. Each fact is looked for when it is first asked for."""
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        self.text = text[:_LOOKED_AT]
 
     @cached_property
     def stems(self) -> frozenset[str]:
@@ -147,6 +152,8 @@ class Reading:
             if value is None:
                 continue
             value *= _SCALE.get((match["scale"] or "").lower().rstrip("s"), 1)
+            if abs(value) >= LARGEST:
+                continue
             is_money = match["before"] is not None or match["after"] is not None
             before = stems(text[max(0, start - 30) : start])
             found.append(Number(value, is_money, match["percent"] is not None, before))
@@ -190,9 +197,10 @@ class Reading:
 
 def _date_of(match: re.Match[str]) -> date | None:
     month: str = match["month"]
-    number = int(month) if month.isdigit() else _MONTHS.index(month[:3].lower()) + 1
-    year = int(match["year"])
     try:
+        # Signs that look alike count as the same letter in a pattern, but are none of its months.
+        number = int(month) if month.isdecimal() else _MONTHS.index(month[:3].lower()) + 1
+        year = int(match["year"])
         return date(year + 2000 if year < 100 else year, number, int(match["day"]))
     except ValueError:
         return None

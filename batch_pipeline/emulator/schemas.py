@@ -3,12 +3,15 @@
 from functools import lru_cache
 from typing import Any
 
+import jsonschema_rs
 import orjson
 
 from batch_pipeline.emulator.errors import ApiError, invalid
 
 MAX_OPTIONAL = 24
 MAX_UNIONS = 16
+# Parts that refer to each other can be as many as no compiler gets through in its 180 seconds.
+MAX_PARTS = 5_000
 _UNSUPPORTED = (
     "minimum",
     "maximum",
@@ -35,9 +38,21 @@ def check_schema(schema: Any, where: str) -> None:
     """
     if not isinstance(schema, dict):
         raise invalid(f"{where}: Input should be an object")
+    if not is_schema(schema):
+        raise invalid(f"{where}: JSON schema is invalid. It must match JSON Schema draft 2020-12")
     problem = _problem_of(orjson.dumps(schema))
     if problem is not None:
         raise invalid(f"{where}: {problem}")
+
+
+def is_schema(schema: dict[str, Any]) -> bool:
+    """Whether it is a JSON schema of the draft that the API reads."""
+    return _is_schema(orjson.dumps({name: schema[name] for name in schema if name != "$schema"}))
+
+
+@lru_cache(maxsize=256)
+def _is_schema(schema_text: bytes) -> bool:
+    return jsonschema_rs.meta.is_valid(orjson.loads(schema_text))
 
 
 @lru_cache(maxsize=256)
@@ -55,6 +70,7 @@ class _Check:
         self.root = root
         self.optional = 0
         self.unions = 0
+        self.visited = 0
 
     def run(self) -> None:
         self._visit(self.root, ())
@@ -64,6 +80,9 @@ class _Check:
             raise invalid(f"Schema is too complex: {self.unions} parameters with union types")
 
     def _visit(self, schema: Any, references: tuple[str, ...]) -> None:
+        self.visited += 1
+        if self.visited > MAX_PARTS:
+            raise invalid("Schema is too complex")
         if not isinstance(schema, dict):
             raise invalid("Schemas must be objects")
         if "$ref" in schema:

@@ -116,7 +116,8 @@ def test_a_strict_tool_is_called_without_being_forced(client: anthropic.Anthropi
 
 
 def test_thinking_comes_before_the_answer(client: anthropic.Anthropic) -> None:
-    message = client.messages.create(**params(thinking={"type": "adaptive"}))
+    asked = params(model="claude-sonnet-4-6", thinking={"type": "adaptive"})
+    message = client.messages.create(**asked)
     assert [block.type for block in message.content] == ["thinking", "text"]
     assert message.usage.output_tokens_details is not None
     assert 0 < message.usage.output_tokens_details.thinking_tokens < message.usage.output_tokens

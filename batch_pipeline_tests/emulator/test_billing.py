@@ -54,6 +54,7 @@ def test_the_bill_is_the_usage_of_what_succeeded_at_half_price(
 def test_a_model_without_a_known_price_has_no_cost(
     client: anthropic.Anthropic, claude_emulator: EmulatorProcess
 ) -> None:
+    claude_emulator.configure(any_model=True)
     answered(client, requests(2, model="claude-next-9"))
     assert {row["usd"] for row in claude_emulator.billed_requests()} == {None}
     bill = claude_emulator.bill()

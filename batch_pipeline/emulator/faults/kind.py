@@ -25,6 +25,7 @@ CALLS = (
     "messages",
     "count_tokens",
     "models",
+    "files",
 )
 ANY = "any"
 
