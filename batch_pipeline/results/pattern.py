@@ -143,10 +143,10 @@ def _spelled(text: Any) -> str | None:
 
 def _is_plain(model: type[BaseModel], properties: Mapping[str, Any]) -> bool:
     """Whether a class takes every answer that fits its schema, as it stands, and nothing of the user's runs."""
-    schema = model.__pydantic_core_schema__
+    schema: Any = model.__pydantic_core_schema__
     if not isinstance(schema, Mapping) or schema.get("type") != "model":
         return False
-    inner = schema.get("schema", {})
+    inner: Any = schema.get("schema", {})
     own = {
         name
         for one in model.__mro__
