@@ -110,6 +110,16 @@ def allow_memory(connection: duckdb.DuckDBPyConnection, memory_limit: str) -> No
         connection.execute(f"SET memory_limit = {quote_text(memory_limit)}")
 
 
+def compress_texts(connection: duckdb.DuckDBPyConnection) -> None:
+    """Let what a connection of ours writes into a database have its texts as zstd.
+
+    DuckDB's search for what is best for them takes most of what a table of texts costs to write, and
+    what it finds is larger.
+    """
+    if _memory_step(connection) is not None:
+        connection.execute("SET force_compression = 'zstd'")
+
+
 @contextmanager
 def one_thread(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Let a connection of ours work on one thread for the block: each further one needs memory."""

@@ -1,6 +1,7 @@
 """One merge into a Parquet dataset: the files of the next state, bucket by bucket."""
 
 import secrets
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from batch_pipeline.records.connections import (
     memory_connection,
     quote_files,
     quote_name,
+    quote_paths,
     quote_text,
     with_enough_memory,
 )
@@ -26,9 +28,11 @@ from batch_pipeline.records.identity import key_hash_sql
 from batch_pipeline.results.manifest import DataFile, Manifest
 from batch_pipeline.results.merging import (
     Merged,
+    Rows,
     cast_columns,
-    file_rows,
+    columns_in,
     grown_columns,
+    rows_to_merge,
     same_key,
 )
 from batch_pipeline.results.wider import fitting
@@ -36,16 +40,18 @@ from batch_pipeline.results.wider import fitting
 DATA_FOLDER = "data"
 ROW_GROUP_SIZE = 10_240
 """Rows per Parquet row group: small, so that wide rows need little memory to write."""
+LEAST_HELD, MOST_HELD = 16_384, 65_536
+"""Rows that are held in memory while they are written by bucket."""
 BUCKET = "_bp_bucket"
 """The column that staged rows carry their bucket in; it is never published."""
 
 STAGE = """
--- File {target}: the rows of {rows} in the columns of the next state, ordered by bucket (when there
--- are several), so that reading one bucket touches few row groups.
+-- Folder {target}: rows in the columns of the next state, in a folder of its own for each bucket.
 COPY (
-    SELECT *, {bucket} AS _bp_bucket FROM (SELECT {columns} FROM {rows} AS rows) AS source
-    {order}
-) TO {target} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {row_group_size})
+    SELECT *, {bucket} AS _bp_bucket FROM (SELECT {columns} FROM ({rows}) AS rows) AS source
+) TO {target} (
+    FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {row_group_size}, PARTITION_BY (_bp_bucket)
+)
 """
 
 CHANGED_KEYS = """
@@ -89,7 +95,7 @@ class NextState:
 def merge_buckets(
     url: str,
     before: Manifest | None,
-    rows_path: str | None,
+    rows: str | Rows | None,
     key: Sequence[str],
     deleted_path: str | None,
     rows_per_bucket: int,
@@ -99,7 +105,7 @@ def merge_buckets(
     Args:
         url: the dataset's folder or URL.
         before: its present state; None when there is none.
-        rows_path: a local Parquet file of rows to put in, unique by key.
+        rows: a local Parquet file of rows to put in, unique by key, or a query for them.
         key: the key columns.
         deleted_path: a local Parquet file with the keys of rows to take out.
         rows_per_bucket: how many rows a file should hold.
@@ -109,7 +115,8 @@ def merge_buckets(
         tempfile.TemporaryDirectory(prefix="batch-pipeline-merge-") as work,
     ):
         let_read(con, [url])
-        merge = _Merge(con, Path(work), url, before, rows_path, tuple(key), deleted_path)
+        new = None if rows is None else rows_to_merge(con, rows)
+        merge = _Merge(con, Path(work), url, before, new, tuple(key), deleted_path)
         return with_enough_memory(con, lambda: merge.write(rows_per_bucket))
 
 
@@ -121,28 +128,29 @@ class _Merge:
     work: Path
     url: str
     before: Manifest | None
-    rows_path: str | None
+    rows: Rows | None
     key: tuple[str, ...]
     deleted_path: str | None
 
     def write(self, rows_per_bucket: int) -> NextState:
         """Write the files of each bucket that changes."""
         old_columns = self.before.columns if self.before else {}
-        new_columns = file_columns(self.con, self.rows_path) if self.rows_path else {}
+        new_columns = columns_in(self.con, self.rows.query) if self.rows else {}
         tables: list[tuple[str, dict[str, str]]] = []
         if self.before:
             tables.append((rows_sql(self.con, self.url, self.before), self.before.columns))
-        if self.rows_path:
-            tables.append((f"read_parquet({quote_files([self.rows_path])})", new_columns))
+        if self.rows:
+            tables.append((f"({self.rows.query})", new_columns))
         fits = fitting(self.con, tables)
         columns = grown_columns(self.con, old_columns, new_columns, fits)
         buckets = self._wanted_buckets(rows_per_bucket)
-        self._stage_new(columns, buckets)
+        new_counts = self._stage_new(columns, new_columns, buckets)
         reshuffled = self._stage_old(columns, buckets)
+        self._find_changed(columns, new_columns, buckets)
         # Each file has the columns of the manifest: one added column rewrites them all.
         rewrite_all = reshuffled or columns != old_columns
         changed = {row[0] for row in self._rows("SELECT DISTINCT _bp_bucket FROM _bp_changed")}
-        new_counts = self._new_counts()
+        changed |= {bucket for bucket, count in new_counts.items() if count}
         kept = {file.bucket: file for file in self.before.files} if self.before else {}
         files: list[DataFile] = []
         written: list[DataFile] = []
@@ -152,11 +160,17 @@ class _Merge:
             if bucket not in changed and not rewrite_all:
                 files += [old_file] if old_file else []
                 continue
+            new = new_counts.get(bucket, 0)
+            if old_file is None and not reshuffled:
+                if new:
+                    written.append(self._write_new(columns, new_columns, bucket, new))
+                    files.append(written[-1])
+                    inserted += new
+                continue
             old_sql = self._old_rows(columns, bucket, old_file, reshuffled)
             same = same_key(self.key, "old", "changed")
             counts = COUNTS.format(old=old_sql, bucket=bucket, same_key=same)
             ((old, replaced, gone),) = self._rows(counts)
-            new = new_counts.get(bucket, 0)
             total = old - replaced - gone + new
             inserted += max(new - replaced, 0)  # a key of several rows is replaced by one
             updated += replaced
@@ -164,7 +178,8 @@ class _Merge:
             if not (new or gone or rewrite_all):
                 files += [old_file] if old_file else []
             elif total:
-                written.append(self._write_bucket(columns, bucket, old_sql, total))
+                new_sql = self._new_rows(columns, new_columns, bucket)
+                written.append(self._write_bucket(columns, bucket, old_sql, new_sql, total))
                 files.append(written[-1])
         manifest = Manifest(
             number=self.before.number + 1 if self.before else 1,
@@ -180,26 +195,48 @@ class _Merge:
         """Return the number of buckets: a power of two that only grows, when twice too small."""
         now = self.before.buckets if self.before else 0
         rows = self.before.rows if self.before else 0
-        if self.rows_path:
-            rows = max(rows, file_rows(self.con, self.rows_path))
+        if self.rows:
+            rows = max(rows, self.rows.count)
         if rows > MANY_ROWS:
             allow_memory(self.con, MEMORY_LIMIT)
         if now and rows <= 2 * rows_per_bucket * now:
             return now
         return max(now, 1 << (max(rows - 1, 0) // rows_per_bucket).bit_length())
 
-    def _stage_new(self, columns: dict[str, str], buckets: int) -> None:
-        """Write the new rows, ordered by bucket, to the work folder; fill _bp_changed."""
+    def _stage_new(
+        self, columns: dict[str, str], have: dict[str, str], buckets: int
+    ) -> dict[int, int]:
+        """Write the new rows of each bucket to the work folder, if there are several buckets.
+
+        Returns:
+            How many new rows a bucket gets.
+        """
+        if self.rows is None:
+            return {}
+        if buckets == 1:
+            return {0: self.rows.count}
+        self._stage_sql(
+            self.rows.query, cast_columns(have, columns, "rows"), "new", columns, buckets
+        )
+        found = {}
+        for bucket in range(buckets):
+            if files := self._staged_files("new", bucket):
+                count = f"SELECT sum(num_rows) FROM parquet_file_metadata({quote_paths(files)})"
+                ((found[bucket],),) = self._rows(count)
+        return found
+
+    def _find_changed(self, columns: dict[str, str], have: dict[str, str], buckets: int) -> None:
+        """Fill _bp_changed: with the keys that may be there already, and those that go."""
         keys = ", ".join(quote_name(name) for name in self.key)
         kinds = self._key_types(columns)
         parts = [f"SELECT {keys}, true AS _bp_new FROM ({empty_sql(kinds)})"]
-        if self.rows_path:
-            self._stage(self.rows_path, "new", columns, buckets)
-            parts.append(f"SELECT {keys}, true FROM {self._staged('new')}")
+        if self.rows and self.before and self.before.files:
+            casts = cast_columns(have, kinds, "rows")
+            parts.append(f"SELECT {casts}, true FROM ({self.rows.query}) AS rows")
         if self.deleted_path:
-            have = file_columns(self.con, self.deleted_path)
+            gone = file_columns(self.con, self.deleted_path)
             parts.append(
-                f"SELECT {cast_columns(have, kinds, 'gone')}, false"
+                f"SELECT {cast_columns(gone, kinds, 'gone')}, false"
                 f" FROM read_parquet({quote_files([self.deleted_path])}) AS gone"
             )
         self.con.execute(
@@ -218,25 +255,24 @@ class _Merge:
         same_types = self._key_types(before.columns) == self._key_types(columns)
         if before.buckets == buckets and before.key == self.key and same_types:
             return False
-        source = rows_sql(self.con, self.url, before)
+        source = f"SELECT * FROM {rows_sql(self.con, self.url, before)}"
         casts = cast_columns(before.columns, columns, "rows")
         self._stage_sql(source, casts, "old", columns, buckets)
         return True
 
-    def _stage(self, path: str, name: str, columns: dict[str, str], buckets: int) -> None:
-        casts = cast_columns(file_columns(self.con, path), columns, "rows")
-        self._stage_sql(f"read_parquet({quote_files([path])})", casts, name, columns, buckets)
-
     def _stage_sql(
         self, rows: str, casts: str, name: str, columns: dict[str, str], buckets: int
     ) -> None:
+        held = min(MOST_HELD, max(LEAST_HELD, ROW_GROUP_SIZE * buckets))
+        self.con.execute(f"SET partitioned_write_flush_threshold = {held}")
+        folder = self.work / name
+        shutil.rmtree(folder, ignore_errors=True)  # of a first try that had too little memory
         self.con.execute(
             STAGE.format(
-                target=quote_text(str(self.work / f"{name}.parquet")),
+                target=quote_text(str(folder)),
                 rows=rows,
                 columns=casts,
                 bucket=self._bucket_sql(columns, buckets),
-                order="ORDER BY _bp_bucket" if buckets > 1 else "",
                 row_group_size=ROW_GROUP_SIZE,
             )
         )
@@ -245,20 +281,37 @@ class _Merge:
         self, columns: dict[str, str], bucket: int, file: DataFile | None, reshuffled: bool
     ) -> str:
         if reshuffled:
-            return f"SELECT * FROM {self._staged('old')} WHERE {BUCKET} = {bucket}"
+            return self._staged("old", bucket) or empty_sql(columns)
         if file is None or self.before is None:
             return empty_sql(columns)
         casts = cast_columns(self.before.columns, columns, "rows")
         path = quote_files([f"{self.url}/{file.path}"])
         return f"SELECT {casts} FROM read_parquet({path}) AS rows"
 
-    def _write_bucket(
-        self, columns: dict[str, str], bucket: int, old_sql: str, total: int
+    def _new_rows(self, columns: dict[str, str], have: dict[str, str], bucket: int) -> str:
+        """Return SQL for the new rows of a bucket."""
+        if self.rows is None:
+            return empty_sql(columns)
+        if not (self.work / "new").exists():  # there is one bucket
+            return f"SELECT {cast_columns(have, columns, 'rows')} FROM ({self.rows.query}) AS rows"
+        return self._staged("new", bucket) or empty_sql(columns)
+
+    def _write_new(
+        self, columns: dict[str, str], have: dict[str, str], bucket: int, total: int
     ) -> DataFile:
-        name = f"{DATA_FOLDER}/{bucket:04d}-{secrets.token_hex(8)}.parquet"
-        new_sql = empty_sql(columns)
-        if self.rows_path:
-            new_sql = f"SELECT * FROM {self._staged('new')} WHERE {BUCKET} = {bucket}"
+        """Make the file of a bucket that has new rows only; where it can be, it is the staged one."""
+        staged = self._staged_files("new", bucket)
+        if len(staged) != 1 or "://" in self.url:
+            new_sql = self._new_rows(columns, have, bucket)
+            return self._write_bucket(columns, bucket, empty_sql(columns), new_sql, total)
+        name = _new_name(bucket)
+        shutil.move(staged[0], f"{self.url}/{name}")
+        return DataFile(bucket, name, total)
+
+    def _write_bucket(
+        self, columns: dict[str, str], bucket: int, old_sql: str, new_sql: str, total: int
+    ) -> DataFile:
+        name = _new_name(bucket)
         row = self.con.execute(
             WRITE.format(
                 names=", ".join(quote_name(column) for column in columns),
@@ -274,12 +327,6 @@ class _Merge:
             raise RuntimeError(f"{name} got {row} rows, {total} were expected")
         return DataFile(bucket, name, total)
 
-    def _new_counts(self) -> dict[int, int]:
-        if not self.rows_path:
-            return {}
-        counts = self._rows(f"SELECT {BUCKET}, count(*) FROM {self._staged('new')} GROUP BY ALL")
-        return {bucket: count for bucket, count in counts}
-
     def _bucket_sql(self, columns: dict[str, str], buckets: int) -> str:
         # sha256 and not DuckDB's hash(): a later DuckDB must find the same bucket.
         key_hash = key_hash_sql(self.key, self._key_types(columns))
@@ -292,11 +339,20 @@ class _Merge:
             raise InputError(f"The result rows have no key column `{missing[0]}`.")
         return {name: kinds[name.lower()] for name in self.key}
 
-    def _staged(self, name: str) -> str:
-        return f"read_parquet({quote_files([str(self.work / f'{name}.parquet')])})"
+    def _staged(self, name: str, bucket: int) -> str:
+        """Return SQL for the staged rows of a bucket; "" when there are none."""
+        files = self._staged_files(name, bucket)
+        return f"SELECT * FROM read_parquet({quote_files(files)})" if files else ""
+
+    def _staged_files(self, name: str, bucket: int) -> list[str]:
+        return sorted(map(str, (self.work / name / f"{BUCKET}={bucket}").glob("*.parquet")))
 
     def _rows(self, sql: str) -> list[tuple[int, ...]]:
         return self.con.execute(sql).fetchall()
+
+
+def _new_name(bucket: int) -> str:
+    return f"{DATA_FOLDER}/{bucket:04d}-{secrets.token_hex(8)}.parquet"
 
 
 def empty_sql(columns: dict[str, str]) -> str:

@@ -5,6 +5,7 @@ rows. A file counts as collected in the transaction that names its rows and its 
 """
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -16,9 +17,16 @@ from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.claim import postpone
 from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch
 from batch_pipeline.errors import HeldError, counted
-from batch_pipeline.records.connections import first_line
+from batch_pipeline.records.connections import first_line, memory_connection
 from batch_pipeline.results.download import Answers, Incomplete, answers_of, pause
-from batch_pipeline.results.join import Joined, Question, join_batch, join_rejected, join_reused
+from batch_pipeline.results.join import (
+    MEMORY,
+    Joined,
+    Question,
+    join_batch,
+    join_rejected,
+    join_reused,
+)
 from batch_pipeline.results.readable import UNREADABLE, is_readable
 from batch_pipeline.results.refusal import shared_refusal
 from batch_pipeline.store.layout import index_name, results_name, safe_part
@@ -97,48 +105,116 @@ def collect(
     report = Collected()
     ready = ready_to_collect(store, scope)
     keep_manifests(store, (file["submission_id"] for file in ready))
-    at_once = 0
-    for file in ready:
-        with store.ledger.lease(f"collect/{file['id']}") as lease:
-            if lease is None:
-                continue
-            file = _fresh(store, file)
-            if file["state"] != FileState.ENDED:
-                continue  # another process collected it before the lease was ours
-            try:
-                try:
-                    joined = _collect_one(store, api, file, max_attempts, today)
-                except ApiUnavailable as error:
-                    if file["first_download_at"] is not None or at_once >= MOST_AT_ONCE:
-                        raise
-                    at_once += 1
-                    tell(
-                        f"{file['id']}: {error} Now: it is tried again in {AT_ONCE_SECONDS:.0f} s."
-                    )
-                    store.clock.sleep(AT_ONCE_SECONDS)
-                    joined = _collect_one(store, api, _fresh(store, file), max_attempts, today)
-            except Incomplete as error:
-                report.trouble.append(f"{file['id']}: {error}")
-                continue
-            except (ApiUnavailable, NoSuchBatch) as error:
-                _later(store, file)
-                report.trouble.append(f"{file['id']}: {error}")
-                continue
-            except (duckdb.Error, OSError, ValueError) as error:
-                meant = meaning_of(error) or f"{type(error).__name__}: {first_line(error)}"
-                report.broken.append(f"{file['id']}: {meant}{_damaged(store, file)}")
-                continue
-            except HeldError:
-                if report.files:
-                    tell("the API refuses the key; what was collected so far counts")
-                raise
+    with _Connection() as connection:
+        one_pass = _Pass(store, api, max_attempts, today, connection, tell, report)
+        for file in ready:
+            with store.ledger.lease(f"collect/{file['id']}") as lease:
+                if lease is not None:
+                    one_pass.collect(_fresh(store, file))
+    return report
+
+
+class _Connection:
+    """DuckDB for the files of one pass in turn: an instance takes as long to start as a file to join."""
+
+    def __enter__(self) -> "_Connection":
+        self._stack = ExitStack()
+        self._open: duckdb.DuckDBPyConnection | None = None
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.drop()
+
+    def get(self) -> duckdb.DuckDBPyConnection:
+        """Return the connection."""
+        if self._open is None:
+            self._open = self._stack.enter_context(memory_connection(MEMORY))
+        return self._open
+
+    def drop(self) -> None:
+        """Close it, so that the next file gets another: an error may have left it unusable."""
+        self._open = None
+        self._stack.close()
+
+
+@dataclass
+class _Pass:
+    """What the files of one pass share."""
+
+    store: Store
+    api: BatchesApi
+    max_attempts: int
+    today: Question | None
+    connection: _Connection
+    tell: Callable[[str], None]
+    report: Collected
+    at_once: int = 0
+
+    def collect(self, file: RowMapping) -> None:
+        """Collect one file whose lease is ours, and report it."""
+        if file["state"] != FileState.ENDED:
+            return  # another process collected it before the lease was ours
+        try:
+            joined = self._patiently(file)
+        except Incomplete as error:
+            self.report.trouble.append(f"{file['id']}: {error}")
+        except (ApiUnavailable, NoSuchBatch) as error:
+            _later(self.store, file)
+            self.report.trouble.append(f"{file['id']}: {error}")
+        except (duckdb.Error, OSError, ValueError) as error:
+            self.connection.drop()
+            meant = meaning_of(error) or f"{type(error).__name__}: {first_line(error)}"
+            self.report.broken.append(f"{file['id']}: {meant}{_damaged(self.store, file)}")
+        except HeldError:
+            if self.report.files:
+                self.tell("the API refuses the key; what was collected so far counts")
+            raise
+        else:
             if joined is not None:
-                _add(report, file, joined)
+                _add(self.report, file, joined)
                 shown = ", ".join(
                     f"{count:,} {status}" for status, count in joined.statuses.items()
                 )
-                tell(f"collected {file['id']}: {shown or 'nothing to add'}")
-    return report
+                self.tell(f"collected {file['id']}: {shown or 'nothing to add'}")
+
+    def _patiently(self, file: RowMapping) -> Joined | None:
+        """Collect one file, with a second try soon after a download that broke."""
+        try:
+            return self._one(file)
+        except ApiUnavailable as error:
+            if file["first_download_at"] is not None or self.at_once >= MOST_AT_ONCE:
+                raise
+            self.at_once += 1
+            self.tell(f"{file['id']}: {error} Now: it is tried again in {AT_ONCE_SECONDS:.0f} s.")
+            self.store.clock.sleep(AT_ONCE_SECONDS)
+            return self._one(_fresh(self.store, file))
+
+    def _one(self, file: RowMapping) -> Joined | None:
+        """Collect one file; None when another process did so first, or there is nothing to add."""
+        store, connection = self.store, self.connection.get()
+        asks = file["kind"] in (FileKind.BATCH, FileKind.LATE)
+        answers = answers_of(store, self.api, file, connection) if asks else None
+        joined, values = join_file(
+            store, file, answers, self.max_attempts, self.today, connection=connection
+        )
+        with store.ledger.write() as tx:
+            moved = store.ledger.move(
+                tx,
+                file["id"],
+                FileState.ENDED,
+                FileState.COLLECTED,
+                f"{joined.rows if joined else 0:,} rows",
+                collected_at=store.clock.now(),
+                not_before=None,
+                **values,
+            )
+            if moved and values["retryable"]:
+                tx.execute(
+                    update(submissions)
+                    .where(submissions.c.id == file["submission_id"])
+                    .values(retryable=submissions.c.retryable + values["retryable"])
+                )
+        return joined if moved else None
 
 
 def keep_answers(
@@ -216,33 +292,6 @@ def _fresh(store: Store, file: RowMapping) -> RowMapping:
     return store.ledger.rows(select(request_files).where(request_files.c.id == file["id"]))[0]
 
 
-def _collect_one(
-    store: Store, api: BatchesApi, file: RowMapping, max_attempts: int, today: Question | None
-) -> Joined | None:
-    """Collect one file; None when another process did so first, or there is nothing to add."""
-    asks = file["kind"] in (FileKind.BATCH, FileKind.LATE)
-    answers = answers_of(store, api, file) if asks else None
-    joined, values = join_file(store, file, answers, max_attempts, today)
-    with store.ledger.write() as tx:
-        moved = store.ledger.move(
-            tx,
-            file["id"],
-            FileState.ENDED,
-            FileState.COLLECTED,
-            f"{joined.rows if joined else 0:,} rows",
-            collected_at=store.clock.now(),
-            not_before=None,
-            **values,
-        )
-        if moved and values["retryable"]:
-            tx.execute(
-                update(submissions)
-                .where(submissions.c.id == file["submission_id"])
-                .values(retryable=submissions.c.retryable + values["retryable"])
-            )
-    return joined if moved else None
-
-
 def join_file(
     store: Store,
     file: RowMapping,
@@ -250,6 +299,7 @@ def join_file(
     max_attempts: int,
     today: Question | None = None,
     lost: Collection[str] = (),
+    connection: duckdb.DuckDBPyConnection | None = None,
 ) -> tuple[Joined | None, dict[str, Any]]:
     """Write a file's rows and index into the store.
 
@@ -260,6 +310,7 @@ def join_file(
         max_attempts: how often a record is asked at most.
         today: the question of today's code, if there is one (see `join.Question`).
         lost: names of other files' rows that are known to be lost.
+        connection: DuckDB, one of our own that is used for several files in turn; None: one is opened.
 
     Returns:
         What was joined (None when the file adds no row), and what the ledger is to say of it.
@@ -284,7 +335,9 @@ def join_file(
                 joined = join_reused(store, submission, folder, lost)
             case _:
                 assert answers is not None, "a batch is joined to its answers"
-                joined = join_batch(store, file, submission, answers, max_attempts, folder, today)
+                joined = join_batch(
+                    store, file, submission, answers, max_attempts, folder, today, connection
+                )
                 # What no line tells may have been answered, and paid. Of a file without a batch,
                 # whoever gave it up wrote down what is known.
                 joined.counts.cost_unknown += (

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from batch_pipeline.results.duckdb_table import DuckDBRows
-    from batch_pipeline.results.merging import Merged, Snapshot, Wanted, Writer
+    from batch_pipeline.results.merging import Merged, Rows, Snapshot, Wanted, Writer
     from batch_pipeline.results.parquet_dataset import ParquetRows
 
 
@@ -92,7 +92,7 @@ class Destination(ABC):
 
     def merge(
         self,
-        rows_path: str | None,
+        rows: "str | Rows | None",
         key: Sequence[str],
         deleted_path: str | None,
         writer: "Writer | None" = None,
@@ -100,8 +100,8 @@ class Destination(ABC):
         """Put rows in and take rows out, in one transaction (or one step, of a Parquet dataset).
 
         Args:
-            rows_path: a local Parquet file of result rows, unique by key; each replaces the row of
-                its key. Columns that are not there yet are added, types are widened where needed.
+            rows: a local Parquet file of result rows, unique by key, or a query for them; each
+                replaces the row of its key. Columns that are not there yet are added, types are widened where needed.
             key: the key columns.
             deleted_path: a local Parquet file with the key columns of rows to remove.
             writer: whose rows they are, and which state of the destination they are meant for.
@@ -111,7 +111,7 @@ class Destination(ABC):
                 another key, or it stayed in use.
             OvertakenError: another writer changed it since ``writer`` looked at it.
         """
-        return self._rows().merge(rows_path, key, deleted_path, writer)
+        return self._rows().merge(rows, key, deleted_path, writer)
 
     def sign(self, writer: "Writer") -> None:
         """Write down that this holds the results of ``writer`` now, which had another name before.

@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import duckdb
 from sqlalchemy import RowMapping, update
 
 from batch_pipeline.batches.api import BatchesApi
@@ -122,8 +123,19 @@ class Lines:
         return ", ".join(problems) or None
 
 
-def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
+def answers_of(
+    store: Store,
+    api: BatchesApi,
+    file: RowMapping,
+    connection: duckdb.DuckDBPyConnection | None = None,
+) -> Answers:
     """Return the kept answers of an ended batch, downloading them first if need be.
+
+    Args:
+        store: where the files and the ledger are.
+        api: the endpoint.
+        file: the ledger's row of the batch's file.
+        connection: DuckDB, one of our own; None: one is opened.
 
     Raises:
         Incomplete: what was served is not complete, and there is time left to try again.
@@ -133,7 +145,7 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
         return Answers(None, file["error"])  # it was never sent, or given up: nothing to fetch
     downloads, first = file["downloads"], file["first_download_at"] or store.clock.now()
     kept = file["answers_path"]
-    asked = _asked(store, file)
+    asked = _asked(store, file, connection)
     expected = file["answered"] or file["requests"]
     if not downloads:
         first = store.clock.now()  # what was tried so far brought nothing
@@ -196,13 +208,15 @@ def answers_of(store: Store, api: BatchesApi, file: RowMapping) -> Answers:
     raise Incomplete(message)
 
 
-def _asked(store: Store, file: RowMapping) -> set[str] | None:
+def _asked(
+    store: Store, file: RowMapping, connection: duckdb.DuckDBPyConnection | None
+) -> set[str] | None:
     """Return the custom_ids of a file's requests; None when neither its records nor the file tell.
 
     Answers do not wait for a file of the store that is lost: the API drops them after 29 days.
     """
     try:
-        return custom_ids_of(store, file)
+        return custom_ids_of(store, file, connection)
     except UNREADABLE:
         return custom_ids_sent(store, file)
 

@@ -9,13 +9,13 @@ import pyarrow as pa
 import tenacity
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.records.columns import file_columns
 from batch_pipeline.records.connections import (
     MANY_ROWS,
     MEMORY_LIMIT,
     OpenDatabase,
     allow_memory,
     attach_database,
+    compress_texts,
     first_line,
     memory_connection,
     one_thread,
@@ -29,14 +29,16 @@ from batch_pipeline.results.marks import Mark, read_mark, write_mark
 from batch_pipeline.results.merging import (
     OUR_COLUMNS,
     Merged,
+    Rows,
     Snapshot,
     Wanted,
     Writer,
     check_key_is_there,
-    file_rows,
+    columns_in,
     grown_columns,
     is_read_only,
     nearest,
+    rows_to_merge,
     snapshot_sql,
 )
 from batch_pipeline.results.table_rows import TableRows
@@ -207,7 +209,7 @@ class DuckDBRows:
 
     def merge(
         self,
-        rows_path: str | None,
+        rows: str | Rows | None,
         key: Sequence[str],
         deleted_path: str | None,
         writer: Writer | None = None,
@@ -218,8 +220,8 @@ class DuckDBRows:
         what it has there, and a new one gets their defaults.
 
         Args:
-            rows_path: a local Parquet file of result rows, unique by key; each replaces the row (or
-                rows) of its key. Columns the table lacks are added, types are widened where needed.
+            rows: a local Parquet file of result rows, unique by key, or a query for them; each
+                replaces the row (or rows) of its key. Columns the table lacks are added, types are widened where needed.
             key: the key columns.
             deleted_path: a local Parquet file with the key columns of rows to remove.
             writer: whose rows they are, and which state of the table they are meant for.
@@ -238,7 +240,7 @@ class DuckDBRows:
         )
         self._check_writable()
         try:
-            return retry(self._merge_once, rows_path, key, deleted_path, writer)
+            return retry(self._merge_once, rows, key, deleted_path, writer)
         except duckdb.ConstraintException as error:
             raise InputError(
                 f"The destination ({self.describe()}) turns rows away. DuckDB says:"
@@ -253,21 +255,23 @@ class DuckDBRows:
 
     def _merge_once(
         self,
-        rows_path: str | None,
+        rows: str | Rows | None,
         key: Sequence[str],
         deleted_path: str | None,
         writer: Writer | None,
     ) -> Merged:
         with self._open(read_only=False) as database:
             con = database.connection
-            many = rows_path is not None and file_rows(con, rows_path) > MANY_ROWS
+            new = None if rows is None else rows_to_merge(con, rows)
+            many = new is not None and new.count > MANY_ROWS
             if many:
                 allow_memory(con, MEMORY_LIMIT)
+            compress_texts(con)
 
             def change() -> Merged:
                 con.execute("BEGIN TRANSACTION")
                 try:
-                    merged = self._change(database, rows_path, key, deleted_path, writer)
+                    merged = self._change(database, new and new.query, key, deleted_path, writer)
                     con.execute("COMMIT")
                 except BaseException:
                     with suppress(duckdb.Error):  # a COMMIT that failed has rolled back already
@@ -281,7 +285,7 @@ class DuckDBRows:
     def _change(
         self,
         database: OpenDatabase,
-        rows_path: str | None,
+        query: str | None,
         key: Sequence[str],
         deleted_path: str | None,
         writer: Writer | None,
@@ -299,16 +303,17 @@ class DuckDBRows:
         inserted = updated = deleted = 0
         have: dict[str, str] = {}
         if deleted_path is not None and columns:
-            deleted = TableRows(con, name, columns, key).delete(deleted_path)
-        if rows_path is not None:
-            have = file_columns(con, rows_path)
+            gone = f"SELECT * FROM read_parquet({quote_files([deleted_path])})"
+            deleted = TableRows(con, name, columns, key).delete(gone)
+        if query is not None:
+            have = columns_in(con, query)
             is_new = not columns
-            columns = self._grow(database, columns, have, rows_path)
+            columns = self._grow(database, columns, have, query)
             rows = TableRows(con, name, columns, key)
             if not is_new:
-                rows.drop_doubles(rows_path)
-                updated = rows.update(rows_path, have)
-            inserted = rows.insert(rows_path, have, is_new)
+                rows.drop_doubles(query)
+                updated = rows.update(query, have)
+            inserted = rows.insert(query, have, is_new)
         if columns or mark is not None:
             write_mark(database, self._schema, self._table, mark, writer, have)
         total = self._count(database) if columns else 0
@@ -319,12 +324,12 @@ class DuckDBRows:
         database: OpenDatabase,
         columns: dict[str, str],
         new: dict[str, str],
-        path: str,
+        query: str,
     ) -> dict[str, str]:
-        """Create the table, or change it so that the rows of a file, with columns ``new``, fit."""
+        """Create the table, or change it so that a query's rows, with columns ``new``, fit."""
         con, name = database.connection, self._full_name(database.catalog)
-        file = (f"read_parquet({quote_files([path])})", new)
-        fits = fitting(con, [(name, columns), file] if columns else [file])
+        given = (f"({query})", new)
+        fits = fitting(con, [(name, columns), given] if columns else [given])
         grown = grown_columns(con, columns, new, fits)
         if not columns:
             con.execute(

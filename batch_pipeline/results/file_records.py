@@ -29,12 +29,15 @@ def view_requested(stack: ExitStack, store: Store, connection, submission: Row, 
     if submission["rejected_path"]:
         path = stack.enter_context(store.files.local(submission["rejected_path"]))
         connection.execute(
-            f"create temp view rejected as select _row from read_parquet({quote_files([path])})"
+            "create or replace temp view rejected as "
+            f"select _row from read_parquet({quote_files([path])})"
         )
     else:
-        connection.execute("create temp table rejected (_row bigint)")
+        connection.execute(
+            "create or replace temp view rejected as select null::bigint as _row where false"
+        )
     connection.execute(
-        "create temp view asked as "
+        "create or replace temp view asked as "
         + sql.ASKED.format(
             records=quote_files([records]),
             first_row=int(file["first_row"]),
@@ -43,18 +46,25 @@ def view_requested(stack: ExitStack, store: Store, connection, submission: Row, 
     )
 
 
-def custom_ids_of(store: Store, file: RowMapping) -> set[str]:
-    """Return the custom_ids of a request file's requests."""
+def custom_ids_of(store: Store, file: RowMapping, connection=None) -> set[str]:
+    """Return the custom_ids of a request file's requests.
+
+    Args:
+        store: where the files are.
+        file: the ledger's row of the file.
+        connection: DuckDB, one of our own; None: one is opened.
+    """
     submission = store.ledger.rows(
         select(submissions).where(submissions.c.id == file["submission_id"])
     )[0]
-    return custom_ids_in(store, submission, file)
+    return custom_ids_in(store, submission, file, connection)
 
 
-def custom_ids_in(store: Store, submission: Row, file: Row) -> set[str]:
+def custom_ids_in(store: Store, submission: Row, file: Row, connection=None) -> set[str]:
     """Return the custom_ids of a request file's requests, of a submission that is at hand."""
     with ExitStack() as stack:
-        connection = stack.enter_context(memory_connection())
+        if connection is None:
+            connection = stack.enter_context(memory_connection())
         view_requested(stack, store, connection, submission, file)
         rows = connection.execute("select _custom_id from asked").fetchall()
     return {custom_id for (custom_id,) in rows}

@@ -1,17 +1,18 @@
 """Joining answers to the records they were asked about, by DuckDB, one file at a time."""
 
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
-import pyarrow.parquet as pq
+import pyarrow as pa
 from sqlalchemy import RowMapping, select
 
 from batch_pipeline.records.columns import HELPER_COLUMNS
 from batch_pipeline.records.connections import (
     memory_connection,
+    one_thread,
     quote_files,
     quote_name,
     quote_text,
@@ -22,14 +23,25 @@ from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results import sql
 from batch_pipeline.results.download import Answers
 from batch_pipeline.results.file_records import view_requested
-from batch_pipeline.results.judge import JUDGED_SCHEMA, Counts, judge_file
+from batch_pipeline.results.judge import Counts, judge_file
 from batch_pipeline.results.widening import read_widened, schemas_of, widened
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files
 
 FINAL = ("answered", "refused", "rejected", "paused")
 MEMORY = "200MB"  # per connection, before more is given
-ROW_GROUP_SIZE = 2_048  # a row group is held in memory while it is written, and rows may be wide
+ROW_GROUP_SIZE = 20_480
+ROW_GROUP_BYTES = (
+    16_000_000  # a row group is held in memory while it is written, and rows may be wide
+)
+COMPRESSION = "snappy"  # rows are read once more soon, and seldom after
+JUDGED_TYPES = {
+    "custom_id": "varchar", "status": "varchar", "error": "varchar", "model": "varchar",
+    "stop_reason": "varchar", "input_tokens": "bigint", "output_tokens": "bigint",
+    "cache_read_tokens": "bigint", "cache_write_tokens": "bigint", "cost": "decimal(38,15)",
+    "answer": "varchar", "tool_calls": "varchar",
+}  # fmt: skip
+"""The columns of a batch of judged rows, as DuckDB sees them."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,7 @@ def join_batch(
     max_attempts: int,
     folder: str,
     today: Question | None = None,
+    connection: duckdb.DuckDBPyConnection | None = None,
 ) -> Joined:
     """Judge a batch's kept answers and join them to the records of its request file.
 
@@ -148,47 +161,83 @@ def join_batch(
         max_attempts: how often a record is asked at most.
         folder: gets the files.
         today: the question of today's code (see `Question`).
+        connection: one of our own, used for several files in turn; None: one is opened.
     """
     question = Question.stored(submission["question"], today)
     counts = Counts()
     with ExitStack() as stack:
-        connection = stack.enter_context(memory_connection(MEMORY))
+        if connection is None:
+            connection = stack.enter_context(memory_connection(MEMORY))
         view_requested(stack, store, connection, submission, file)
-        judged = f"{folder}/judged.parquet"
-        with pq.ParquetWriter(judged, JUDGED_SCHEMA, compression="zstd") as writer:
-            if answers.name is not None:
-                path = stack.enter_context(store.files.local(answers.name))
-                asked = connection.execute("select _custom_id from asked").fetchall()
-                for batch in judge_file(
-                    path,
-                    question.output,
-                    priced_at=file["ended_at"] or submission["created_at"],
-                    counts=counts,
-                    asked=[custom_id for (custom_id,) in asked],
-                    tools=question.tool_calls,
-                ):
-                    writer.write_batch(batch)
-        connection.execute(
-            "create temp view judged as "
-            + sql.JUDGED.format(parsed=question.parsed(), path=quote_files([judged]))
-        )
+        _empty_table(connection, question)
+        if answers.name is not None:
+            path = stack.enter_context(store.files.local(answers.name))
+            asked = connection.execute("select _custom_id from asked").fetchall()
+            for batch in judge_file(
+                path,
+                question.output,
+                priced_at=file["ended_at"] or submission["created_at"],
+                counts=counts,
+                asked=[custom_id for (custom_id,) in asked],
+                tools=question.tool_calls,
+            ):
+                _put(connection, batch, question)
+        # A second batch of the same file is there for what it answered, not for what it lacks.
+        join = "inner" if file["kind"] == FileKind.LATE else "left"
         query = sql.JOINED.format(
-            source=_source_list(connection, "asked"),
-            output=question.select_list(),
-            # A second batch of the same file is there for what it answered, not for what it lacks.
-            join="inner" if file["kind"] == FileKind.LATE else "left",
+            source=_source_list(connection, "asked"), output=question.select_list(), join=join
         )
+        unanswered = "canceled" if _was_withdrawn(file) else "missing"
         parameters = {
-            "unanswered": "canceled" if _was_withdrawn(file) else "missing",
+            "unanswered": unanswered,
             "missing": answers.damage or "The API returned no result for this request.",
             "batch_id": file["batch_id"],
             "answered_at": file["ended_at"],
         }
-        joined = _write(connection, query, parameters, submission["version"], max_attempts, folder)
+        rows_path = f"{folder}/rows.parquet"
+        with _in_order(connection):
+            write_parquet(connection, query, rows_path, parameters)
+            connection.execute(
+                f"create or replace temp table joined as {sql.OUTCOMES.format(join=join)}",
+                {"unanswered": unanswered},
+            )
+        joined = _summed_up(connection, rows_path, submission["version"], max_attempts, folder)
         joined.refusals = dict(connection.execute(sql.REFUSALS).fetchall())
     joined.counts = counts
     joined.judged_by_schema_alone = question.outdates(today)
     return joined
+
+
+def _empty_table(connection: duckdb.DuckDBPyConnection, question: Question) -> None:
+    """Make the table ``judged``, without rows."""
+    columns = ", ".join(f"null::{kind} as {name}" for name, kind in JUDGED_TYPES.items())
+    connection.execute(
+        "create or replace temp table judged as "
+        + sql.JUDGED.format(parsed=question.parsed(), rows=f"(select {columns} limit 0)")
+    )
+
+
+def _put(connection: duckdb.DuckDBPyConnection, batch: pa.RecordBatch, question: Question) -> None:
+    """Put judged rows into the table ``judged``."""
+    connection.register("batch", pa.Table.from_batches([batch]))
+    query = "insert into judged " + sql.JUDGED.format(parsed=question.parsed(), rows="batch")
+    with_enough_memory(connection, lambda: connection.execute(query))
+    connection.unregister("batch")
+
+
+@contextmanager
+def _in_order(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Let a join of ``asked`` and ``judged`` stream through the records as they are, for the block.
+
+    One thread gives rows always in the same order, and what is kept in memory of the join are the
+    answers: records may be wide documents.
+    """
+    with one_thread(connection):
+        connection.execute("set disabled_optimizers = 'join_order,build_side_probe_side'")
+        try:
+            yield
+        finally:
+            connection.execute("reset disabled_optimizers")
 
 
 def _was_withdrawn(file: RowMapping) -> bool:
@@ -277,13 +326,18 @@ def _source_list(connection: duckdb.DuckDBPyConnection, records: str) -> str:
     )
 
 
-def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, path: str) -> None:
+def write_parquet(
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    path: str,
+    parameters: Mapping[str, Any] | None = None,
+) -> None:
     """Write a query's rows to a local Parquet file, in memory of bounded size."""
     copy = (
-        f"copy ({query}) to {quote_text(path)} "
-        f"(format parquet, compression zstd, row_group_size {ROW_GROUP_SIZE})"
+        f"copy ({query}) to {quote_text(path)} (format parquet, compression {COMPRESSION}, "
+        f"row_group_size {ROW_GROUP_SIZE}, row_group_size_bytes {ROW_GROUP_BYTES})"
     )
-    with_enough_memory(connection, lambda: connection.execute(copy))
+    with_enough_memory(connection, lambda: connection.execute(copy, parameters or {}))
 
 
 def _write(
@@ -295,16 +349,28 @@ def _write(
     folder: str,
 ) -> Joined:
     """Write joined rows and their index, in an order that is always the same."""
-    rows_path, index_path = f"{folder}/rows.parquet", f"{folder}/index.parquet"
     with_enough_memory(
         connection,
         lambda: connection.execute(f"create or replace temp table joined as {query}", parameters),
     )
+    rows_path = f"{folder}/rows.parquet"
     write_parquet(
         connection,
         "select * exclude (_key_hash, _content_hash) from joined order by _custom_id",
         rows_path,
     )
+    return _summed_up(connection, rows_path, version, max_attempts, folder)
+
+
+def _summed_up(
+    connection: duckdb.DuckDBPyConnection,
+    rows_path: str,
+    version: str,
+    max_attempts: int,
+    folder: str,
+) -> Joined:
+    """Write the index of the rows in ``joined``, and return what they came to."""
+    index_path = f"{folder}/index.parquet"
     index = sql.INDEX.replace("$version", quote_text(version))
     write_parquet(connection, f"{index} order by _custom_id", index_path)
     statuses = dict(

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batch_pipeline.requests.compiled import ANSWER_TOOL
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results.cost import answer_cost
 from batch_pipeline.results.json_text import number_as_written, parsed
+from batch_pipeline.results.pattern import pattern_of
+from batch_pipeline.results.plain import SCALE, PlainLines, Row
 
 JUDGED_SCHEMA = pa.schema(
     [
@@ -27,14 +30,14 @@ JUDGED_SCHEMA = pa.schema(
         ("output_tokens", pa.int64()),
         ("cache_read_tokens", pa.int64()),
         ("cache_write_tokens", pa.int64()),
-        ("cost", pa.decimal128(38, 15)),
+        ("cost", pa.decimal128(38, SCALE)),
         ("answer", pa.string()),
         ("tool_calls", pa.string()),
     ]
 )
 """Columns of judged rows; ``cost`` in USD, ``answer`` as text or as JSON text, ``tool_calls`` as JSON."""
 
-ROWS_AT_ONCE = 2_000
+ROWS_AT_ONCE = 10_000
 BYTES_AT_ONCE = 8_000_000
 """A batch of judged rows ends at whichever comes first, so that long answers stay bounded."""
 NOT_BILLED = Decimal(0)
@@ -107,17 +110,22 @@ class Counts:
     cost: Decimal = Decimal(0)
     cost_unknown: int = 0
 
-    def add(self, judged: Judged) -> None:
-        """Count one row."""
-        self.statuses[judged.status] += 1
-        self.input_tokens += judged.input_tokens or 0
-        self.output_tokens += judged.output_tokens or 0
-        self.cache_read_tokens += judged.cache_read_tokens or 0
-        self.cache_write_tokens += judged.cache_write_tokens or 0
-        if judged.cost is None:
-            self.cost_unknown += 1
-        else:
-            self.cost += judged.cost
+    def add(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Count rows, given by column."""
+        self.statuses.update(columns["status"])
+        self.input_tokens += sum(filter(None, columns["input_tokens"]))
+        self.output_tokens += sum(filter(None, columns["output_tokens"]))
+        self.cache_read_tokens += sum(filter(None, columns["cache_read_tokens"]))
+        self.cache_write_tokens += sum(filter(None, columns["cache_write_tokens"]))
+        parts = 0
+        for cost in columns["cost"]:
+            if type(cost) is int:
+                parts += cost
+            elif cost is None:
+                self.cost_unknown += 1
+            else:
+                self.cost += cost
+        self.cost += Decimal(parts).scaleb(-SCALE)
 
 
 def judge_line(
@@ -310,36 +318,84 @@ def judge_file(
         Batches of `JUDGED_SCHEMA`. A damaged line gives no row; ``counts.damaged`` counts it.
     """
     counts = Counts() if counts is None else counts
-    rows: list[Judged] = []
+    work = _Judging(output, priced_at, tools, counts, None if asked is None else set(asked))
+    lines: list[bytes] = []
     size = 0
-    left = None if asked is None else set(asked)
-    with open(path, "rb") as lines:
-        for line in lines:
+    with open(path, "rb") as source:
+        for line in source:
             if line.isspace():
                 continue
-            counts.lines += 1
-            judged = judge_line(line, output, priced_at, tools)
-            if judged is None:
-                counts.damaged += 1
-                continue
-            if left is not None:
-                if judged.custom_id not in left:
-                    counts.foreign += 1
-                    continue
-                left.remove(judged.custom_id)
-            counts.add(judged)
-            rows.append(judged)
+            lines.append(line)
             size += len(line)
-            if len(rows) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
-                yield _batch(rows)
-                rows, size = [], 0
-    if rows:
-        yield _batch(rows)
+            if len(lines) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
+                yield from work.batch(lines)
+                lines, size = [], 0
+    yield from work.batch(lines)
 
 
-def _batch(rows: list[Judged]) -> pa.RecordBatch:
-    scale = JUDGED_SCHEMA.field("cost").type.scale
-    rounded = (r if r.cost is None else r._replace(cost=round(r.cost, scale)) for r in rows)
-    columns = zip(*rounded, strict=True)
-    arrays = [pa.array(c, f.type) for c, f in zip(columns, JUDGED_SCHEMA, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=JUDGED_SCHEMA)
+class _Judging:
+    """What the batches of one file share."""
+
+    def __init__(
+        self,
+        output: OutputSchema | None,
+        priced_at: datetime,
+        tools: bool,
+        counts: Counts,
+        left: set[str] | None,
+    ) -> None:
+        self._output, self._priced_at, self._tools = output, priced_at, tools
+        self._counts, self._left = counts, left
+        # Text fits as it is, and so does what matches the pattern of a simple schema.
+        self._pattern = None if output is None else pattern_of(output)
+        has_plain = not tools and (output is None or self._pattern is not None)
+        self._plain = PlainLines(priced_at) if has_plain else None
+
+    def batch(self, lines: list[bytes]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of some lines, unless there are none."""
+        self._counts.lines += len(lines)
+        rows: list[Row | Judged] = []
+        for line, plain in zip(lines, self._read(lines), strict=True):
+            row = plain or judge_line(line, self._output, self._priced_at, self._tools)
+            if row is None:
+                self._counts.damaged += 1
+                continue
+            if self._left is not None:
+                custom_id = row[0]
+                if custom_id not in self._left:
+                    self._counts.foreign += 1
+                    continue
+                self._left.remove(custom_id)
+            rows.append(row)
+        if rows:
+            columns = dict(zip(Judged._fields, zip(*rows, strict=True), strict=True))
+            self._counts.add(columns)
+            columns["cost"] = [_parts(cost) for cost in columns["cost"]]
+            arrays = [_array(columns[field.name], field.type) for field in JUDGED_SCHEMA]
+            yield pa.RecordBatch.from_arrays(arrays, schema=JUDGED_SCHEMA)
+
+    def _read(self, lines: list[bytes]) -> list[Row | None]:
+        """Return the rows of the plain lines that fit; None for any other line."""
+        if self._plain is None:
+            return [None] * len(lines)
+        found = list(map(self._plain.read, lines))
+        if self._pattern is not None:
+            place = Judged._fields.index("answer")
+            texts = pa.array([row and row[place] for row in found], pa.string())
+            fits = pc.match_substring_regex(texts, self._pattern).to_pylist()
+            found = [row if fit else None for row, fit in zip(found, fits, strict=True)]
+        return found
+
+
+def _parts(cost: int | Decimal | None) -> int | None:
+    """Return a cost in parts, rounded to whole ones."""
+    if not isinstance(cost, Decimal):
+        return cost
+    return int(round(cost, SCALE).scaleb(SCALE))
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_decimal(kind):
+        return pa.array(values, kind)
+    parts = pa.array(values, pa.decimal128(kind.precision, 0))
+    return pa.Array.from_buffers(kind, len(parts), parts.buffers(), parts.null_count)

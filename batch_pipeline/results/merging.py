@@ -130,10 +130,31 @@ class Merged:
     total: int
 
 
-def file_rows(con: duckdb.DuckDBPyConnection, path: str) -> int:
-    """Return how many rows a Parquet file has."""
-    row = con.execute(f"SELECT count(*) FROM read_parquet({quote_files([path])})").fetchone()
-    return row[0] if row else 0
+@dataclass(frozen=True)
+class Rows:
+    """Result rows to merge, unique by key, where they are.
+
+    Attributes:
+        query: SQL for them, which any connection on this machine can read.
+        count: how many there are.
+    """
+
+    query: str
+    count: int
+
+
+def rows_to_merge(con: duckdb.DuckDBPyConnection, given: str | Rows) -> Rows:
+    """Return rows that are given as a query, or as the path of a local Parquet file."""
+    if isinstance(given, Rows):
+        return given
+    query = f"SELECT * FROM read_parquet({quote_files([given])})"
+    row = con.execute(f"SELECT count(*) FROM ({query})").fetchone()
+    return Rows(query, row[0] if row else 0)
+
+
+def columns_in(con: duckdb.DuckDBPyConnection, query: str) -> dict[str, str]:
+    """Return the columns of a query, name to DuckDB type, in order."""
+    return {row[0]: row[1] for row in con.execute(f"DESCRIBE {query}").fetchall()}
 
 
 def grown_columns(

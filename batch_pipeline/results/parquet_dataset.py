@@ -23,6 +23,7 @@ from batch_pipeline.results.manifest import FOLDER, Manifest, ManifestFolder
 from batch_pipeline.results.merging import (
     Merged,
     OvertakenError,
+    Rows,
     Snapshot,
     Wanted,
     Writer,
@@ -188,7 +189,7 @@ class ParquetRows:
 
     def merge(
         self,
-        rows_path: str | None,
+        rows: str | Rows | None,
         key: Sequence[str],
         deleted_path: str | None,
         writer: Writer | None = None,
@@ -199,8 +200,8 @@ class ParquetRows:
         writer that finds the number taken starts again from the other writer's rows.
 
         Args:
-            rows_path: a local Parquet file of result rows, unique by key; each replaces the row of
-                its key. Columns the dataset lacks are added, types are widened where needed.
+            rows: a local Parquet file of result rows, unique by key, or a query for them; each
+                replaces the row of its key. Columns the dataset lacks are added, types are widened where needed.
             key: the key columns.
             deleted_path: a local Parquet file with the key columns of rows to remove.
             writer: whose rows they are, and which manifest they are meant to follow.
@@ -220,7 +221,7 @@ class ParquetRows:
                 # The next manifest gets the next number, which only one writer can take: what is
                 # compared here holds until then.
                 writer.check_generation(before.number if before else 0)
-            if before is None and rows_path is None:
+            if before is None and rows is None:
                 return Merged(0, 0, 0, 0)
             if before is not None:
                 check_key_is_there(key, before.columns, self._place)
@@ -229,7 +230,7 @@ class ParquetRows:
                 Path(self._url, DATA_FOLDER).mkdir(parents=True, exist_ok=True)
             try:
                 after = merge_buckets(
-                    self._url, before, rows_path, key, deleted_path, self._rows_per_bucket
+                    self._url, before, rows, key, deleted_path, self._rows_per_bucket
                 )
             except Exception as error:
                 if before is None:

@@ -19,6 +19,7 @@ from batch_pipeline.records.connections import (
     memory_connection,
     quote_files,
     quote_name,
+    quote_paths,
     quote_text,
 )
 from batch_pipeline.results import sql
@@ -26,7 +27,7 @@ from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.holding import Holding, compare, find_winners
 from batch_pipeline.results.join import MEMORY, write_parquet
 from batch_pipeline.results.lost_answers import state_of
-from batch_pipeline.results.merging import Merged, OvertakenError, Snapshot, Writer
+from batch_pipeline.results.merging import Merged, OvertakenError, Rows, Snapshot, Writer
 from batch_pipeline.results.widening import Schema, read_widened, schemas_of, widened
 from batch_pipeline.store.ledger import Lease
 from batch_pipeline.store.renaming import went_over
@@ -213,25 +214,81 @@ class _Publishing:
         there: Snapshot,
         everything: bool,
         folder: str,
-    ) -> str | None:
-        """Write the rows that the table needs to one file; None when it needs none."""
+    ) -> str | Rows | None:
+        """Return the rows that the table needs: where they are, or, of a store that is not local, in a file.
+
+        None when it needs none.
+        """
         condition = "true" if everything else "fresh or absent or twice"
         con.execute(
             "create or replace temp table needed as "
             f"select custom_id, position from due where {condition}"
         )
-        positions = con.execute("select distinct position from needed order by all").fetchall()
-        if not positions:
+        needed = dict(
+            con.execute(
+                "select position, count(*) from needed group by all order by all"
+            ).fetchall()
+        )
+        if not needed:
             return None
         results = _results(collected)
         urls = {
-            self.store.files.url(results[index[position].name]): position
-            for (position,) in positions
+            self.store.files.url(results[index[position].name]): position for position in needed
         }
         schemas = schemas_of(con, urls)
         columns = widened(con, schemas)
         columns |= self._emptied(con, collected, there, columns)
-        self._failures(con, results, index)
+        failures = self._failures(con, results, index)
+        if self.store.files.is_local:
+            return self._where_they_are(con, urls, schemas, columns, needed, failures, folder)
+        return self._copied(con, urls, schemas, columns, folder)
+
+    def _where_they_are(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        urls: dict[str, int],
+        schemas: dict[str, Schema],
+        columns: dict[str, str],
+        needed: dict[int, int],
+        failures: int,
+        folder: str,
+    ) -> Rows:
+        """Return a query for the rows in the files of the store, which any connection can read."""
+        counts = _row_counts(con, urls)
+        whole = [url for url, position in urls.items() if needed[position] == counts[url]]
+        parts = []
+        if whole:
+            parts.append(read_widened(con, {url: schemas[url] for url in whole}, columns))
+        if len(whole) < len(urls):
+            write_parquet(con, "select custom_id, position from needed", f"{folder}/needed.parquet")
+            wanted = f"read_parquet({quote_files([f'{folder}/needed.parquet'])})"
+            parts += [
+                f"select * from ({read_widened(con, {url: schemas[url]}, columns)}) as r where"
+                f" r._custom_id in (select custom_id from {wanted} where position = {position})"
+                for url, position in urls.items()
+                if url not in whole
+            ]
+        rows = " union all ".join(f"({part})" for part in parts)
+        said, joined = "null::varchar", ""
+        if failures:
+            write_parquet(con, "select * from failures", f"{folder}/failures.parquet")
+            said = "f.said"
+            joined = (
+                f" left join read_parquet({quote_files([f'{folder}/failures.parquet'])}) as f"
+                " on f.custom_id = r._custom_id"
+            )
+        query = f"select r.*, {said} as {LAST_ERROR} from ({rows}) as r{joined}"
+        return Rows(query, sum(needed.values()))
+
+    def _copied(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        urls: dict[str, int],
+        schemas: dict[str, Schema],
+        columns: dict[str, str],
+        folder: str,
+    ) -> str:
+        """Write the rows to one file of this machine."""
         parts = []
         for start in range(0, len(urls), FILES_AT_ONCE):
             part = f"{folder}/rows-{start:06d}.parquet"
@@ -253,8 +310,12 @@ class _Publishing:
 
     def _failures(
         self, con: duckdb.DuckDBPyConnection, results: dict[str, str], index: Sequence[IndexRow]
-    ) -> None:
-        """Make the table ``failures``: by the custom_id of an answer that stays, what failed later."""
+    ) -> int:
+        """Make the table ``failures``: by the custom_id of an answer that stays, what failed later.
+
+        Returns:
+            In how many files that stands.
+        """
         found = con.execute(
             "select distinct failed_position from winners join needed using (custom_id)"
             " where failed_position is not null order by all"
@@ -264,6 +325,7 @@ class _Publishing:
         if urls:
             query = sql.FAILURES.format(results=quote_files(urls))
         con.execute(f"create or replace temp table failures as {query}")
+        return len(urls)
 
     def _emptied(
         self,
@@ -305,7 +367,7 @@ class _Publishing:
 
 def _merge(
     destination: DuckDBTable | ParquetDataset,
-    rows: str | None,
+    rows: str | Rows | None,
     key: tuple[str, ...],
     gone: str | None,
     writer: Writer,
@@ -343,6 +405,17 @@ def _lost_columns(there: Snapshot) -> bool:
 
 def _names(schemas: Iterable[Schema]) -> frozenset[str]:
     return frozenset(name.lower() for schema in schemas for name, _ in schema)
+
+
+def _row_counts(con: duckdb.DuckDBPyConnection, urls: Iterable[str]) -> dict[str, int]:
+    """Return how many rows each of some Parquet files has, as they say themselves."""
+    counts = {}
+    for url in urls:
+        row = con.execute(
+            f"select sum(num_rows) from parquet_file_metadata({quote_paths([url])})"
+        ).fetchone()
+        counts[url] = int(row[0]) if row else 0
+    return counts
 
 
 def _superseded(store: Store, con: duckdb.DuckDBPyConnection, files: Sequence[RowMapping]) -> int:

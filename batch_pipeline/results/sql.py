@@ -16,9 +16,15 @@ select {source}, {output},
        records._custom_id as _custom_id,
        cast($batch_id as varchar) as _batch_id,
        records._attempt as _attempt,
-       cast($answered_at as timestamptz) as _answered_at,
-       records._key_hash as _key_hash,
-       records._content_hash as _content_hash
+       cast($answered_at as timestamptz) as _answered_at
+from asked as records {join} join judged on judged.custom_id = records._custom_id
+"""
+
+# How it went with each of these records, without what is wide.
+OUTCOMES = """
+select records._key_hash, records._content_hash, records._custom_id, records._attempt,
+       coalesce(judged.status, $unanswered) as _status,
+       case when judged.status = 'rejected' then judged.error end as _error
 from asked as records {join} join judged on judged.custom_id = records._custom_id
 """
 
@@ -31,7 +37,7 @@ where _kind = 'ask' and _row between {first_row} and {last_row}
 
 # One row per answered request: the verdict on it, and its fields with their types.
 JUDGED = """
-select *, {parsed} as fields from read_parquet({path})
+select * exclude (answer), {parsed} as fields from {rows}
 """
 
 # One row per record that could not be asked, with the reason.

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import duckdb
 
-from batch_pipeline.records.columns import file_columns
-from batch_pipeline.records.connections import quote_files, quote_name
-from batch_pipeline.results.merging import cast_columns, same_key
+from batch_pipeline.records.connections import quote_name
+from batch_pipeline.results.merging import cast_columns, columns_in, same_key
 
 
 @dataclass(frozen=True)
@@ -26,25 +25,25 @@ class TableRows:
     columns: Mapping[str, str]
     key: Sequence[str]
 
-    def drop_doubles(self, path: str) -> None:
+    def drop_doubles(self, query: str) -> None:
         """Leave one row of each key that is about to be updated: the first one.
 
         Args:
-            path: a local Parquet file with the keys.
+            query: SQL for the keys.
         """
         by = ", ".join(f"old.{quote_name(column)}" for column in self.key)
         self.con.execute(
             f"DELETE FROM {self.name} WHERE rowid IN (SELECT id FROM (SELECT old.rowid AS id,"
             f" row_number() OVER (PARTITION BY {by} ORDER BY old.rowid) AS nth FROM {self.name} AS old"
-            f" SEMI JOIN ({self._keys(path)}) AS new ON {same_key(self.key, 'old', 'new')}) WHERE nth > 1)"
+            f" SEMI JOIN ({self._keys(query)}) AS new ON {same_key(self.key, 'old', 'new')}) WHERE nth > 1)"
         )
 
-    def update(self, path: str, have: Mapping[str, str]) -> int:
+    def update(self, query: str, have: Mapping[str, str]) -> int:
         """Give the rows whose key is there their new values; return how many.
 
         Args:
-            path: a local Parquet file with the rows.
-            have: the file's columns, name to DuckDB type.
+            query: SQL for the rows.
+            have: their columns, name to DuckDB type.
         """
         keys = {column.lower() for column in self.key}
         given = {column.lower() for column in have}
@@ -54,32 +53,32 @@ class TableRows:
             if column.lower() in given and column.lower() not in keys
         )
         return self._changed(
-            f"UPDATE {self.name} AS old SET {changes} FROM ({self._rows(path, have)}) AS new"
+            f"UPDATE {self.name} AS old SET {changes} FROM ({self._rows(query, have)}) AS new"
             f" WHERE {same_key(self.key, 'old', 'new')}"
         )
 
-    def insert(self, path: str, have: Mapping[str, str], is_new: bool) -> int:
+    def insert(self, query: str, have: Mapping[str, str], is_new: bool) -> int:
         """Put in the rows whose key is not there; other columns get their defaults. Return how many.
 
         Args:
-            path: a local Parquet file with the rows.
-            have: the file's columns, name to DuckDB type.
+            query: SQL for the rows.
+            have: their columns, name to DuckDB type.
             is_new: the table was made just now.
         """
         there = f" ANTI JOIN {self.name} AS old ON {same_key(self.key, 'old', 'new')}"
         return self._changed(
-            f"INSERT INTO {self.name} BY NAME SELECT new.* FROM ({self._rows(path, have)}) AS new"
+            f"INSERT INTO {self.name} BY NAME SELECT new.* FROM ({self._rows(query, have)}) AS new"
             f"{'' if is_new else there}"
         )
 
-    def delete(self, path: str) -> int:
+    def delete(self, query: str) -> int:
         """Take out the rows of some keys; return how many.
 
         Args:
-            path: a local Parquet file with the keys.
+            query: SQL for the keys.
         """
         return self._changed(
-            f"DELETE FROM {self.name} AS old USING ({self._keys(path)}) AS gone"
+            f"DELETE FROM {self.name} AS old USING ({self._keys(query)}) AS gone"
             f" WHERE {same_key(self.key, 'old', 'gone')}"
         )
 
@@ -87,15 +86,15 @@ class TableRows:
         row = self.con.execute(sql).fetchone()
         return row[0] if row else 0
 
-    def _keys(self, path: str) -> str:
-        """Return SQL for the keys in a file, in the types that the table has."""
+    def _keys(self, query: str) -> str:
+        """Return SQL for keys, in the types that the table has."""
         kinds = {name.lower(): kind for name, kind in self.columns.items()}
         want = {name: kinds[name.lower()] for name in self.key}
-        casts = cast_columns(file_columns(self.con, path), want, "rows")
-        return f"SELECT {casts} FROM read_parquet({quote_files([path])}) AS rows"
+        casts = cast_columns(columns_in(self.con, query), want, "rows")
+        return f"SELECT {casts} FROM ({query}) AS rows"
 
-    def _rows(self, path: str, have: Mapping[str, str]) -> str:
-        """Return SQL for the rows of a file, in the types that the table has now."""
+    def _rows(self, query: str, have: Mapping[str, str]) -> str:
+        """Return SQL for rows, in the types that the table has now."""
         given = {column.lower() for column in have}
         want = {name: kind for name, kind in self.columns.items() if name.lower() in given}
-        return f"SELECT {cast_columns(have, want, 'rows')} FROM read_parquet({quote_files([path])}) AS rows"
+        return f"SELECT {cast_columns(have, want, 'rows')} FROM ({query}) AS rows"
