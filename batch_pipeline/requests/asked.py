@@ -70,9 +70,8 @@ def read_asked(
     """
     # What was selected by an earlier version has no such column.
     doubles = DOUBLED in file.schema_arrow.names
-    needed = dict.fromkeys(
-        [*columns, "_row", "_kind", "_custom_id", *([DOUBLED] if doubles else [])]
-    )
+    names = (*columns, "_row", "_kind", "_custom_id", *((DOUBLED,) if doubles else ()))
+    needed: dict[str, None] = dict.fromkeys(names)
     before = -1
     for batch in _batches(file, list(needed), line_bytes):
         asked = batch.filter(pc.call_function("equal", [batch.column("_kind"), pa.scalar("ask")]))
