@@ -133,6 +133,19 @@ def one_thread(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         connection.execute("RESET threads")
 
 
+@contextmanager
+def in_order(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Let a connection of ours make tables for the block whose rows are in the order they were read in."""
+    if _memory_step(connection) is None:
+        yield
+        return
+    connection.execute("SET preserve_insertion_order = true")
+    try:
+        yield
+    finally:
+        connection.execute("SET preserve_insertion_order = false")
+
+
 def _give_more_memory(connection: duckdb.DuckDBPyConnection) -> bool:
     step = _memory_step(connection)
     if step == 0:

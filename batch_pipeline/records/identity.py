@@ -56,6 +56,17 @@ def content_hash_sql(
     return hash_sql(columns, types, table)
 
 
+def same_content_sql(
+    columns: Sequence[str], types: Mapping[str, str], table: str = "source"
+) -> str:
+    """Return SQL for 64 bits that tell whether a row still reads as it did a moment ago.
+
+    They are stored nowhere and decide nothing else: another release of DuckDB may compute others.
+    """
+    texts = ", ".join(column_text_sql(column, types[column], table) for column in columns)
+    return f"hash({texts})" if texts else "CAST(0 AS UBIGINT)"
+
+
 def variant_sql(key_hash: str, content_hash: str, version: str) -> str:
     """Return SQL for 16 hex characters that name a record in one content and one version.
 

@@ -44,9 +44,11 @@ WHERE false
 
 HASHED = """
 -- Table _bp_hashed: one row per source row of this partition: its key (k0, k1, ...), its hashes,
--- and whether the `where` of the run wants it.
+-- a cheap hash of the same content by which a second reading is known to be the same, and whether the
+-- `where` of the run wants it.
 CREATE OR REPLACE TEMP TABLE _bp_hashed AS
-SELECT {keys}, {key_hash} AS key_hash, {content_hash} AS content_hash, {wanted} AS wanted
+SELECT {keys}, {key_hash} AS key_hash, {content_hash} AS content_hash, {same_content} AS same_content,
+       {wanted} AS wanted
 FROM {source} AS source
 WHERE {partition}
 """
@@ -253,16 +255,17 @@ PLAN = """
 -- Table _bp_plan: the records of this submission in their final order (asked first, then by key).
 CREATE OR REPLACE TEMP TABLE _bp_plan AS
 WITH actionable AS (
-    SELECT {key_names}, key_hash, content_hash, verdict, attempts, latest, doubled
+    SELECT {key_names}, key_hash, content_hash, same_content, verdict, attempts, latest, doubled,
+           hashed.rowid AS place
     FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
     WHERE wanted AND verdict IN {asked_verdicts}
-    ORDER BY {key_names}
     {limit}
 ),
 chosen AS (
     SELECT 'ask' AS kind, * FROM actionable
     UNION ALL
-    SELECT 'reuse', {key_names}, key_hash, content_hash, verdict, attempts, latest, 0
+    SELECT 'reuse', {key_names}, key_hash, content_hash, same_content, verdict, attempts, latest, 0,
+           hashed.rowid
     FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
     WHERE wanted AND verdict = 'reuse' AND {with_reuse}
 ),
@@ -282,7 +285,7 @@ numbered AS (
 )
 SELECT numbered.row, numbered.kind, numbered.verdict AS reason, {key_names},
        numbered.key_hash, numbered.content_hash, numbered.attempt, numbered.doubled,
-       numbered.latest,
+       numbered.latest, numbered.same_content, numbered.place,
        CASE kind WHEN 'ask' THEN {custom_id} ELSE earlier.custom_id END AS custom_id
 FROM numbered
 LEFT JOIN earlier ON earlier.key_hash = numbered.key_hash AND earlier.rank = numbered.latest
@@ -331,22 +334,25 @@ MOVED = """
 DELETE FROM _bp_gone WHERE key_hash IN (SELECT {key_hash} FROM {source} AS source)
 """
 
-RECORDS = """
--- File records.parquet: the planned source rows as they are, with the helper columns.
-COPY (
-    SELECT {columns}, plan.row AS _row, plan.kind AS _kind, plan.reason AS _reason,
-           plan.key_hash AS _key_hash, {content_hash} AS _content_hash,
-           plan.custom_id AS _custom_id, plan.attempt AS _attempt{doubled}
-    FROM (SELECT * FROM {source} AS source WHERE {partition}) AS source
-    JOIN _bp_plan AS plan ON {same_key}
-    ORDER BY plan.row
-) TO {path} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {row_group_size})
+IN_ORDER = """
+-- One row: whether the plan holds every source row, in the order in which the source was read.
+SELECT count(*) = (SELECT count(*) FROM _bp_hashed) AND bool_and(row = rowid AND row = place)
+FROM _bp_plan
 """
 
-RECORDS_WRITTEN = """
--- One row: the records in the file, and how many of them are what the plan saw.
-SELECT count(*), count(*) FILTER (WHERE plan.content_hash = records._content_hash)
-FROM read_parquet({path}) AS records LEFT JOIN _bp_plan AS plan ON plan.row = records._row
+RECORDS = """
+-- File records.parquet: the planned source rows as they are, with the helper columns. A row that does
+-- not read as it was judged is left out. xor: a comparison of the two would be a condition of the join,
+-- and be computed for rows that are not in the plan.
+COPY (
+    SELECT {columns}, plan.row AS _row, plan.kind AS _kind, plan.reason AS _reason,
+           plan.key_hash AS _key_hash, plan.content_hash AS _content_hash,
+           plan.custom_id AS _custom_id, plan.attempt AS _attempt{doubled}
+    FROM (SELECT * FROM {source} AS source WHERE {partition}) AS source
+    {join}
+    WHERE {same_key} AND xor({same_content}, plan.same_content) = 0
+    {order}
+) TO {path} (FORMAT parquet, COMPRESSION {compression}, ROW_GROUP_SIZE {row_group_size})
 """
 
 SELECTED = """

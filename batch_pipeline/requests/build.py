@@ -1,64 +1,38 @@
 """Requests on disk: JSONL files, each of them the body of one batch, cut at the API's limits."""
 
-import os
-import shutil
-from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch_pipeline.errors import InputError, StoreError
-from batch_pipeline.records.columns import DOUBLED
-from batch_pipeline.requests.compiled import EMPTY, CompiledTemplate, RecordRejected
-from batch_pipeline.requests.values import python_values
+from batch_pipeline.errors import InputError
+from batch_pipeline.requests.asked import Asked, read_asked
+from batch_pipeline.requests.compiled import (
+    EMPTY,
+    CompiledTemplate,
+    RecordRejected,
+    request_line,
+)
+from batch_pipeline.requests.cutter import ENVELOPE, Cutter, Limits, RequestFile
+from batch_pipeline.requests.expression import Lines, LineWriter, line_writer
 
-ENVELOPE = len('{"requests":[') + len("]}")
-"""Bytes of a batch's body around its requests."""
-ROWS_AT_ONCE = 512
-"""Records held in memory together."""
-BYTES_AT_ONCE = 1 << 26
-"""And how many bytes of them, as far as they come in more than one."""
+PROGRESS_ROWS = 512
+"""Records until progress is told for the first time; then after twice as many each time."""
+REJECTED_AT_ONCE = 512
+SAMPLES = 3
+"""Requests that are shown."""
+TRIED_FIRST = 16
+"""Lines that SQL made and that are compared with what the template makes, before any counts; then one
+in each piece."""
 TOO_LARGE = "too large"
 ABOUT_THE_DATA = {EMPTY, TOO_LARGE}
 """Kinds of rejection that are no sign of a wrong template, even when all records have them."""
 REJECTED_SCHEMA = pa.schema(
     [("_row", pa.int64()), ("_custom_id", pa.string()), ("reason", pa.string())]
 )
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The most that one batch may hold: requests, and bytes of the body that is posted."""
-
-    max_requests: int
-    max_bytes: int
-
-
-@dataclass(frozen=True)
-class RequestFile:
-    """One JSONL file.
-
-    Attributes:
-        path: where it is.
-        seq: its number, from 0.
-        requests: its lines.
-        bytes: of the body that is posted: ``{"requests":[`` line ``,`` line ... ``]}``.
-        first_row: the first record's ``_row`` in ``records.parquet``.
-        last_row: the last record's, inclusive.
-    """
-
-    path: str
-    seq: int
-    requests: int
-    bytes: int
-    first_row: int
-    last_row: int
 
 
 @dataclass(frozen=True)
@@ -105,180 +79,137 @@ def build_requests(
         StoreError: the records are not in order.
     """
     Path(out_dir).mkdir(parents=True, exist_ok=True)
-    cutter = _Cutter(limits, Path(out_dir))
-    rejects = _Rejects(Path(out_dir) / "rejected.parquet")
-    samples: list[dict[str, Any]] = []
-    more_tokens = 0
-    try:
-        for done, row, custom_id, record, doublings in _asked(records_path, template.columns):
+    form = template.form()
+    building = _Building(template, limits, Path(out_dir))
+    told, next_told = 0, PROGRESS_ROWS
+    # Memory: pre-buffering holds a whole row group compressed; threads keep an arena each.
+    with (
+        building,
+        pq.ParquetFile(records_path, pre_buffer=False, buffer_size=1 << 16) as file,
+        line_writer(form, template.columns, file.schema_arrow) as writer,
+    ):
+        line_bytes = sum(map(len, form.constants)) if form else 0
+        for asked in read_asked(file, records_path, template.columns, line_bytes):
+            building.add(asked, writer)
+            told += len(asked)
+            while on_progress and told >= next_told:
+                on_progress(next_told)
+                next_told *= 2
+        built = building.finish()
+    if on_progress:
+        on_progress(built.requests + built.rejected)
+    return built
+
+
+class _Building:
+    """Requests on their way into files."""
+
+    def __init__(self, template: CompiledTemplate, limits: Limits, folder: Path):
+        self._template = template
+        self._limits = limits
+        self._cutter = Cutter(limits, folder)
+        self._rejects = _Rejects(folder / "rejected.parquet")
+        self._samples: list[dict[str, Any]] = []
+        self._more_tokens = 0
+        self._is_alike = True
+        self._tried = TRIED_FIRST
+
+    def __enter__(self) -> "_Building":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._cutter.close()
+        self._rejects.close()
+
+    def add(self, asked: Asked, writer: LineWriter | None) -> None:
+        """Write the requests of some records: in one go, and one by one those that the writer leaves."""
+        lines = None
+        if writer and self._is_alike and len(self._samples) >= SAMPLES:
+            lines = writer.write(asked)
+        if lines is None or not self._agrees(asked, lines):
+            self._add_each(asked, range(len(asked)))
+            return
+        largest = self._limits.max_bytes - ENVELOPE + 1
+        left = dict.fromkeys(lines.left)
+        starts = [0, *lines.ends[:-1]]
+        left |= {
+            place: None
+            for place, (start, end) in enumerate(zip(starts, lines.ends, strict=True))
+            if end - start > largest
+        }
+        done = 0
+        for place in sorted(left):
+            self._add_lines(asked, lines, done, place)
+            self._add_each(asked, [place])
+            done = place + 1
+        self._add_lines(asked, lines, done, len(asked))
+
+    def _add_lines(self, asked: Asked, lines: Lines, start: int, stop: int) -> None:
+        if start == stop:
+            return
+        begin = lines.ends[start - 1] if start else 0
+        ends = lines.ends[start:stop]
+        if begin:
+            ends = [end - begin for end in ends]
+        self._cutter.add(asked.rows[start:stop], ends, lines.text[begin:])
+
+    def _add_each(self, asked: Asked, places: Sequence[int]) -> None:
+        template = self._template
+        for place, custom_id, record in asked.at(places):
+            row, doublings = asked.rows[place], asked.doublings[place]
             try:
                 params = template.params(record, doublings)
-                line = _line(custom_id, params, limits)
+                line = self._line(custom_id, params)
             except RecordRejected as rejected:
-                rejects.add(row, custom_id, rejected)
-            else:
-                cutter.add(row, line)
-                if doublings:
-                    more_tokens += max(0, params["max_tokens"] - template.template.max_tokens)
-                if len(samples) < 3:
-                    samples.append(params)
-            if on_progress and done % ROWS_AT_ONCE == 0:
-                on_progress(done)
-        files = cutter.finish()
-        if on_progress:
-            on_progress(sum(file.requests for file in files) + rejects.count)
-    finally:
-        cutter.close()
-        rejects.close()
-    if not files:
-        rejects.check_not_all_alike()
-    return Built(
-        files=files,
-        requests=sum(file.requests for file in files),
-        bytes=sum(file.bytes for file in files),
-        rejected=rejects.count,
-        rejected_path=str(rejects.path) if rejects.count else None,
-        samples=samples,
-        more_tokens=more_tokens,
-    )
+                self._rejects.add(row, custom_id, rejected)
+                continue
+            self._cutter.add([row], [len(line)], memoryview(line))
+            if doublings:
+                self._more_tokens += max(0, params["max_tokens"] - template.template.max_tokens)
+            if len(self._samples) < SAMPLES:
+                self._samples.append(params)
 
+    def _line(self, custom_id: str, params: dict[str, Any]) -> bytes:
+        line = request_line(custom_id, params)
+        size = len(line) - 1 + ENVELOPE
+        if size > self._limits.max_bytes:
+            reason = f"The request is too large: {size:,} bytes, and a batch holds {self._limits.max_bytes:,}."
+            raise RecordRejected(reason, TOO_LARGE)
+        return line
 
-def _line(custom_id: str, params: dict[str, Any], limits: Limits) -> bytes:
-    try:
-        line = orjson.dumps(
-            {"custom_id": custom_id, "params": params}, option=orjson.OPT_APPEND_NEWLINE
+    def _agrees(self, asked: Asked, lines: Lines) -> bool:
+        """Whether some of the lines are what the template makes of these records; else none counts."""
+        left = set(lines.left)
+        places = [place for place in range(len(asked)) if place not in left]
+        some = places[:: max(1, len(places) // self._tried)][: self._tried]
+        self._tried = 1
+        for place, custom_id, record in asked.at(some):
+            try:
+                line = request_line(custom_id, self._template.params(record))
+            except RecordRejected:
+                line = b""
+            self._is_alike = self._is_alike and line == lines.line(place)
+        return self._is_alike
+
+    def finish(self) -> Built:
+        """Close the files, and return what it came to.
+
+        Raises:
+            InputError: the template failed on all records in the same way.
+        """
+        files = self._cutter.finish()
+        self._rejects.close()
+        if not files:
+            self._rejects.check_not_all_alike()
+        return Built(
+            files=files,
+            requests=sum(file.requests for file in files),
+            bytes=sum(file.bytes for file in files),
+            rejected=self._rejects.count,
+            rejected_path=str(self._rejects.path) if self._rejects.count else None,
+            samples=self._samples,
+            more_tokens=self._more_tokens,
         )
-    except TypeError as error:  # a lone surrogate, a number of more than 64 bits
-        raise RecordRejected(f"The request is not JSON: {error}", "json") from error
-    size = len(line) - 1 + ENVELOPE
-    if size > limits.max_bytes:
-        reason = (
-            f"The request is too large: {size:,} bytes, and a batch holds {limits.max_bytes:,}."
-        )
-        raise RecordRejected(reason, TOO_LARGE)
-    return line
-
-
-def _asked(
-    path: str, columns: tuple[str, ...]
-) -> Iterator[tuple[int, int, str, dict[str, Any], int]]:
-    """Yield (records so far, row, custom_id, record, doublings) of each record to ask, by ascending row."""
-    needed = dict.fromkeys([*columns, "_row", "_kind", "_custom_id"])
-    done, before = 0, -1
-    # Memory: pre-buffering holds a whole row group compressed; threads keep an arena each.
-    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as file:
-        # What was selected by an earlier version has no such column.
-        doubles = DOUBLED in file.schema_arrow.names
-        if doubles:
-            needed[DOUBLED] = None
-        rows_at_once = _rows_at_once(file.metadata)
-        for batch in file.iter_batches(rows_at_once, columns=list(needed), use_threads=False):
-            asked = batch.filter(
-                pc.call_function("equal", [batch.column("_kind"), pa.scalar("ask")])
-            )
-            rows = asked.column("_row").to_pylist()
-            ids = asked.column("_custom_id").to_pylist()
-            doublings = asked.column(DOUBLED).to_pylist() if doubles else [0] * len(rows)
-            lists = [python_values(asked.column(name)) for name in columns]
-            for number, (row, custom_id) in enumerate(zip(rows, ids, strict=True)):
-                if row <= before:
-                    raise StoreError(f"{path} is not in the order of _row: {row} after {before}.")
-                before = row
-                done += 1
-                record = {name: values[number] for name, values in zip(columns, lists, strict=True)}
-                yield done, row, custom_id, record, doublings[number]
-
-
-def _rows_at_once(file: pq.FileMetaData) -> int:
-    """Return how many records to hold in memory together: fewer of documents of many megabytes."""
-    groups = [file.row_group(place) for place in range(file.num_row_groups)]
-    widest = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)
-    return max(1, min(ROWS_AT_ONCE, BYTES_AT_ONCE // max(widest, 1)))
-
-
-class _Cutter:
-    """Writes lines into files so that no two files have the same number of requests.
-
-    A batch in the API's list shows its number of requests and nothing else of ours, so a distinct
-    number is what ties a batch to its file when the reply to a POST was lost. File ``r`` takes at
-    most ``max_requests - r`` (not below half of ``max_requests``). A file that ends at a number
-    already used, because of bytes, gives its last lines to the next one.
-    """
-
-    def __init__(self, limits: Limits, out_dir: Path):
-        self._limits = limits
-        self._least = max(1, limits.max_requests // 2)
-        self._out_dir = out_dir
-        self._files: list[RequestFile] = []
-        self._used: set[int] = set()
-        self._open()
-
-    def _open(self) -> None:
-        self._path = self._out_dir / f"{len(self._files):05d}.jsonl"
-        self._out = open(self._path, "w+b", buffering=1 << 18)
-        self._most = max(self._limits.max_requests - len(self._files), self._least)
-        self._rows = array("q")
-        self._ends = array("q")
-
-    def add(self, row: int, line: bytes) -> None:
-        while self._rows and not self._fits(line):
-            self._cut(self._distinct(len(self._rows)))
-        self._put(row, line)
-
-    def _fits(self, line: bytes) -> bool:
-        size = self._ends[-1] + len(line) - 1 + ENVELOPE
-        return len(self._rows) < self._most and size <= self._limits.max_bytes
-
-    def _put(self, row: int, line: bytes) -> None:
-        self._out.write(line)
-        self._rows.append(row)
-        self._ends.append((self._ends[-1] if self._ends else 0) + len(line))
-
-    def _distinct(self, count: int) -> int:
-        """Return the largest unused number up to ``count``, or ``count`` when there is none."""
-        least = self._least if count >= self._least else 1
-        return next((n for n in range(count, least - 1, -1) if n not in self._used), count)
-
-    def _cut(self, keep: int) -> None:
-        """Close the file after ``keep`` lines; the others begin the next file."""
-        done, rows, ends = self._out, self._rows, self._ends
-        size = ends[keep - 1]
-        self._files.append(
-            RequestFile(
-                str(self._path),
-                len(self._files),
-                keep,
-                size - 1 + ENVELOPE,
-                rows[0],
-                rows[keep - 1],
-            )
-        )
-        self._used.add(keep)
-        self._open()
-        if keep < len(rows):
-            done.seek(size)
-            shutil.copyfileobj(done, self._out)
-            done.truncate(size)
-            self._rows.extend(rows[keep:])
-            self._ends.extend(end - size for end in ends[keep:])
-        done.close()
-
-    def finish(self) -> list[RequestFile]:
-        """Close the last file, in two where one would have a used number, and return them all."""
-        while self._rows:
-            count = len(self._rows)
-            keep = count
-            if count in self._used:
-                free = (n for n in range(count - 1, count // 2, -1))
-                pairs = (n for n in free if not {n, count - n} & self._used)
-                keep = next(pairs, count)
-            self._cut(keep)
-        return self._files
-
-    def close(self) -> None:
-        if not self._out.closed:
-            self._out.close()
-            os.unlink(self._path)
 
 
 class _Rejects:
@@ -296,7 +227,7 @@ class _Rejects:
         self._kinds.setdefault(rejected.kind, (custom_id, rejected.reason))
         reason = rejected.reason.encode(errors="replace").decode()
         self._rows.append({"_row": row, "_custom_id": custom_id, "reason": reason})
-        if len(self._rows) >= ROWS_AT_ONCE:
+        if len(self._rows) >= REJECTED_AT_ONCE:
             self._write()
 
     def _write(self) -> None:

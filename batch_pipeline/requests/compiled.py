@@ -1,14 +1,17 @@
 """A template bound to a source: it knows its columns and turns records into API parameters."""
 
 import hashlib
+import re
+import secrets
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from batch_pipeline.errors import InputError, plain
 from batch_pipeline.requests.messages import declared_messages, declared_system, is_empty
-from batch_pipeline.requests.prompt import template_values, unknown_column
+from batch_pipeline.requests.prompt import Prompt, template_values, unknown_column
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.requests.template import NOT_IN_A_BATCH, MessageTemplate
 
@@ -27,6 +30,19 @@ class RecordRejected(Exception):
         super().__init__(reason)
         self.reason = reason
         self.kind = kind
+
+
+@dataclass(frozen=True)
+class Form:
+    """The line of any request of a template: bytes that are the same in all, and what goes between.
+
+    Attributes:
+        constants: the bytes before the custom_id, after it and before the first text, and so on.
+        prompts: what the texts between them are rendered from, in order.
+    """
+
+    constants: tuple[bytes, ...]
+    prompts: tuple[Prompt, ...]
 
 
 class CompiledTemplate:
@@ -136,6 +152,39 @@ class CompiledTemplate:
             block["cache_control"] = {"type": "ephemeral", "ttl": self.template.cache}
         return {"system": [block]}
 
+    def form(self) -> Form | None:
+        """Return what the lines of all requests share; None where each must be made by itself.
+
+        It holds for records without doublings, none of whose texts is blank.
+        """
+        if self.template.build is not None:
+            return None
+        marked: dict[str, Prompt] = {}
+
+        def mark(prompt: Prompt) -> str:
+            name = secrets.token_hex(16)
+            marked[name] = prompt
+            return name
+
+        params = dict(self._fixed)
+        if self._system and not self._system.reads_nothing:
+            params |= self._system_blocks(mark(self._system))
+        params["messages"] = self._messages.filled(mark)
+        if any(is_empty(message["content"]) for message in params["messages"]):
+            return None
+        custom_id = secrets.token_hex(16)
+        try:
+            line = request_line(custom_id, params)
+        except RecordRejected:
+            return None
+        parts = re.split("|".join(f'"{name}"' for name in (custom_id, *marked)).encode(), line)
+        order = sorted(marked, key=lambda name: line.index(name.encode()))
+        # A type or a role that is a template decides what is made of the rest.
+        is_text = all(part.endswith((b'"content":', b'"text":')) for part in parts[1:-1])
+        if not is_text or len(parts) != len(marked) + 2:
+            return None
+        return Form(tuple(parts), tuple(marked[name] for name in order))
+
     def params(self, record: dict[str, Any], doublings: int = 0) -> dict[str, Any]:
         """Return the API parameters that ask about one record.
 
@@ -239,6 +288,20 @@ def compile_question(
         InputError: the template reads a column that the source does not have.
     """
     return CompiledTemplate(template, columns, output_prefix)
+
+
+def request_line(custom_id: str, params: Mapping[str, Any]) -> bytes:
+    """Return a request as a line of a request file.
+
+    Raises:
+        RecordRejected: it is not JSON: a lone surrogate, a number of more than 64 bits.
+    """
+    try:
+        return orjson.dumps(
+            {"custom_id": custom_id, "params": params}, option=orjson.OPT_APPEND_NEWLINE
+        )
+    except TypeError as error:
+        raise RecordRejected(f"The request is not JSON: {error}", "json") from error
 
 
 def _is_callers(tool: Any) -> bool:

@@ -1,6 +1,6 @@
 """The API's ``messages``, with Jinja in any of their texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from batch_pipeline.errors import InputError
@@ -41,16 +41,20 @@ class Messages:
 
     def render(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the messages for one record (values as `prompt.template_values` gives them)."""
-        return [_rendered(part, values) for part in self._parts]
+        return self.filled(lambda prompt: prompt.render(values))
+
+    def filled(self, text: Callable[[Prompt], str]) -> list[dict[str, Any]]:
+        """Return the messages with a text for each prompt."""
+        return [_filled(part, text) for part in self._parts]
 
 
-def _rendered(part: Any, values: Mapping[str, Any]) -> Any:
+def _filled(part: Any, text: Callable[[Prompt], str]) -> Any:
     if isinstance(part, Prompt):
-        return part.render(values)
+        return text(part)
     if isinstance(part, dict):
-        return {key: _rendered(inner, values) for key, inner in part.items()}
+        return {key: _filled(inner, text) for key, inner in part.items()}
     if isinstance(part, list):
-        return [_rendered(inner, values) for inner in part]
+        return [_filled(inner, text) for inner in part]
     return part
 
 

@@ -218,6 +218,10 @@ class Prompt:
             return set(available)
         return set(read & set(available))
 
+    def tree(self) -> nodes.Template:
+        """Return the text as Jinja reads it."""
+        return _ENVIRONMENT.parse(self.source)
+
     def render(self, record: Mapping[str, Any]) -> str:
         """Return the text for one record (values as `template_values` gives them)."""
         return self._template.render({RECORD: record, **record})

@@ -682,3 +682,20 @@ def test_columns_that_compare_in_ways_of_their_own_are_asked_by_their_text(tmp_p
         con.execute("UPDATE source SET a = 'e'")
         again = select(con, index=index, out_dir=f"{tmp_path}/2", **options)
         assert (again.asked, again.in_flight) == (1, 1)
+
+
+@pytest.mark.parametrize("order", ["id", "id desc", "hash(id)"])
+def test_records_are_written_in_the_order_of_their_keys_whatever_the_source_has(
+    nights: Nights, order: str
+) -> None:
+    """A source in its order is written as it is read; any other is sorted."""
+    nights.view(f"SELECT range AS id, 'text ' || range AS text FROM range(5000) ORDER BY {order}")
+    found = nights.select()
+    rows = duckdb.execute(f"FROM (SELECT id, _row, text FROM '{found.records_path}')").fetchall()
+    assert rows == [(n, n, f"text {n}") for n in range(5000)]
+    hashes = duckdb.execute(
+        f"SELECT count(DISTINCT _content_hash) FROM '{found.records_path}' AS records"
+        " SEMI JOIN (SELECT content_hash AS _content_hash, custom_id AS _custom_id"
+        f" FROM '{found.index_path}') AS index USING (_content_hash, _custom_id)"
+    ).fetchall()
+    assert hashes == [(5000,)]
