@@ -17,6 +17,7 @@ from batch_pipeline.store.ledger import Ledger
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import (
     FileState,
+    approvals,
     generations,
     holds,
     looks,
@@ -24,6 +25,7 @@ from batch_pipeline.store.tables import (
     numbers,
     refusals,
     request_files,
+    reservations,
     sources,
     submissions,
     transitions,
@@ -39,6 +41,8 @@ NAMED = (
     looks,
     refusals,
     sources,
+    reservations,
+    approvals,
 )
 
 
