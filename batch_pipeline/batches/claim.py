@@ -67,9 +67,7 @@ def claim(
         # One claim at a time per endpoint: PostgreSQL locks this row, SQLite the whole ledger. A
         # pipeline's cap counts for all its endpoints, so there it is one claim at a time.
         mine = [] if caps.any else [endpoints.c.id == scope.endpoint.id]
-        tx.execute(
-            select(endpoints.c.id).where(*mine).order_by(endpoints.c.id).with_for_update()
-        )
+        tx.execute(select(endpoints.c.id).where(*mine).order_by(endpoints.c.id).with_for_update())
         _expire_leases(ledger, tx, scope.endpoint)
         ready = [
             row

@@ -12,6 +12,7 @@ import orjson
 import pyarrow as pa
 
 from batch_pipeline.requests.compiled import ANSWER_TOOL
+from batch_pipeline.requests.own_prices import OwnPrices
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results.cost import answer_cost
 from batch_pipeline.results.json_text import number_as_written, parsed
@@ -121,7 +122,11 @@ class Counts:
 
 
 def judge_line(
-    line: bytes, output: OutputSchema | None, priced_at: datetime, tools: bool = False
+    line: bytes,
+    output: OutputSchema | None,
+    priced_at: datetime,
+    tools: bool = False,
+    prices: OwnPrices | None = None,
 ) -> Judged | None:
     """Return what one line of results says, None when it is damaged (no JSON, no custom_id).
 
@@ -130,6 +135,7 @@ def judge_line(
         output: the schema an answer must fit; None for plain text.
         priced_at: when the batch was processed; it decides the prices.
         tools: the user declared tools: what the model calls is part of the answer.
+        prices: that the user declared.
     """
     # What tools are called with is kept as it was written.
     exact = tools or (output is not None and output.exact and b'"tool_use"' in line)
@@ -141,7 +147,7 @@ def judge_line(
     body = body if isinstance(body, dict) else {}
     match body.get("type"):
         case "succeeded" if isinstance(body.get("message"), dict):
-            return _judged_message(custom_id, body["message"], output, priced_at, tools)
+            return _judged_message(custom_id, body["message"], output, priced_at, tools, prices)
         case "errored":
             return _judged_error(custom_id, body)
         case "expired":
@@ -162,6 +168,7 @@ def _judged_message(
     output: OutputSchema | None,
     priced_at: datetime,
     tools: bool,
+    prices: OwnPrices | None,
 ) -> Judged:
     reported = message.get("usage")
     usage = reported if isinstance(reported, dict) else {}
@@ -178,7 +185,7 @@ def _judged_message(
         _count(usage.get("output_tokens")),
         _count(usage.get("cache_read_input_tokens")),
         _count(usage.get("cache_creation_input_tokens")),
-        answer_cost(model, usage, priced_at),
+        answer_cost(model, usage, priced_at, prices),
         verdict.answer,
         verdict.tool_calls,
     )
@@ -294,6 +301,7 @@ def judge_file(
     counts: Counts | None = None,
     asked: Collection[str] | None = None,
     tools: bool = False,
+    prices: OwnPrices | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the judged rows of a results file, in the file's order, in memory of bounded size.
 
@@ -305,6 +313,7 @@ def judge_file(
         asked: the custom_ids of the batch's requests, of which each counts once; None: all that
             come.
         tools: the user declared tools, so that calls count as answers.
+        prices: that the user declared.
 
     Yields:
         Batches of `JUDGED_SCHEMA`. A damaged line gives no row; ``counts.damaged`` counts it.
@@ -318,7 +327,7 @@ def judge_file(
             if line.isspace():
                 continue
             counts.lines += 1
-            judged = judge_line(line, output, priced_at, tools)
+            judged = judge_line(line, output, priced_at, tools, prices)
             if judged is None:
                 counts.damaged += 1
                 continue

@@ -318,9 +318,7 @@ def approve(
             if row is None:
                 continue
             tx.execute(
-                update(approvals)
-                .where(*mine)
-                .values(approved_at=store.clock.now(), approved_by=by)
+                update(approvals).where(*mine).values(approved_at=store.clock.now(), approved_by=by)
             )
             _note(store.ledger, tx, row, "over budget", "approved", f"by {by}: {one.reason}")
         approved.append(one)

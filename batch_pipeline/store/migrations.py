@@ -5,7 +5,14 @@ from collections.abc import Callable
 from sqlalchemy import Connection, text
 
 from batch_pipeline.store.reservations import reserve_for_what_was_sent
-from batch_pipeline.store.tables import approvals, metadata, refusals, reservations, sources
+from batch_pipeline.store.tables import (
+    approvals,
+    metadata,
+    refusals,
+    reservations,
+    sources,
+    token_rates,
+)
 
 SCHEMA_VERSION = 4
 
@@ -31,7 +38,7 @@ def _refusals_and_sources(tx: Connection) -> None:
 
 
 def _reservations(tx: Connection) -> None:
-    for table in (reservations, approvals):
+    for table in (reservations, approvals, token_rates):
         table.create(tx, checkfirst=True)
     tx.execute(text("ALTER TABLE request_files ADD COLUMN weight JSON"))
     # What this month's files cost counts for its caps, although none was declared when they were sent.

@@ -28,6 +28,7 @@ from batch_pipeline.store.tables import (
     reservations,
     sources,
     submissions,
+    token_rates,
     transitions,
 )
 
@@ -43,6 +44,7 @@ NAMED = (
     sources,
     reservations,
     approvals,
+    token_rates,
 )
 
 
@@ -196,7 +198,7 @@ def take_over_again(tx: Connection, note: dict[str, Any]) -> None:
 
 def _move_all(tx: Connection, name: str, renamed_from: str) -> None:
     """Give a name whatever is there of the other, and take away what it had noted itself."""
-    for table in (generations, numbers, holds, looks, refusals, sources):
+    for table in (generations, numbers, holds, looks, refusals, sources, token_rates):
         tx.execute(delete(table).where(table.c.pipeline == name))
     for table in NAMED:
         tx.execute(update(table).where(table.c.pipeline == renamed_from).values(pipeline=name))

@@ -130,7 +130,10 @@ def follow(tx: Connection, file: RowMapping, come_from: str, to: str, now: datet
     match come_from, to:
         case FileState.READY, FileState.SENDING:
             tx.execute(update(reservations).where(latest).values(sent_at=now))
-        case FileState.SENDING, FileState.READY:  # turned away; what was reserved is for the next try
+        case (
+            FileState.SENDING,
+            FileState.READY,
+        ):  # turned away; what was reserved is for the next try
             tx.execute(
                 update(reservations)
                 .where(latest)
@@ -138,7 +141,10 @@ def follow(tx: Connection, file: RowMapping, come_from: str, to: str, now: datet
             )
         case FileState.SENDING, _ if to in TURNED_AWAY:
             tx.execute(update(reservations).where(latest).values(settled_nanousd=0, settled_at=now))
-        case _, FileState.READY:  # from unknown or held: this attempt may have been paid all the same
+        case (
+            _,
+            FileState.READY,
+        ):  # from unknown or held: this attempt may have been paid all the same
             until = file["watch_until"] or now + UNSEEN
             tx.execute(update(reservations).where(latest).values(until=until))
         case _, FileState.IN_PROGRESS:
@@ -158,9 +164,7 @@ def _is_at_the_api(tx: Connection, file: RowMapping, now: datetime) -> None:
     attempt = (reservations.c.file_id == file["id"], reservations.c.attempt == file["attempts"])
     ahead = next_attempt(file["id"], file["attempts"])
     found = tx.execute(
-        update(reservations)
-        .where(*attempt)
-        .values(settled_nanousd=None, settled_at=None, **sent)
+        update(reservations).where(*attempt).values(settled_nanousd=None, settled_at=None, **sent)
     ).rowcount
     if found:
         tx.execute(delete(reservations).where(ahead))
@@ -168,9 +172,7 @@ def _is_at_the_api(tx: Connection, file: RowMapping, now: datetime) -> None:
     # It had been turned away, by the API's word, and was about to be sent again.
     sent_at = file["sent_at"] or now
     found = tx.execute(
-        update(reservations)
-        .where(ahead)
-        .values(attempt=file["attempts"], sent_at=sent_at, **sent)
+        update(reservations).where(ahead).values(attempt=file["attempts"], sent_at=sent_at, **sent)
     ).rowcount
     if not found:
         tx.execute(

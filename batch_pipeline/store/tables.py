@@ -9,6 +9,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Float,
     Index,
     Integer,
     MetaData,
@@ -221,10 +222,26 @@ request_files = Table(
     Column("retryable", BigInteger),
     Column("collected_at", Instant),
     Column("published_at", Instant),
-    Column("weight", JSON),  # tokens of its requests, from which any price follows; see requests/weight.py
+    Column(
+        "weight", JSON(none_as_null=True)
+    ),  # tokens of its requests, from which any price follows; see requests/weight.py
     Index("request_files_by_endpoint", "endpoint_id", "state"),
     Index("request_files_by_pipeline", "pipeline", "partition", "state"),
     Index("request_files_by_submission", "submission_id"),
+)
+
+# How the requests of a question become tokens, as the API counted a sample of them.
+token_rates = Table(
+    "token_rates",
+    metadata,
+    Column("pipeline", String(200), primary_key=True),
+    Column("question", String(64), primary_key=True),  # a hash of what its requests have in common
+    Column("at", Instant, nullable=False),
+    Column("each", Float, nullable=False),
+    Column("per_byte", Float, nullable=False),
+    Column("error", Float, nullable=False),
+    Column("sample", Integer, nullable=False),
+    Column("shared", Integer),
 )
 
 # What may have to be paid for one attempt to send a file, from before it is sent until it is known.
@@ -237,9 +254,11 @@ reservations = Table(
     Column("pipeline", String(200), nullable=False),
     Column("endpoint_id", String(32), nullable=False),
     Column("nanousd", BigInteger),  # None: no price is known
-    Column("caps", JSON),  # the caps that it was found to fit into
+    Column("caps", JSON(none_as_null=True)),  # the caps that it was found to fit into
     Column("sent_at", Instant),  # decides the month; None: set aside for what is to be sent
-    Column("until", Instant),  # nobody knows whether this attempt is paid; no batch turns up after this
+    Column(
+        "until", Instant
+    ),  # nobody knows whether this attempt is paid; no batch turns up after this
     Column("settled_nanousd", BigInteger),  # what it cost; None: not known yet
     Column("settled_at", Instant),
     Index("reservations_by_endpoint", "endpoint_id", "sent_at"),

@@ -19,7 +19,13 @@ from batch_pipeline.store.needs import needs
 from batch_pipeline.store.reservations import counted_for, month_of
 from batch_pipeline.store.store import open_store
 from batch_pipeline.store.submissions import Endpoint, NewFile, Scope, add_file, know_endpoint
-from batch_pipeline.store.tables import FileState, request_files, reservations, submissions, transitions
+from batch_pipeline.store.tables import (
+    FileState,
+    request_files,
+    reservations,
+    submissions,
+    transitions,
+)
 from batch_pipeline_tests.batches.conftest import Desk
 from batch_pipeline_tests.support.clock import HandClock
 

@@ -245,7 +245,7 @@ def test_a_ledger_of_an_older_version_is_brought_up_to_date(ledger_url: str) -> 
         ):
             mine = request_files.c.id == file
             tx.execute(update(request_files).where(mine).values(**values))
-        for table in ("reservations", "approvals"):
+        for table in ("reservations", "approvals", "token_rates"):
             tx.execute(text(f"DROP TABLE {table}"))
         tx.execute(text("ALTER TABLE request_files DROP COLUMN weight"))
         for column in ("cancel_requested_at", "cancel_sent_at", "watch_until"):
