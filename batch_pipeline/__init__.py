@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from batch_pipeline.definitions.component import BatchPipelineComponent
     from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
     from batch_pipeline.errors import BatchPipelineError, HeldError, InputError, StoreError
-    from batch_pipeline.pipeline import Arrivals, BatchPipeline, Schedule
+    from batch_pipeline.pipeline import Arrivals, BatchPipeline, Budget, Schedule
     from batch_pipeline.records.sources import DuckDBSource, ParquetSource
     from batch_pipeline.requests.template import MessageTemplate
     from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
@@ -21,6 +21,7 @@ _HOMES = {
     "BatchPipelineComponent": "batch_pipeline.definitions.component",
     "BatchPipelineError": "batch_pipeline.errors",
     "BatchStore": "batch_pipeline.definitions.resources",
+    "Budget": "batch_pipeline.pipeline",
     "ClaudeBatches": "batch_pipeline.definitions.resources",
     "DuckDBSource": "batch_pipeline.records.sources",
     "DuckDBTable": "batch_pipeline.results.destinations",
@@ -40,6 +41,7 @@ __all__ = [
     "BatchPipelineComponent",
     "BatchPipelineError",
     "BatchStore",
+    "Budget",
     "ClaudeBatches",
     "DuckDBSource",
     "DuckDBTable",

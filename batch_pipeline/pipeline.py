@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Literal, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -10,6 +11,7 @@ import dagster as dg
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.requests.own_prices import check_prices
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 
@@ -96,6 +98,50 @@ class Arrivals:
                 raise InputError(f"Arrivals: {name} is {value!r}; it must be {least} or more.")
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What a pipeline may spend. Nothing is sent that would pass it.
+
+    Attributes:
+        per_submission_usd: for one submission: what one submit run selects.
+        per_month_usd: for the pipeline in a calendar month, UTC, by when its files are sent.
+        reserve: how much is set aside for what is not answered yet: ``p99`` for answers as long as the
+            longest hundredth of the earlier ones (``max_tokens`` until there are 30), or ``max`` for
+            answers of ``max_tokens``.
+        over: what becomes of a submission that does not fit: ``hold`` it whole until a person lets it
+            through, or ``trim`` it to the files that fit; the rest waits for the next night.
+
+    Raises:
+        InputError: a cap is no sum of money.
+    """
+
+    per_submission_usd: float | None = None
+    per_month_usd: float | None = None
+    reserve: Literal["p99", "max"] = "p99"
+    over: Literal["hold", "trim"] = "hold"
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work."""
+        caps = {"per_submission_usd": self.per_submission_usd, "per_month_usd": self.per_month_usd}
+        for name, cap in caps.items():
+            if cap is None:
+                continue
+            is_number = isinstance(cap, int | float) and not isinstance(cap, bool)
+            if not is_number or not isfinite(cap) or cap <= 0:
+                raise InputError(
+                    f"Budget: {name} is {cap!r}; it must be a sum in USD, more than 0."
+                )
+        if all(cap is None for cap in caps.values()):
+            raise InputError(
+                "Budget: there is no cap in it. Give per_submission_usd or per_month_usd, in USD."
+            )
+        for name, words in (("reserve", ("p99", "max")), ("over", ("hold", "trim"))):
+            if getattr(self, name) not in words:
+                raise InputError(
+                    f"Budget: {name} is {getattr(self, name)!r}; it must be {' or '.join(words)}."
+                )
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchPipeline:
     """One question asked about every record of a source, by way of Message Batches.
@@ -129,6 +175,9 @@ class BatchPipeline:
             selected, asked and collected by itself, and nothing is asked twice.
         renamed_from: the name that this pipeline had before: what was asked and answered under it counts,
             and open batches are collected.
+        budget: what it may spend; None: there is no cap of its own.
+        prices: USD for a million tokens in a batch, by model: of an own contract, or of a model that no
+            price list knows, such as ``{"claude-x": {"input": 0.5, "output": 2.5}}``.
 
     Raises:
         InputError: a field cannot be what it is.
@@ -157,6 +206,8 @@ class BatchPipeline:
     store_key: str = "store"
     backfill_policy: dg.BackfillPolicy | None = None
     renamed_from: str | None = None
+    budget: Budget | None = None
+    prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -193,6 +244,14 @@ class BatchPipeline:
             raise InputError(
                 f"Pipeline {self.name}: arrivals is {self.arrivals!r}; it must be Arrivals(...) or None."
             )
+        if self.budget is not None and not isinstance(self.budget, Budget):
+            raise InputError(
+                f"Pipeline {self.name}: budget is {self.budget!r}; it must be Budget(...) or None."
+            )
+        try:
+            check_prices(self.prices)
+        except InputError as error:
+            raise InputError(f"Pipeline {self.name}: {error}") from None
         if self.max_attempts < 1:
             raise InputError(
                 f"Pipeline {self.name}: max_attempts is {self.max_attempts}; it must be 1 or more."

@@ -11,6 +11,16 @@ from sqlalchemy.exc import IntegrityError
 from batch_pipeline.batches.cancel import withdraw
 from batch_pipeline.batches.clocks import put_right
 from batch_pipeline.batches.policy import SendPolicy
+from batch_pipeline.store.budget import (
+    NO_CAPS,
+    Caps,
+    fits_now,
+    hold,
+    is_approved,
+    reserve,
+    use_approval,
+    what_is_over,
+)
 from batch_pipeline.store.ledger import Ledger
 from batch_pipeline.store.queue import (
     candidate_sizes,
@@ -34,10 +44,16 @@ class Room:
 
     waiting: int  # files of this scope that are ready, now or later
     reason: str
+    over_budget: tuple[str, ...] = ()  # what a cap holds back, a line for each submission
 
 
-def claim(ledger: Ledger, scope: Scope, owner: str, policy: SendPolicy) -> RowMapping | Room:
+def claim(
+    ledger: Ledger, scope: Scope, owner: str, policy: SendPolicy, caps: Caps = NO_CAPS
+) -> RowMapping | Room:
     """Take the next file of a scope to send, in order, if the endpoint's queue has room for it.
+
+    What it may cost is reserved in the same transaction; with a cap that holds, for all of its
+    submission, so that none is held when half of it is sent. What does not fit is written down as held.
 
     Files whose outcome is being found out keep their request count to themselves: no other file of
     that size is sent meanwhile, so that a batch in the list points to one file.
@@ -46,11 +62,12 @@ def claim(ledger: Ledger, scope: Scope, owner: str, policy: SendPolicy) -> RowMa
         The claimed row, in state ``sending`` with this owner's lease; or why there is none.
     """
     now = ledger.clock.now()
+    over: dict[str, str] = {}
     with ledger.write() as tx:
-        # One claim at a time per endpoint: PostgreSQL locks this row, SQLite the whole ledger.
-        tx.execute(
-            select(endpoints.c.id).where(endpoints.c.id == scope.endpoint.id).with_for_update()
-        )
+        # One claim at a time per endpoint: PostgreSQL locks this row, SQLite the whole ledger. A
+        # pipeline's cap counts for all its endpoints, so there it is one claim at a time.
+        mine = [] if caps.any else [endpoints.c.id == scope.endpoint.id]
+        tx.execute(select(endpoints.c.id).where(*mine).order_by(endpoints.c.id).with_for_update())
         _expire_leases(ledger, tx, scope.endpoint)
         ready = [
             row
@@ -65,12 +82,20 @@ def claim(ledger: Ledger, scope: Scope, owner: str, policy: SendPolicy) -> RowMa
         for row in due:
             if row["requests"] in doubtful or (row["resent_at"] and row["requests"] in found):
                 continue
+            if row["submission_id"] in over and caps.over == "hold":
+                continue
             if queued and queued + row["requests"] > policy.max_queued_requests:
                 return Room(
                     len(ready),
                     f"{queued:,} requests are queued at the API, room for "
                     f"{policy.max_queued_requests:,}",
+                    tuple(over.values()),
                 )
+            together = [row] if caps.over == "trim" else _of_same_submission(row, ready)
+            rest = len(_of_same_submission(row, ready)) - len(together)
+            if (reason := _reserve(ledger, tx, together, rest, caps)) is not None:
+                over[row["submission_id"]] = reason
+                continue
             taken = ledger.move(
                 tx,
                 row["id"],
@@ -91,9 +116,45 @@ def claim(ledger: Ledger, scope: Scope, owner: str, policy: SendPolicy) -> RowMa
                 .mappings()
                 .one()
             )
+    if over:
+        return Room(len(ready), "; ".join(over.values()), tuple(over.values()))
     if due:
         return Room(len(ready), "files of the same size are being reconciled")
     return Room(len(ready), "waiting after the API turned them away" if ready else "all is sent")
+
+
+def _of_same_submission(row: RowMapping, ready: Sequence[RowMapping]) -> list[RowMapping]:
+    """Return the ready files of a file's submission."""
+    return [one for one in ready if one["submission_id"] == row["submission_id"]]
+
+
+def _reserve(
+    ledger: Ledger, tx: Connection, files: Sequence[RowMapping], rest: int, caps: Caps
+) -> str | None:
+    """Set aside what files of one submission may cost; return why they are held, if they do not fit.
+
+    ``rest`` tells how many of its files are ready besides.
+    """
+    now, submission = ledger.clock.now(), files[0]["submission_id"]
+    if (over := what_is_over(tx, now, files, caps)) is None:
+        if not rest:
+            fits_now(ledger, tx, submission)
+    elif is_approved(tx, submission):
+        files = _all_ready(tx, submission)
+        use_approval(ledger, tx, submission)
+    else:
+        return hold(ledger, tx, files[0], over, caps)
+    reserve(tx, files, caps)
+    return None
+
+
+def _all_ready(tx: Connection, submission: str) -> Sequence[RowMapping]:
+    query = select(request_files).where(
+        request_files.c.submission_id == submission,
+        request_files.c.kind == FileKind.BATCH,
+        request_files.c.state == FileState.READY,
+    )
+    return tx.execute(query).mappings().all()
 
 
 def expire_leases(ledger: Ledger, endpoint: Endpoint) -> None:

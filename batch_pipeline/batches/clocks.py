@@ -12,7 +12,15 @@ from sqlalchemy import RowMapping, and_, or_, select, update
 
 from batch_pipeline.batches.policy import BACK_OFF_MOST_SECONDS, UNDATED, WATCH_SECONDS
 from batch_pipeline.store.ledger import Ledger
-from batch_pipeline.store.tables import OPEN, FileState, candidates, request_files, submissions
+from batch_pipeline.store.reservations import UNSEEN
+from batch_pipeline.store.tables import (
+    OPEN,
+    FileState,
+    candidates,
+    request_files,
+    reservations,
+    submissions,
+)
 
 TOLERATED = timedelta(seconds=5)  # between the clocks of two machines
 WRITTEN = ("sent_at", "attempt_ended_at", "first_download_at", "absent_since", "resent_at")
@@ -29,13 +37,19 @@ def put_right(ledger: Ledger) -> None:
     unbuilt = select(submissions.c.id).where(
         submissions.c.state == "selected", submissions.c.created_at > late
     )
-    if not (files or ledger.rows(undated.limit(1)) or ledger.rows(unbuilt.limit(1))):
+    paid = select(reservations.c.file_id).where(
+        or_(reservations.c.sent_at > late, reservations.c.until > late + UNSEEN)
+    )
+    if not files and not any(ledger.rows(one.limit(1)) for one in (undated, unbuilt, paid)):
         return
     with ledger.write() as tx:
         for row in files:
             # What another process wrote meanwhile is its own.
             same = [request_files.c[name].is_not_distinct_from(row[name]) for name in row]
             tx.execute(update(request_files).where(*same).values(**_from_now(row, now)))
+        sent, until = reservations.c.sent_at, reservations.c.until
+        tx.execute(update(reservations).where(sent > late).values(sent_at=now))
+        tx.execute(update(reservations).where(until > late + UNSEEN).values(until=now + UNSEEN))
         for column in (candidates.c.read_at, candidates.c.unreadable_since):
             tx.execute(update(candidates).where(column > late).values({column: now}))
         tx.execute(

@@ -1,6 +1,6 @@
 """What waits for a person: held files and held pipelines, and the decisions that free them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import RowMapping, and_, delete, or_, select, update
@@ -8,6 +8,7 @@ from sqlalchemy import RowMapping, and_, delete, or_, select, update
 from batch_pipeline.batches.policy import watch_until
 from batch_pipeline.errors import InputError, counted
 from batch_pipeline.store.addresses import same_address
+from batch_pipeline.store.budget import HeldSubmission, approve, over_budget
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import (
     WAITS,
@@ -68,6 +69,14 @@ class Held:
 
     files: list[HeldFile]
     pipelines: list[HeldPipeline]
+    submissions: list[HeldSubmission] = field(default_factory=list)
+
+    @property
+    def waits_for_a_person(self) -> bool:
+        """Whether anything of it stays as it is until somebody acts."""
+        return bool(
+            self.files or self.pipelines or any(one.waits_for_a_person for one in self.submissions)
+        )
 
 
 def decision(file_id: str, error: str) -> str:
@@ -127,6 +136,7 @@ def list_held(store: Store, pipeline: str | None = None) -> Held:
                 for one in pipelines
             )
         ],
+        over_budget(store, pipeline),
     )
 
 
@@ -280,8 +290,16 @@ def _drop_ended(store: Store, file: HeldFile) -> bool:
     return bool(dropped.rowcount)
 
 
-def release(store: Store, pipeline: str) -> None:
-    """Let a held pipeline send again, after what the API refused was put right.
+def release(store: Store, pipeline: str, by: str = "a person") -> list[HeldSubmission]:
+    """Let a held pipeline send again, after what the API refused was put right; and what a budget holds, once.
+
+    Args:
+        store: where the ledger is.
+        pipeline: its name.
+        by: who says so.
+
+    Returns:
+        The submissions that a budget held.
 
     Raises:
         InputError: the pipeline is not held.
@@ -291,8 +309,10 @@ def release(store: Store, pipeline: str) -> None:
             tx.execute(delete(table).where(table.c.pipeline == pipeline)).rowcount
             for table in (holds, refusals)
         )
-    if not released:
+    approved = approve(store, pipeline, by)
+    if not released and not approved:
         raise InputError(f"The pipeline {pipeline} is not held.")
+    return approved
 
 
 def _decide(store: Store, file_id: str, to: FileState, note: str, **values) -> None:

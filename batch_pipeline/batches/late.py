@@ -3,6 +3,7 @@
 from sqlalchemy import Connection, RowMapping, select, update
 
 from batch_pipeline.batches.wire import Batch
+from batch_pipeline.store.reservations import adopt
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import NewFile, add_file, next_seq
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
@@ -52,4 +53,6 @@ def add_late(store: Store, tx: Connection, file: RowMapping, batch: Batch, note:
         next_seq(tx, file["submission_id"]), file["path"], file["requests"], file["bytes"],
         file["first_row"], file["last_row"], FileKind.LATE,
     )  # fmt: skip
-    return add_file(store.ledger, tx, submission, late, state, note, **seen)
+    late_id = add_file(store.ledger, tx, submission, late, state, note, **seen)
+    adopt(tx, file, late_id, batch.created_at)
+    return late_id

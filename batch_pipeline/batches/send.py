@@ -30,6 +30,7 @@ from batch_pipeline.batches.policy import SendPolicy, back_off, watch_until
 from batch_pipeline.batches.split import split
 from batch_pipeline.batches.wire import Batch
 from batch_pipeline.errors import BatchPipelineError, counted, sentence
+from batch_pipeline.store.budget import NO_CAPS, Caps
 from batch_pipeline.store.high_water import note_attempt
 from batch_pipeline.store.ledger import new_owner
 from batch_pipeline.store.manifest import keep_manifests
@@ -52,6 +53,7 @@ class Sent:
     reason: str = ""
     trouble: list[str] = field(default_factory=list)  # messages about files that were not accepted
     refused: str | None = None  # why the pipeline is held
+    over_budget: tuple[str, ...] = ()  # what a cap holds back, a line for each submission
 
 
 def send(
@@ -60,6 +62,7 @@ def send(
     scope: Scope,
     policy: SendPolicy,
     tell: Callable[[str], None] = lambda _: None,
+    caps: Caps = NO_CAPS,
 ) -> Sent:
     """Send what is ready and due, until all is sent or the queue's room is used up.
 
@@ -69,15 +72,17 @@ def send(
         scope: whose files.
         policy: limits and waits.
         tell: gets a line per batch.
+        caps: what may be spent; what would pass one is not sent.
     """
     report = Sent()
     owner = new_owner()
     # Before anything of a submission is paid, the store can tell what it is.
     keep_manifests(store, (row["submission_id"] for row in _ready(store, scope)))
     while report.refused is None:
-        claimed = claim(store.ledger, scope, owner, policy)
+        claimed = claim(store.ledger, scope, owner, policy, caps)
         if isinstance(claimed, Room):
             report.waiting, report.reason = claimed.waiting, claimed.reason
+            report.over_budget = claimed.over_budget
             return report
         _attempt(store, api, scope, policy, claimed, report, tell)
     report.waiting = len(_ready(store, scope))

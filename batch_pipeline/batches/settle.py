@@ -13,6 +13,7 @@ from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.reconcile import reconcile
 from batch_pipeline.batches.whose import whose
+from batch_pipeline.store.budget import over_budget
 from batch_pipeline.store.cost_unknown import CostUnknown, costs_unknown
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope
@@ -165,6 +166,10 @@ def _line(
 ) -> Line:
     did = "; ".join(f"{step['from_state'] or 'new'} → {step['to_state']}" for step in steps)
     why, todo = _standing(store, row, policy)
+    if row["state"] == FileState.READY:
+        for one in over_budget(store, row["pipeline"]):
+            if one.submission == row["submission_id"]:
+                why, todo = one.reason, one.todo if one.waits_for_a_person else None
     if row["endpoint_id"] != here.id:
         why = f"it belongs to {bases[row['endpoint_id']]}, and the key belongs to {here}"
         todo = "set ClaudeBatches(api_key=..., base_url=...) back to that account"

@@ -1,5 +1,8 @@
 """Cutting a request file that the API finds too large into two."""
 
+import math
+from typing import Any
+
 import duckdb
 import orjson
 import pyarrow as pa
@@ -13,6 +16,8 @@ from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import NewFile, add_file, next_seq
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
 
+SUMS = ("input", "input_p99", "input_max", "output", "output_p99", "output_max", "searches")
+"""What of a file's weight is the sum over its requests; see ``requests/weight.py``."""
 ENVELOPE_BYTES = len(b'{"requests":[]}')
 
 
@@ -60,7 +65,7 @@ def split(store: Store, file: RowMapping, reason: str) -> bool:
             for path, part in placed:
                 new = NewFile(
                     next_seq(tx, file["submission_id"]), path, part.requests, part.bytes,
-                    part.first_row, part.last_row, part.kind,
+                    part.first_row, part.last_row, part.kind, _part_of(file, part),
                 )  # fmt: skip
                 state = FileState.ENDED if part.kind is FileKind.REJECTED else FileState.READY
                 add_file(
@@ -99,6 +104,19 @@ def _halves(store: Store, file: RowMapping, scratch: str) -> list[tuple[str, New
             NewFile(0, None, file["requests"] - first_count, sizes[1], row, file["last_row"]),
         ),
     ]
+
+
+def _part_of(file: RowMapping, part: NewFile) -> dict[str, Any] | None:
+    """Return what a part of a file weighs: of what all requests add up to, as much as its share."""
+    weight = file["weight"]
+    if weight is None or part.kind is FileKind.REJECTED:
+        return None
+    found: dict[str, Any] = {**weight, "requests": part.requests}
+    for name in SUMS:
+        whole, by_size = weight.get(name), name.startswith("input")
+        share = part.bytes / file["bytes"] if by_size else part.requests / file["requests"]
+        found[name] = None if whole is None else math.ceil(whole * share)
+    return found
 
 
 def _rejection(store: Store, file: RowMapping, reason: str, scratch: str) -> tuple[str, NewFile]:

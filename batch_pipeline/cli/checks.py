@@ -240,14 +240,15 @@ def _source(about: str, pipeline: "BatchPipeline") -> Iterator[Check]:
 
 
 def _price(about: str, pipeline: "BatchPipeline") -> Check:
-    from batch_pipeline.requests.prices import SOURCE, batch_price, utc_day
+    from batch_pipeline.requests.prices import SOURCE, price_of, utc_day
     from batch_pipeline.store.clock import process_clock
 
     model = pipeline.request.model
-    if batch_price(model, utc_day(process_clock().now())) is None:
+    if price_of(model, utc_day(process_clock().now()), pipeline.prices) is None:
         return Check(
             about, "price", "warning", f"of {model} in a batch is not in {SOURCE}",
-            "upgrade genai-prices, or check the model's name: until then costs count as unknown",
+            "upgrade genai-prices, set BatchPipeline(prices={...}), or check the model's name: until then costs count as "
+            "unknown, and a budget holds all of it",
         )  # fmt: skip
     return Check(about, "price", "ok", f"of {model} in a batch is known")
 
@@ -291,8 +292,13 @@ def _waiting(about: str, pipeline: str, store: "Store") -> Iterator[Check]:
     from batch_pipeline.results.retention import retention
 
     held = list_held(store, pipeline)
-    if held.files or held.pipelines:
-        what = "the pipeline is held" if held.pipelines else f"{counted(len(held.files), 'file is', 'files are')} held"  # fmt: skip
+    if held.waits_for_a_person:
+        if held.pipelines:
+            what = "the pipeline is held"
+        elif held.files:
+            what = f"{counted(len(held.files), 'file is', 'files are')} held"
+        else:
+            what = f"a budget holds {counted(len(held.submissions), 'submission')} for approval"
         yield Check(about, "held", "warning", what, f"batch-pipeline held {pipeline}")
     kept = retention(store, pipeline)
     if kept.level != "fine":

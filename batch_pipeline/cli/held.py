@@ -1,8 +1,11 @@
 """The command `batch-pipeline held`: what waits for a person, and what they decide."""
 
+import getpass
+import socket
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import click
@@ -13,8 +16,10 @@ from batch_pipeline.cli.output import (
     WAITS_FOR_A_PERSON,
     Row,
     errors_shown,
+    in_usd,
     json_option,
     listing,
+    plain,
     print_json,
     say,
 )
@@ -36,7 +41,12 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Give it up; its records are asked anew.",
 )
-@click.option("--release", "released", is_flag=True, help="Let the held pipeline NAME send again.")
+@click.option(
+    "--release",
+    "released",
+    is_flag=True,
+    help="Let the held pipeline NAME send again, and what a budget holds of it, once.",
+)
 @json_option("Print the list as JSON.")
 @errors_shown
 @on_deployments(api=False)
@@ -60,7 +70,7 @@ def held(
     found = [(store, list_held(store, pipeline)) for store in stores]
     if not decides:
         _show_held(found, as_json)
-        if any(held.files or held.pipelines for _, held in found):
+        if any(held.waits_for_a_person for _, held in found):
             raise SystemExit(WAITS_FOR_A_PERSON)
         return
     holding = {file.id: store for store, held in found for file in held.files}
@@ -73,9 +83,10 @@ def held(
             f"{file} is given up; its records are asked anew, as far as max_attempts allows."
         )
     if released and pipeline is not None:
-        holders = [store for store, held in found if held.pipelines]
+        holders = [store for store, held in found if held.pipelines or held.submissions]
         for store in holders or stores[:1]:
-            release(store, pipeline)
+            for one in release(store, pipeline, _who()):
+                click.echo(f"Let through once: {plain(one.reason)}.")
         click.echo(
             f"{pipeline} is released; its status sensor has it sent. It is held again if the API still refuses."
         )
@@ -91,11 +102,11 @@ def _show_held(found: Sequence[tuple["Store", "Held"]], is_json: bool) -> None:
                     for store, held in found
                     for one in getattr(held, kind)
                 ]
-                for kind in ("pipelines", "files")
+                for kind in ("pipelines", "submissions", "files")
             }
         )
         return
-    if not any(held.files or held.pipelines for _, held in found):
+    if not any(held.files or held.pipelines or held.submissions for _, held in found):
         say("Nothing is held.")
     for store, held in found:
         listing(
@@ -108,6 +119,36 @@ def _show_held(found: Sequence[tuple["Store", "Held"]], is_json: bool) -> None:
                     one.todo,
                 )
                 for one in held.pipelines
+            ],
+        )
+        listing(
+            f"Submissions that a budget holds, of the store {store.files.root}",
+            [
+                "pipeline",
+                "partition",
+                "submission",
+                "requests",
+                "cap",
+                "spent",
+                "reserved",
+                "this one",
+            ],
+            [
+                Row(
+                    (
+                        one.pipeline,
+                        one.partition,
+                        one.number,
+                        one.requests,
+                        _usd(one.cap_usd),
+                        _usd(one.spent_usd),
+                        _usd(one.reserved_usd),
+                        _usd(one.asked_usd),
+                    ),
+                    (f"since {_moment(one.since)}: {one.reason}",),
+                    one.todo if one.waits_for_a_person else None,
+                )
+                for one in held.submissions
             ],
         )
         listing(
@@ -126,3 +167,16 @@ def _show_held(found: Sequence[tuple["Store", "Held"]], is_json: bool) -> None:
 
 def _moment(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else "a time unknown"
+
+
+def _usd(usd: float | None) -> str:
+    return in_usd(None if usd is None else Decimal(str(usd)))
+
+
+def _who() -> str:
+    """Return who says so, for the ledger: the user of this machine."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container may have no name for its user
+        user = "an unknown user"
+    return f"{user} on {socket.gethostname()}"

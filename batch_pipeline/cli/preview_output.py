@@ -105,8 +105,9 @@ def _price(found: "Preview") -> str:
     )
     part = f", going by the first {found.weighed:,}" if found.weighed < asked else ""
     return (
-        f"{about} in batches: at most about {in_usd(cost.usd_max)}{likely}; {cost.input_tokens:,} input tokens. That is "
-        f"what the run will say, too: it goes by the size of the requests, not by the tokens counted above{part}."
+        f"{about} in batches: at most about {in_usd(cost.usd_max)}{likely}, reserved {in_usd(cost.usd_reserved)}, "
+        f"synchronously {in_usd(cost.usd_synchronous)}; {cost.input_tokens:,} input tokens. That is what the run will "
+        f"say, too: {cost.said}{part}."
     )
 
 
@@ -176,6 +177,10 @@ def preview_json(found: "Preview") -> dict[str, Any]:
             "output_tokens_max": found.cost.output_tokens_max,
             "usd_max": _number(found.cost.usd_max),
             "usd_likely": _number(found.cost.usd_likely),
+            "usd_expected": _number(found.cost.usd_expected),
+            "usd_reserved": _number(found.cost.usd_reserved),
+            "usd_synchronous": _number(found.cost.usd_synchronous),
+            "input_tokens_by": found.cost.said,
         },
     }
 

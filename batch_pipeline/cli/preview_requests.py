@@ -119,7 +119,9 @@ def build_preview(
     from batch_pipeline.definitions.partition import filter_of
     from batch_pipeline.records.preview import preview_records
     from batch_pipeline.requests.compiled import compile_question
-    from batch_pipeline.requests.estimate import estimate, mean_output_tokens
+    from batch_pipeline.requests.estimate import estimate
+    from batch_pipeline.requests.lengths import NO_ANSWERS, lengths_of
+    from batch_pipeline.requests.rates import rate_of
     from batch_pipeline.requests.sample import alone, render, weigh
     from batch_pipeline.store.clock import process_clock
     from batch_pipeline.store.renaming import name_in_ledger
@@ -159,23 +161,26 @@ def build_preview(
         for place, first in enumerate(records.first)
     ]
     tokens, counted_by = _tokens(rendered, api, why_not)
-    mean = mean_output_tokens(store, name) if store else None
+    weighed = records.selection.asked
+    built = weigh(
+        records.selection.records_path, template, limits, f"{folder}/all", records.asked, weighed
+    )
+    lengths = lengths_of(store, name, template.version) if store else NO_ANSWERS
+    rate = rate_of(
+        store, name, template, [file.path for file in built.files], [file.bytes for file in built.files],
+        sum(file.requests for file in built.files), api.count_tokens if api else None, why_not, keep=False,
+    )  # fmt: skip
+    going_by = {"at": now, "lengths": lengths, "rate": rate, "prices": pipeline.prices}
     shown = [
         Shown(
             first,
             request,
             count,
-            estimate(alone(request), template, at=now, mean_output_tokens=mean)
-            if request.params is not None
-            else None,
+            estimate(alone(request), template, **going_by) if request.params is not None else None,
         )
         for first, request, count in zip(records.first, rendered, tokens, strict=True)
     ]
-    weighed = records.selection.asked
-    built = weigh(
-        records.selection.records_path, template, limits, f"{folder}/all", records.asked, weighed
-    )
-    cost = estimate(built, template, at=now, mean_output_tokens=mean)
+    cost = estimate(built, template, **going_by)
     return Preview(pipeline.name, partition, records, shown, counted_by, cost, weighed, now)
 
 

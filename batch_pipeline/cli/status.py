@@ -285,6 +285,8 @@ def _next(one: "Standing") -> Iterator[str]:
         yield f"{counted(one.ready, 'file')} not sent, because the pipeline is held"
     elif one.ready:
         yield f"{counted(one.ready, 'file')} to be sent when there is room in the queue"
+    if one.over_budget:
+        yield f"{counted(one.over_budget, 'file')} not sent, because of a budget ({'; '.join(one.budget)})"
     if one.unbuilt:
         yield "selected records wait for their request files, which the status sensor has written"
     if one.retryable and not (one.open or one.ended or one.ready or one.unknown):
@@ -296,6 +298,11 @@ def _todo(one: "Standing") -> str | None:
     if one.holds:
         # The words of the API may be long; the command below has all of them.
         return f"{name} is held ({plain(one.holds[0])[:160]}). `batch-pipeline held {name}` says what to do."
+    if one.budget_waits_for_a_person:
+        return (
+            f"a budget holds {counted(one.over_budget, 'file')} for approval ({plain(one.budget[0])}). `batch-pipeline "
+            f"held {name} --release` lets that through once."
+        )
     if one.held:
         return f"{counted(one.held, 'file is', 'files are')} held: `batch-pipeline held {name}` says why, and what to do."
     return None

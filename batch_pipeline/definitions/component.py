@@ -15,7 +15,14 @@ import dagster as dg
 
 from batch_pipeline.definitions.build import build_definitions
 from batch_pipeline.errors import InputError, plain
-from batch_pipeline.pipeline import Arrivals, BatchPipeline, Schedule, check_cron, check_timezone
+from batch_pipeline.pipeline import (
+    Arrivals,
+    BatchPipeline,
+    Budget,
+    Schedule,
+    check_cron,
+    check_timezone,
+)
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.requests.unsatisfiable import check_yaml
@@ -83,6 +90,16 @@ def _arrivals(context: dg.ResolutionContext, raw: Any) -> Arrivals | None:
     if "status" in fields:
         fields["status"] = _status(dg.DefaultSensorStatus, fields["status"], "arrivals: status")
     return _made(Arrivals, fields, "arrivals")
+
+
+def _budget(context: dg.ResolutionContext, raw: Any) -> Budget | None:
+    if raw is None:
+        return None
+    return _made(Budget, _fields(_rendered(context, raw), "budget"), "budget")
+
+
+def _prices(context: dg.ResolutionContext, raw: Any) -> dict[str, Any]:
+    return dict(_fields(_rendered(context, raw), "prices"))
 
 
 def _partitions(context: dg.ResolutionContext, raw: Any) -> dg.PartitionsDefinition | None:
@@ -181,6 +198,8 @@ class BatchPipelineComponent(dg.Component, dg.Resolvable, dg.Model):
         Any, dg.Resolver(_backfill_policy, model_field_type=str | int | None)
     ] = None
     renamed_from: str | None = None
+    budget: Annotated[Any, dg.Resolver(_budget, model_field_type=dict | None)] = None
+    prices: Annotated[dict[str, Any], dg.Resolver(_prices, model_field_type=dict)] = {}  # noqa: RUF012 - pydantic copies defaults
 
     def pipeline(self) -> BatchPipeline:
         """Return the pipeline that the YAML declares. Override it to set what YAML cannot say."""
@@ -206,6 +225,8 @@ class BatchPipelineComponent(dg.Component, dg.Resolvable, dg.Model):
             store_key=self.store_key,
             backfill_policy=self.backfill_policy,
             renamed_from=self.renamed_from,
+            budget=self.budget,
+            prices=self.prices,
         )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:

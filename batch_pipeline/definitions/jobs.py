@@ -24,6 +24,15 @@ def build_jobs(pipeline: BatchPipeline) -> list[Any]:
             **more,
         )
 
+    sending = (
+        "Sends what is ready or due, after reconciling attempts whose reply was lost. Run config: "
+    )
+    if pipeline.partitions is None:
+        sending += "approve, which lets through what a budget held."
+        send = {"config": _send_mapping(_op(pipeline, "batches"))}
+    else:
+        sending += f"ops: {{{_op(pipeline, 'batches')}: {{config: {{approve}}}}}}, which lets through what a budget held."
+        send = {}
     submit = ("records", "requests", "batches")
     description = (
         "Selects what needs an answer, builds the requests and sends them; ends when all is sent "
@@ -40,11 +49,7 @@ def build_jobs(pipeline: BatchPipeline) -> list[Any]:
         ask = {}
     return [
         job("submit", description, submit, **ask),
-        job(
-            "send",
-            "Sends what is ready or due, after reconciling attempts whose reply was lost.",
-            ["batches"],
-        ),
+        job("send", sending, ["batches"], **send),
         job(
             "collect",
             "Collects what has ended and brings the results table up to date.",
@@ -67,7 +72,35 @@ def asks_all(pipeline: BatchPipeline, run_config: Mapping[str, Any]) -> bool:
 
 
 def _records_op(pipeline: BatchPipeline) -> str:
-    return pipeline.asset_key("records").to_python_identifier()
+    return _op(pipeline, "records")
+
+
+def _op(pipeline: BatchPipeline, stage: str) -> str:
+    return pipeline.asset_key(stage).to_python_identifier()
+
+
+def _send_mapping(batches_op: str) -> dg.ConfigMapping:
+    """Let the send job take ``{approve}``, without Dagster's way to the op around it."""
+
+    def to_ops(config: Mapping[str, Any]) -> dict[str, Any]:
+        given = dict(config.get("ops", {}))
+        own = dict(given.pop(batches_op, {}).get("config", {}))
+        return {"ops": {batches_op: {"config": {"approve": config["approve"]} | own}, **given}}
+
+    return dg.ConfigMapping(
+        config_fn=to_ops,
+        config_schema={
+            "approve": dg.Field(
+                bool,
+                is_required=False,
+                default_value=False,
+                description="Let the submissions through, once, that a budget holds.",
+            ),
+            "ops": dg.Field(
+                dg.Permissive(), is_required=False, description="Dagster's long form of the same."
+            ),
+        },
+    )
 
 
 def _ask_mapping(records_op: str) -> dg.ConfigMapping:

@@ -15,6 +15,7 @@ from batch_pipeline.batches.send import Sent
 from batch_pipeline.records.connections import memory_connection, quote_name
 from batch_pipeline.records.selection import Selection
 from batch_pipeline.requests.compiled import TOOL_CALLS, answer_columns
+from batch_pipeline.requests.estimate import sum_of
 from batch_pipeline.requests.prepare import Prepared
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.requests.template import MessageTemplate
@@ -88,18 +89,24 @@ def of_selection(
 
 def of_requests(prepared: Sequence[Prepared]) -> dict[str, Any]:
     """Return the metadata of ``requests``."""
-    usd = [one.usd_max for one in prepared if one.usd_max is not None]
+    priced = sum_of([one for report in prepared for one in report.estimates])
     metadata: dict[str, Any] = {
         "requests": sum(one.requests for one in prepared),
         "bytes": sum(one.bytes for one in prepared),
         "files": sum(one.files for one in prepared),
         "rejected": sum(one.rejected for one in prepared),
-        "estimated_input_tokens": sum(one.input_tokens for one in prepared),
-        "output_tokens_at_most": sum(one.output_tokens_max for one in prepared),
+        "estimated_input_tokens": priced.input_tokens,
+        "output_tokens_at_most": priced.output_tokens_max,
         "dagster/row_count": sum(one.requests for one in prepared),
     }
-    if len(usd) == len(prepared):
-        metadata["estimated_usd_at_most"] = float(sum(usd, Decimal(0)))
+    if priced.usd_max is not None:
+        metadata["estimated_usd_at_most"] = float(priced.usd_max)
+        if priced.usd_expected is not None and priced.usd_reserved is not None:
+            metadata["estimated_usd_expected"] = float(priced.usd_expected)
+            metadata["estimated_usd_reserved"] = float(priced.usd_reserved)
+        if priced.usd_synchronous is not None:
+            metadata["estimated_usd_synchronous"] = float(priced.usd_synchronous)
+        metadata["estimated_by"] = priced.said
     else:
         metadata["estimated_usd"] = "unknown: no batch price is known for this model"
     samples = [sample for one in prepared for sample in one.samples][:3]
@@ -131,6 +138,9 @@ def of_batches(sent: Sequence[Sent]) -> dict[str, Any]:
                 for batch in ids[:100]
             ]
         )
+    held = [line for one in sent for line in one.over_budget]
+    if held:
+        metadata["over_budget"] = "; ".join(held)
     waiting = sorted({one.reason for one in sent if one.waiting and one.reason})
     if waiting:
         metadata["waiting_because"] = "; ".join(waiting)

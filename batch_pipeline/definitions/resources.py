@@ -94,6 +94,13 @@ class ClaudeBatches(dg.ConfigurableResource):
         description="What to do when an attempt without reply left no batch in the list.",
     )
 
+    per_month_usd: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="What all pipelines at the endpoint together may spend in a calendar month, UTC.",
+    )
+
     @field_validator("api_key", mode="before")
     @classmethod
     def _hide_key(cls, value: object) -> object:

@@ -1,45 +1,69 @@
-"""What a submission may cost, before it is sent. An estimate: nothing counts tokens exactly.
+"""What a submission may cost, before it is sent.
 
-``batch-pipeline preview`` and the run that builds the requests say the same numbers, because both come
-from here: from the size of the requests, whatever the API would count.
+``batch-pipeline preview``, ``batch-pipeline estimate`` and the run that builds the requests say the same
+numbers, because all come from here: input tokens as the API counts a sample of the requests (by their
+size where it cannot be asked), output tokens and cache reads as earlier answers had them.
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import select
-
 from batch_pipeline.requests.build import Built
 from batch_pipeline.requests.compiled import CompiledTemplate
-from batch_pipeline.requests.prices import BatchPrice, Tokens, batch_price, utc_day
-from batch_pipeline.store.store import Store
-from batch_pipeline.store.tables import FileKind, FileState, request_files
-
-BYTES_PER_TOKEN = 2.5
-"""Anthropic's rule for its current tokenizer: 1M tokens are about 2.5M characters (Opus 5.5
-overview page, 2026). Applied to bytes of the request, which are never fewer than characters."""
-RECENT_FILES = 20
-"""Whose answers tell how long answers are."""
+from batch_pipeline.requests.lengths import NO_ANSWERS, Lengths
+from batch_pipeline.requests.own_prices import OwnPrices
+from batch_pipeline.requests.prices import price_of, utc_day
+from batch_pipeline.requests.token_rate import BY_BYTES, TokenRate
+from batch_pipeline.requests.weight import Weight, weigh
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate of tokens and USD for all requests together.
+    """An estimate of tokens and USD for all requests together; USD are None when a price is unknown.
 
     Attributes:
-        input_tokens: from the size of the requests.
+        input_tokens: of all requests.
         output_tokens_max: if each answer were ``max_tokens`` long.
-        usd_max: all of that at batch prices, the shared system prompt written to the cache by each
-            request and never read; None when a price is unknown.
-        usd_likely: the same with answers of the given mean length; None without one.
+        usd_expected: at batch prices, with answers as long as the earlier ones and as much read from the
+            cache; each ``max_tokens`` long and nothing read, where there are too few of these.
+        usd_reserved: the same with answers as long as the longest hundredth of the earlier ones.
+        usd_max: with answers of ``max_tokens``, the shared system prompt written to the cache by each
+            request and never read.
+        usd_synchronous: what is expected, if the requests were asked one by one outside a batch.
+        likely: whether there are enough earlier answers to tell what is expected.
+        said: how the tokens were counted, in words.
     """
 
     input_tokens: int
     output_tokens_max: int
+    usd_expected: Decimal | None
+    usd_reserved: Decimal | None
     usd_max: Decimal | None
-    usd_likely: Decimal | None
+    usd_synchronous: Decimal | None
+    likely: bool = False
+    said: str = BY_BYTES.said
+
+    @property
+    def usd_likely(self) -> Decimal | None:
+        """What is expected, if earlier answers tell it; else None."""
+        return self.usd_expected if self.likely else None
+
+    @property
+    def line(self) -> str:
+        """The figures in a line."""
+        if self.usd_max is None or self.usd_expected is None or self.usd_reserved is None:
+            return f"unknown: no batch price is known for this model ({self.said})"
+        sync = (
+            "" if self.usd_synchronous is None else f", ${self.usd_synchronous:.4f} synchronously"
+        )
+        expected = (
+            f"about ${self.usd_expected:.4f}, reserved ${self.usd_reserved:.4f}, "
+            if self.likely
+            else ""
+        )
+        return f"{expected}at most ${self.usd_max:.4f}{sync} ({self.said})"
 
 
 def estimate(
@@ -47,7 +71,9 @@ def estimate(
     template: CompiledTemplate,
     *,
     at: datetime,
-    mean_output_tokens: float | None = None,
+    lengths: Lengths = NO_ANSWERS,
+    rate: TokenRate = BY_BYTES,
+    prices: OwnPrices | None = None,
 ) -> Estimate:
     """Return what the requests may cost.
 
@@ -55,60 +81,47 @@ def estimate(
         built: the requests.
         template: what they were built from.
         at: when they would be sent; it decides the prices.
-        mean_output_tokens: output tokens per answer seen so far, if any.
+        lengths: of earlier answers.
+        rate: how many tokens a byte is.
+        prices: that the user declared.
     """
-    count = built.requests
-    declared = template.template
-    input_tokens = math.ceil(built.bytes / BYTES_PER_TOKEN)
-    price = batch_price(declared.model, utc_day(at))
-    usd_max = usd_likely = None
-    if count == 0:
-        usd_max = usd_likely = Decimal(0)
-    elif price is not None:
-        shared = _shared_tokens(template)
-        mean_input = math.ceil(input_tokens / count)
-        longest = declared.max_tokens + math.ceil(built.more_tokens / count)
-        usd_max = _usd(price, count, mean_input, shared, declared.cache, longest)
-        if mean_output_tokens is not None:
-            likely = min(math.ceil(mean_output_tokens), declared.max_tokens)
-            usd_likely = _usd(price, count, mean_input, 0, None, likely)
-    output_tokens = count * declared.max_tokens + built.more_tokens
-    return Estimate(input_tokens, output_tokens, usd_max, usd_likely)
+    weight = weigh(template.template, built.requests, built.bytes, built.more_tokens, lengths, rate)
+    return estimate_of(weight, at, prices, rate)
 
 
-def mean_output_tokens(store: Store, pipeline: str) -> float | None:
-    """Return how many output tokens the last answers of a pipeline had; None when there are none."""
-    rows = store.ledger.rows(
-        select(request_files.c.tokens, request_files.c.statuses)
-        .where(
-            request_files.c.pipeline == pipeline,
-            request_files.c.kind == FileKind.BATCH,
-            request_files.c.state == FileState.COLLECTED,
-        )
-        .order_by(request_files.c.number.desc(), request_files.c.seq)
-        .limit(RECENT_FILES)
+def estimate_of(
+    weight: Weight, at: datetime, prices: OwnPrices | None = None, rate: TokenRate = BY_BYTES
+) -> Estimate:
+    """Return what requests of a weight may cost."""
+    price = price_of(weight.model, utc_day(at), prices)
+    expected = weight.cost("expected", price)
+    return Estimate(
+        weight.input,
+        weight.output_max,
+        expected,
+        weight.cost("p99", price),
+        weight.cost("max", price),
+        # A batch halves the price of every token (pricing page).
+        None if expected is None or weight.searches else 2 * expected,
+        weight.output is not None,
+        rate.said,
     )
-    answers = sum((row["statuses"] or {}).get("answered", 0) for row in rows)
-    tokens = sum((row["tokens"] or {}).get("output", 0) for row in rows)
-    return tokens / answers if answers else None
 
 
-def _usd(
-    price: BatchPrice, count: int, mean_input: int, shared: int, cache: str | None, output: int
-) -> Decimal | None:
-    shared = min(shared, mean_input)
-    one = Tokens(
-        input=mean_input - shared,
-        output=output,
-        cache_write_5m=shared if cache == "5m" else 0,
-        cache_write_1h=shared if cache == "1h" else 0,
+def sum_of(estimates: Sequence[Estimate]) -> Estimate:
+    """Return the estimate for several submissions together."""
+
+    def total(name: str) -> Decimal | None:
+        known = [getattr(one, name) for one in estimates]
+        return None if None in known else sum(known, Decimal(0))
+
+    return Estimate(
+        sum(one.input_tokens for one in estimates),
+        sum(one.output_tokens_max for one in estimates),
+        total("usd_expected"),
+        total("usd_reserved"),
+        total("usd_max"),
+        total("usd_synchronous"),
+        all(one.likely for one in estimates) and bool(estimates),
+        estimates[-1].said if estimates else "",
     )
-    cost = price.cost(one)
-    return None if cost is None else cost * count
-
-
-def _shared_tokens(template: CompiledTemplate) -> int:
-    declared = template.template
-    if not declared.cache or not declared.system:
-        return 0
-    return math.ceil(len(declared.system.encode()) / BYTES_PER_TOKEN)

@@ -12,7 +12,11 @@ from batch_pipeline.records.columns import HELPER_COLUMNS
 from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.requests.build import Built, Limits, build_requests
 from batch_pipeline.requests.compiled import CompiledTemplate
-from batch_pipeline.requests.estimate import Estimate, estimate, mean_output_tokens
+from batch_pipeline.requests.estimate import Estimate, estimate, sum_of
+from batch_pipeline.requests.lengths import lengths_of
+from batch_pipeline.requests.own_prices import OwnPrices
+from batch_pipeline.requests.rates import Counting, rate_of
+from batch_pipeline.requests.weight import Weight, more_tokens_in, weigh
 from batch_pipeline.store.layout import rejected_name, request_name
 from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
@@ -31,13 +35,30 @@ class Prepared:
     requests: int = 0
     bytes: int = 0
     rejected: int = 0
-    usd_max: Decimal | None = Decimal(0)  # None when a price is not known
-    usd_likely: Decimal | None = Decimal(0)  # None without earlier answers, too
-    input_tokens: int = 0
-    output_tokens_max: int = 0
+    estimates: list[Estimate] = field(default_factory=list)  # one for each submission
     version_changed: int = 0
     samples: list[dict[str, Any]] = field(default_factory=list)
     abandoned: list[int] = field(default_factory=list)
+
+    @property
+    def estimate(self) -> Estimate:
+        """What all of it may cost."""
+        return sum_of(self.estimates)
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """What an estimate goes by.
+
+    Attributes:
+        prices: that the user declared.
+        counting: asks the API how many tokens a request has; None: it cannot be asked.
+        why_not: why it cannot.
+    """
+
+    prices: OwnPrices = field(default_factory=dict)
+    counting: Counting | None = None
+    why_not: str = ""
 
 
 def prepare(
@@ -47,6 +68,7 @@ def prepare(
     limits: Limits,
     question_to_store: Callable[[CompiledTemplate], dict[str, Any]],
     tell: Callable[[str], None] = lambda _: None,
+    pricing: Pricing = Pricing(),
 ) -> Prepared:
     """Write the request files of every selection of a scope that has none yet.
 
@@ -57,20 +79,18 @@ def prepare(
         InputError: the question cannot be asked about any of its records.
     """
     report = Prepared()
-    mean: float | None = None
     for submission in unbuilt(store.ledger, scope):
-        mean = mean or mean_output_tokens(store, scope.pipeline)
         with store.files.scratch() as folder:
             try:
                 built, priced, question = _build(
-                    store, submission, compile_question, limits, folder, mean, tell
+                    store, submission, compile_question, limits, folder, pricing, tell
                 )
             except _AnotherQuestion:
                 if abandon(store.ledger, submission["id"]):
                     report.abandoned.append(submission["number"])
                 continue
-            files, rejected_path = _place(store, submission, built)
-        usd = priced.usd_max if priced else Decimal(0)
+            files, rejected_path = _place(store, submission, built, priced)
+        usd = priced.estimate.usd_max if priced else Decimal(0)
         committed = commit_build(
             store.ledger,
             submission,
@@ -91,8 +111,16 @@ def prepare(
         report.submissions.append(submission["number"])
         report.version_changed += submission["counts"].get("version_changed", 0)
         if built and priced:
-            _add(report, built, priced)
+            _add(report, built, priced.estimate)
     return report
+
+
+@dataclass(frozen=True)
+class _Priced:
+    """What a submission may cost, and what each of its files weighs, by its number."""
+
+    estimate: Estimate
+    weights: dict[int, Weight]
 
 
 class _AnotherQuestion(Exception):
@@ -105,9 +133,9 @@ def _build(
     compile_question: Callable[[Mapping[str, str]], CompiledTemplate],
     limits: Limits,
     folder: str,
-    mean: float | None,
+    pricing: Pricing,
     tell: Callable[[str], None],
-) -> tuple[Built | None, Estimate | None, CompiledTemplate | None]:
+) -> tuple[Built | None, _Priced | None, CompiledTemplate | None]:
     if not submission["records_path"]:
         return None, None, None
     with store.files.local(submission["records_path"]) as records:
@@ -125,12 +153,40 @@ def _build(
             folder,
             lambda done: tell(f"wrote {done:,} of {total:,} requests"),
         )
-        priced = estimate(built, question, at=store.clock.now(), mean_output_tokens=mean)
-        return built, priced, question
+        return built, _priced(store, submission, question, built, pricing), question
+
+
+def _priced(
+    store: Store,
+    submission: RowMapping,
+    question: CompiledTemplate,
+    built: Built,
+    pricing: Pricing,
+) -> _Priced:
+    pipeline, template = submission["pipeline"], question.template
+    lengths = lengths_of(store, pipeline, question.version)
+    paths, sizes = [file.path for file in built.files], [file.bytes for file in built.files]
+    rate = rate_of(
+        store, pipeline, question, paths, sizes, built.requests, pricing.counting, pricing.why_not
+    )
+    weights = {
+        file.seq: weigh(
+            template,
+            file.requests,
+            file.bytes,
+            more_tokens_in(file.path, template.max_tokens) if built.more_tokens else 0,
+            lengths,
+            rate,
+        )
+        for file in built.files
+    }
+    at = store.clock.now()
+    found = estimate(built, question, at=at, lengths=lengths, rate=rate, prices=pricing.prices)
+    return _Priced(found, weights)
 
 
 def _place(
-    store: Store, submission: RowMapping, built: Built | None
+    store: Store, submission: RowMapping, built: Built | None, priced: _Priced | None
 ) -> tuple[list[NewFile], str | None]:
     """Put what was built into the store, under names nobody else uses."""
     files: list[NewFile] = []
@@ -144,9 +200,13 @@ def _place(
             path = store.files.put(
                 file.path, request_name(pipeline, folder, f"{file.seq:05d}-{build}")
             )
+            weight = priced.weights[file.seq].to_store() if priced else None
             files.append(
-                NewFile(file.seq, path, file.requests, file.bytes, file.first_row, file.last_row)
-            )
+                NewFile(
+                    file.seq, path, file.requests, file.bytes, file.first_row, file.last_row,
+                    weight=weight,
+                )
+            )  # fmt: skip
         if built.rejected_path:
             rejected_path = store.files.put(
                 built.rejected_path, rejected_name(pipeline, folder, f"rejected-{build}")
@@ -174,12 +234,5 @@ def _add(report: Prepared, built: Built, priced: Estimate) -> None:
     report.requests += built.requests
     report.bytes += built.bytes
     report.rejected += built.rejected
-    report.input_tokens += priced.input_tokens
-    report.output_tokens_max += priced.output_tokens_max
-    report.usd_max = _sum(report.usd_max, priced.usd_max)
-    report.usd_likely = _sum(report.usd_likely, priced.usd_likely)
+    report.estimates.append(priced)
     report.samples = (report.samples + built.samples)[:3]
-
-
-def _sum(one: Decimal | None, other: Decimal | None) -> Decimal | None:
-    return None if one is None or other is None else one + other

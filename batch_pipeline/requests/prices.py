@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
+from typing import Any
 
 from genai_prices import Usage, calc_price
 from genai_prices.types import TieredPrices
+
+from batch_pipeline.requests.own_prices import OwnPrices
 
 PROVIDER = "anthropic"
 BATCH = {"processing": "batch"}
@@ -25,6 +28,8 @@ _PER_MTOK = (
     "cache_write_mtok",
     "cache_write_1h_mtok",
 )
+_DECLARED = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
+"""The same parts, as a user writes them."""
 _SEARCHES = "web_searches_kcount"
 _RELEASE = re.compile(r"(-latest|[-@]\d{8})$")
 
@@ -76,16 +81,45 @@ class BatchPrice:
         return total
 
 
-def batch_cost(model: str, tokens: Tokens, at: datetime) -> Decimal | None:
+def batch_cost(
+    model: str, tokens: Tokens, at: datetime, own: OwnPrices | None = None
+) -> Decimal | None:
     """Return the USD that one request of a batch costs, None when it is not known.
 
     Args:
         model: as the API names it.
         tokens: what the request used.
         at: when it was processed; its UTC day decides which price was valid.
+        own: prices that the user declared, which go before the list's.
     """
-    price = batch_price(model, utc_day(at))
+    price = price_of(model, utc_day(at), own)
     return price.cost(tokens) if price else None
+
+
+def price_of(model: str, day: date, own: OwnPrices | None = None) -> BatchPrice | None:
+    """Return a model's prices in a batch: the user's own, else the list's of a UTC day; None: unknown."""
+    if own:
+        name = _RELEASE.sub("", model.lower())
+        # The exact name before one that differs by its release.
+        for known in sorted(own, key=lambda known: known != model):
+            if known == model or _RELEASE.sub("", known.lower()) == name:
+                return _declared(tuple(own[known].items()))
+    return batch_price(model, day)
+
+
+@lru_cache(maxsize=256)
+def _declared(parts: tuple[tuple[str, Any], ...]) -> BatchPrice:
+    """Return declared prices; a part that is not among them is unknown where it is used."""
+    given = {name: Decimal(str(price)) for name, price in parts}
+    searches = given.get("web_search")
+    return BatchPrice(
+        {
+            listed: given[name] / 1_000_000
+            for name, listed in zip(_DECLARED, _PER_MTOK, strict=True)
+            if name in given
+        },
+        None if searches is None else searches / 1000,
+    )
 
 
 def utc_day(at: datetime) -> date:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from batch_pipeline.errors import InputError
 from batch_pipeline.requests.build import Built, Limits, build_requests
 from batch_pipeline.requests.compiled import CompiledTemplate
-from batch_pipeline.requests.estimate import BYTES_PER_TOKEN
 from batch_pipeline.requests.prices import Tokens, batch_price, utc_day
+from batch_pipeline.requests.token_rate import BYTES_PER_TOKEN
 
 
 @dataclass(frozen=True)

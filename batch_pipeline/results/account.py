@@ -11,6 +11,7 @@ from batch_pipeline.records.connections import (
     quote_files,
 )
 from batch_pipeline.results.join import MEMORY
+from batch_pipeline.store.budget import over_budget
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope
 from batch_pipeline.store.tables import OPEN, FileKind, FileState, request_files, submissions
@@ -39,6 +40,7 @@ class Account:
     unexpected: int = 0  # rows that no record stands behind
     doubled: int = 0
     pending: int = 0  # requests that are still on their way
+    over_budget: int = 0  # of these, those that a budget holds back
     failures: list[str] = field(default_factory=list)
 
     @property
@@ -53,7 +55,12 @@ def account(store: Store, scope: Scope) -> Account:
     Raises:
         LostFileError: a file of the store is gone, or damaged.
     """
-    report = Account(pending=_pending(store, scope))
+    back = sum(
+        one.requests
+        for one in over_budget(store, scope.pipeline)
+        if one.partition == scope.partition
+    )
+    report = Account(pending=_pending(store, scope), over_budget=back)
     for submission in _settled(store, scope):
         report.settled += 1
         with lost_files_told(

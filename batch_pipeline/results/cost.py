@@ -5,6 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from batch_pipeline.requests.own_prices import OwnPrices
 from batch_pipeline.requests.prices import Tokens, batch_cost
 
 GLOBAL_GEOS = (None, "", "global", "not_available")
@@ -40,13 +41,16 @@ def tokens_used(usage: Mapping[str, Any]) -> Tokens | None:
     return tokens if created == tokens.cache_write_5m + tokens.cache_write_1h else None
 
 
-def answer_cost(model: str | None, usage: Any, at: datetime) -> Decimal | None:
+def answer_cost(
+    model: str | None, usage: Any, at: datetime, own: OwnPrices | None = None
+) -> Decimal | None:
     """Return the USD one answer cost in its batch, None when that is not known.
 
     Args:
         model: the model that answered.
         usage: the ``usage`` of its message.
         at: when the batch was processed.
+        own: prices that the user declared.
     """
     if not model or not isinstance(usage, Mapping):
         return None
@@ -62,4 +66,4 @@ def answer_cost(model: str | None, usage: Any, at: datetime) -> Decimal | None:
     for name, count in (usage.get("server_tool_use") or {}).items():
         if count and name != "web_search_requests" and name not in FREE_TOOLS:
             return None
-    return batch_cost(model, tokens, at)
+    return batch_cost(model, tokens, at, own)

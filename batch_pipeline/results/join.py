@@ -19,6 +19,7 @@ from batch_pipeline.records.connections import (
     with_enough_memory,
 )
 from batch_pipeline.requests.compiled import TOOL_CALLS, answer_columns
+from batch_pipeline.requests.own_prices import OwnPrices, prices_to_store
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results import sql
 from batch_pipeline.results.download import Answers
@@ -56,11 +57,13 @@ class Question:
         output: the schema of answers; None for plain text.
         prefix: put before the names of the output's columns.
         tool_calls: the user declared tools: there is a column for what the model calls.
+        prices: that the user declared: what answers cost. Today's go before those of the asking.
     """
 
     output: OutputSchema | None
     prefix: str
     tool_calls: bool = False
+    prices: OwnPrices = field(default_factory=dict)
 
     @classmethod
     def stored(cls, value: dict[str, Any], today: "Question | None" = None) -> "Question":
@@ -73,23 +76,25 @@ class Question:
         output = OutputSchema.stored(value["output"])
         # Questions of earlier versions do not say whether there are tools.
         tools = value.get("tool_calls", False)
+        prices = value.get("prices", {})
         if today is None:
-            return cls(output, value["prefix"], tools)
+            return cls(output, value["prefix"], tools, prices)
         if output is None or today.output is None:
             same = output is today.output
         else:
             same = output.fingerprint == today.output.fingerprint
         if same:
             output, tools = today.output, value.get("tool_calls", today.tool_calls)
-        return cls(output, value["prefix"], tools)
+        return cls(output, value["prefix"], tools, {**prices, **today.prices})
 
     def to_store(self) -> dict[str, Any]:
         """Return what the ledger keeps of a question."""
-        return {
+        question = {
             "output": None if self.output is None else self.output.declared,
             "prefix": self.prefix,
             "tool_calls": self.tool_calls,
         }
+        return question | ({"prices": prices_to_store(self.prices)} if self.prices else {})
 
     def outdates(self, today: "Question | None") -> bool:
         """Whether today's class has another schema than was asked, so that it does not judge."""
@@ -180,6 +185,7 @@ def join_batch(
                 counts=counts,
                 asked=[custom_id for (custom_id,) in asked],
                 tools=question.tool_calls,
+                prices=question.prices,
             ):
                 _put(connection, batch, question)
         # A second batch of the same file is there for what it answered, not for what it lacks.

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_pipeline.requests.compiled import ANSWER_TOOL
+from batch_pipeline.requests.own_prices import OwnPrices
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results.cost import answer_cost
 from batch_pipeline.results.json_text import number_as_written, parsed
@@ -129,7 +130,11 @@ class Counts:
 
 
 def judge_line(
-    line: bytes, output: OutputSchema | None, priced_at: datetime, tools: bool = False
+    line: bytes,
+    output: OutputSchema | None,
+    priced_at: datetime,
+    tools: bool = False,
+    prices: OwnPrices | None = None,
 ) -> Judged | None:
     """Return what one line of results says, None when it is damaged (no JSON, no custom_id).
 
@@ -138,6 +143,7 @@ def judge_line(
         output: the schema an answer must fit; None for plain text.
         priced_at: when the batch was processed; it decides the prices.
         tools: the user declared tools: what the model calls is part of the answer.
+        prices: that the user declared.
     """
     # What tools are called with is kept as it was written.
     exact = tools or (output is not None and output.exact and b'"tool_use"' in line)
@@ -149,7 +155,7 @@ def judge_line(
     body = body if isinstance(body, dict) else {}
     match body.get("type"):
         case "succeeded" if isinstance(body.get("message"), dict):
-            return _judged_message(custom_id, body["message"], output, priced_at, tools)
+            return _judged_message(custom_id, body["message"], output, priced_at, tools, prices)
         case "errored":
             return _judged_error(custom_id, body)
         case "expired":
@@ -170,6 +176,7 @@ def _judged_message(
     output: OutputSchema | None,
     priced_at: datetime,
     tools: bool,
+    prices: OwnPrices | None,
 ) -> Judged:
     reported = message.get("usage")
     usage = reported if isinstance(reported, dict) else {}
@@ -186,7 +193,7 @@ def _judged_message(
         _count(usage.get("output_tokens")),
         _count(usage.get("cache_read_input_tokens")),
         _count(usage.get("cache_creation_input_tokens")),
-        answer_cost(model, usage, priced_at),
+        answer_cost(model, usage, priced_at, prices),
         verdict.answer,
         verdict.tool_calls,
     )
@@ -302,6 +309,7 @@ def judge_file(
     counts: Counts | None = None,
     asked: Collection[str] | None = None,
     tools: bool = False,
+    prices: OwnPrices | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the judged rows of a results file, in the file's order, in memory of bounded size.
 
@@ -313,12 +321,14 @@ def judge_file(
         asked: the custom_ids of the batch's requests, of which each counts once; None: all that
             come.
         tools: the user declared tools, so that calls count as answers.
+        prices: that the user declared.
 
     Yields:
         Batches of `JUDGED_SCHEMA`. A damaged line gives no row; ``counts.damaged`` counts it.
     """
     counts = Counts() if counts is None else counts
-    work = _Judging(output, priced_at, tools, counts, None if asked is None else set(asked))
+    left = None if asked is None else set(asked)
+    work = _Judging(output, priced_at, tools, counts, left, prices)
     lines: list[bytes] = []
     size = 0
     with open(path, "rb") as source:
@@ -343,20 +353,23 @@ class _Judging:
         tools: bool,
         counts: Counts,
         left: set[str] | None,
+        prices: OwnPrices | None,
     ) -> None:
         self._output, self._priced_at, self._tools = output, priced_at, tools
-        self._counts, self._left = counts, left
+        self._counts, self._left, self._prices = counts, left, prices
         # Text fits as it is, and so does what matches the pattern of a simple schema.
         self._pattern = None if output is None else pattern_of(output)
         has_plain = not tools and (output is None or self._pattern is not None)
-        self._plain = PlainLines(priced_at) if has_plain else None
+        self._plain = PlainLines(priced_at, prices) if has_plain else None
 
     def batch(self, lines: list[bytes]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of some lines, unless there are none."""
         self._counts.lines += len(lines)
         rows: list[Row | Judged] = []
         for line, plain in zip(lines, self._read(lines), strict=True):
-            row = plain or judge_line(line, self._output, self._priced_at, self._tools)
+            row = plain or judge_line(
+                line, self._output, self._priced_at, self._tools, self._prices
+            )
             if row is None:
                 self._counts.damaged += 1
                 continue

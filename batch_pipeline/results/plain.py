@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import orjson
 
-from batch_pipeline.requests.prices import TieredPrices, batch_price, utc_day
+from batch_pipeline.requests.own_prices import OwnPrices
+from batch_pipeline.requests.prices import TieredPrices, price_of, utc_day
 from batch_pipeline.results.cost import BATCH_SPEEDS, BATCH_TIERS, GLOBAL_GEOS
 
 SCALE = 15
@@ -45,10 +46,12 @@ class PlainLines:
 
     Args:
         priced_at: when the batch was processed.
+        own: prices that the user declared.
     """
 
-    def __init__(self, priced_at: datetime) -> None:
+    def __init__(self, priced_at: datetime, own: OwnPrices | None = None) -> None:
         self._day = utc_day(priced_at)
+        self._own = own
         self._prices: dict[str, Prices | None] = {}
 
     def read(self, line: bytes) -> Row | None:
@@ -103,7 +106,7 @@ class PlainLines:
         )  # fmt: skip
 
     def _learn(self, model: str) -> Prices | None:
-        self._prices[model] = prices_of(model, self._day)
+        self._prices[model] = prices_of(model, self._day, self._own)
         return self._prices[model]
 
 
@@ -130,9 +133,9 @@ def _cached(read, made, split, sent: int, prices: Prices) -> int | None:
     return cost
 
 
-def prices_of(model: str, day: date) -> Prices | None:
+def prices_of(model: str, day: date, own: OwnPrices | None = None) -> Prices | None:
     """Return the prices of a model in whole parts; None when they are not known, or not whole."""
-    found = batch_price(model, day) if model else None
+    found = price_of(model, day, own) if model else None
     if found is None:
         return None
     parts: dict[str, int] = {}

@@ -22,6 +22,7 @@ from batch_pipeline.store.high_water import attempts_in, behind
 from batch_pipeline.store.layout import OWNER, safe_part
 from batch_pipeline.store.manifest import read_manifest
 from batch_pipeline.store.renaming import read_note, take_over_again
+from batch_pipeline.store.reservations import forget_reservations, reserve_for_what_was_sent
 from batch_pipeline.store.store import Store, own, owner_of
 from batch_pipeline.store.submissions import Endpoint, NewFile, add_endpoint, add_file
 from batch_pipeline.store.tables import (
@@ -144,6 +145,7 @@ def rebuild(store: Store) -> Rebuilt:
             if is_empty or not _mend(store, tx, one, report):
                 _add(store, tx, one, report)
         _count_on(tx)
+        reserve_for_what_was_sent(tx)
         store.ledger.rename(tx, ledgers[0])
     own(store)
     return report
@@ -237,6 +239,7 @@ def _mend(store: Store, tx: Connection, found: _Found, report: Rebuilt) -> bool:
         elif not _is_further(row, state, values):
             continue
         else:
+            forget_reservations(tx, row["id"])
             tx.execute(
                 update(request_files)
                 .where(request_files.c.id == row["id"])

@@ -37,6 +37,7 @@ from sqlalchemy.pool import NullPool
 from batch_pipeline.errors import StoreError
 from batch_pipeline.store.clock import Clock
 from batch_pipeline.store.migrations import MIGRATIONS, SCHEMA_VERSION, create
+from batch_pipeline.store.reservations import follow
 from batch_pipeline.store.tables import STEPS, FileState, leases, meta, request_files, transitions
 
 SQLITE_WAIT_SECONDS = 120
@@ -185,12 +186,13 @@ class Ledger:
             update(request_files)
             .where(request_files.c.id == file_id, request_files.c.state == come_from, *conditions)
             .values(state=to, **values)
-            .returning(request_files.c.pipeline, request_files.c.partition)
+            .returning(request_files)
         )
-        row = tx.execute(step).first()
+        row = tx.execute(step).mappings().first()
         if row is None:
             return False
-        self.record(tx, file_id, row.pipeline, row.partition, come_from, to, note)
+        follow(tx, row, come_from, to, self.clock.now())
+        self.record(tx, file_id, row["pipeline"], row["partition"], come_from, to, note)
         return True
 
     def record(

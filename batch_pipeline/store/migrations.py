@@ -4,9 +4,17 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection, text
 
-from batch_pipeline.store.tables import metadata, refusals, sources
+from batch_pipeline.store.reservations import reserve_for_what_was_sent
+from batch_pipeline.store.tables import (
+    approvals,
+    metadata,
+    refusals,
+    reservations,
+    sources,
+    token_rates,
+)
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def create(tx: Connection) -> None:
@@ -29,8 +37,17 @@ def _refusals_and_sources(tx: Connection) -> None:
         table.create(tx, checkfirst=True)
 
 
+def _reservations(tx: Connection) -> None:
+    for table in (reservations, approvals, token_rates):
+        table.create(tx, checkfirst=True)
+    tx.execute(text("ALTER TABLE request_files ADD COLUMN weight JSON"))
+    # What this month's files cost counts for its caps, although none was declared when they were sent.
+    reserve_for_what_was_sent(tx)
+
+
 # From the version before to this one.
 MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     2: _cancelling_and_watching,
     3: _refusals_and_sources,
+    4: _reservations,
 }

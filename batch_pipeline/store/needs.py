@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 
-from sqlalchemy import RowMapping, func, or_, select
+from sqlalchemy import Connection, RowMapping, func, or_, select
 
 from batch_pipeline.errors import counted
+from batch_pipeline.store.budget import NO_CAPS, Caps, is_approved, is_known, what_is_over
 from batch_pipeline.store.queue import (
     candidate_sizes,
     doubtful_sizes,
@@ -66,6 +68,7 @@ def needs(
     *,
     max_queued_requests: int,
     reconcile_after_seconds: float,
+    caps: Caps = NO_CAPS,
 ) -> list[Need]:
     """Return the jobs that a pipeline needs now, one per partition and kind, the most urgent first.
 
@@ -75,6 +78,7 @@ def needs(
         endpoint: the one in force; what was sent elsewhere is left alone. None: it is not known.
         max_queued_requests: requests that may wait at the endpoint at once.
         reconcile_after_seconds: how long after an attempt ended its lost reply can be reconciled.
+        caps: what may be spent; nothing is launched for what does not fit.
     """
     now = store.clock.now()
     found: dict[tuple[str, str], Need] = {}
@@ -90,6 +94,7 @@ def needs(
             queued = queued_requests(tx, endpoint)
             doubtful = doubtful_sizes(tx, endpoint)
             found_sizes = candidate_sizes(tx, endpoint)
+            over = _over_budget(tx, pipeline, endpoint, now, caps)
         for row in _open_files(store, pipeline, endpoint):
             due = row["not_before"] is None or row["not_before"] <= now
             if not due:
@@ -99,6 +104,7 @@ def needs(
                     need("collect", row["partition"], "batches have ended")
                 case FileState.READY if (
                     not held
+                    and row["id"] not in over
                     and row["requests"] not in doubtful
                     and not (row["resent_at"] and row["requests"] in found_sizes)
                     and (not queued or queued + row["requests"] <= max_queued_requests)
@@ -124,6 +130,7 @@ def needs(
 def _open_files(store: Store, pipeline: str, endpoint: Endpoint) -> Sequence[RowMapping]:
     return store.ledger.rows(
         select(
+            request_files.c.id,
             request_files.c.state,
             request_files.c.partition,
             request_files.c.requests,
@@ -138,6 +145,33 @@ def _open_files(store: Store, pipeline: str, endpoint: Endpoint) -> Sequence[Row
         )
         .order_by(request_files.c.number, request_files.c.seq)
     )
+
+
+def _over_budget(
+    tx: Connection, pipeline: str, endpoint: Endpoint, now: datetime, caps: Caps
+) -> set[str]:
+    """Return the ready files that a cap holds back, and nobody has let through."""
+    if not caps.any:
+        return set()
+    rows = tx.execute(
+        select(request_files)
+        .where(
+            request_files.c.pipeline == pipeline,
+            request_files.c.endpoint_id == endpoint.id,
+            request_files.c.state == FileState.READY,
+        )
+        .order_by(request_files.c.submission_id, request_files.c.seq)
+    ).mappings()
+    found: set[str] = set()
+    for submission, group in groupby(rows, key=lambda row: row["submission_id"]):
+        files = [*group]
+        # A person let it through; or it was never weighed, which the sending does.
+        if is_approved(tx, submission) or not is_known(tx, submission, files):
+            continue
+        for together in [[file] for file in files] if caps.over == "trim" else [files]:
+            if what_is_over(tx, now, together, caps) is not None:
+                found |= {file["id"] for file in together}
+    return found
 
 
 def _unpublished(store: Store, pipeline: str) -> Sequence[RowMapping]:

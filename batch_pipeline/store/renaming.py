@@ -17,6 +17,7 @@ from batch_pipeline.store.ledger import Ledger
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import (
     FileState,
+    approvals,
     generations,
     holds,
     looks,
@@ -24,8 +25,10 @@ from batch_pipeline.store.tables import (
     numbers,
     refusals,
     request_files,
+    reservations,
     sources,
     submissions,
+    token_rates,
     transitions,
 )
 
@@ -39,6 +42,9 @@ NAMED = (
     looks,
     refusals,
     sources,
+    reservations,
+    approvals,
+    token_rates,
 )
 
 
@@ -192,7 +198,7 @@ def take_over_again(tx: Connection, note: dict[str, Any]) -> None:
 
 def _move_all(tx: Connection, name: str, renamed_from: str) -> None:
     """Give a name whatever is there of the other, and take away what it had noted itself."""
-    for table in (generations, numbers, holds, looks, refusals, sources):
+    for table in (generations, numbers, holds, looks, refusals, sources, token_rates):
         tx.execute(delete(table).where(table.c.pipeline == name))
     for table in NAMED:
         tx.execute(update(table).where(table.c.pipeline == renamed_from).values(pipeline=name))

@@ -1,7 +1,7 @@
 """How a pipeline stands, read from the ledger alone: what is on its way, what came back, what it cost."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -10,6 +10,7 @@ from itertools import groupby
 from sqlalchemy import RowMapping, and_, func, or_, select
 
 from batch_pipeline.errors import counted
+from batch_pipeline.store.budget import over_budget
 from batch_pipeline.store.refusals import refusal_of
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import (
@@ -59,6 +60,9 @@ class Standing:
         cost_unknown: requests, of the same submissions, that may have been paid and whose cost is
             not known.
         looked_at: when the API was last asked about the batches that are open.
+        over_budget: files to be sent that a cap holds back; they are not among ``ready``.
+        budget: what the caps hold back, a line for each submission.
+        budget_waits_for_a_person: whether one of these needs a person's approval.
         watched: files of which a second batch may turn up in the API's list.
     """
 
@@ -85,6 +89,9 @@ class Standing:
     cost_unknown: int = 0
     looked_at: datetime | None = None
     watched: int = 0
+    over_budget: int = 0
+    budget: tuple[str, ...] = ()
+    budget_waits_for_a_person: bool = False
 
     @property
     def open(self) -> int:
@@ -94,7 +101,7 @@ class Standing:
     @property
     def waits_for_a_person(self) -> bool:
         """Whether something is held."""
-        return bool(self.held or self.holds)
+        return bool(self.held or self.holds or self.budget_waits_for_a_person)
 
     @property
     def is_at_rest(self) -> bool:
@@ -109,7 +116,7 @@ class Standing:
 
     def line(self, now: datetime) -> str:
         """Say in a sentence what is on its way, for a tick."""
-        if self.is_quiet and not (self.held or self.watched):
+        if self.is_quiet and not (self.held or self.watched or self.budget):
             return "no batch is open"
         parts = []
         if self.batches:
@@ -128,6 +135,7 @@ class Standing:
             parts.append(
                 f"{counted(self.held, 'file')} held: that needs you (`batch-pipeline held`)"
             )
+        parts += self.budget
         if self.watched:
             parts.append(
                 f"{counted(self.watched, 'file')} sent again or turned away within 24 h: the API's list is watched for an "
@@ -163,19 +171,23 @@ def standings(store: Store, pipeline: str, *, by_partition: bool = False) -> lis
     if not current:
         return [Standing(pipeline, holds=held, refused=refusal is not None)]
     watched = _watched(store, pipeline)
+    over = over_budget(store, pipeline)
     looked = _looked_at(store, pipeline)
     found = []
     for partition, rows in sorted(current.items()):
         ids = {row["id"] for row in rows}
         mine = [file for file in files if file["submission_id"] in ids]
         cost = months.get(partition, Decimal(0)) if by_partition else sum(months.values())
-        one = _standing(pipeline, rows, mine)
+        back = [row for row in over if row.submission in ids]
+        one = _standing(pipeline, rows, mine, {row.submission for row in back})
         found.append(
             replace(
                 one,
                 partition=(partition or None) if by_partition else None,
                 holds=held,
                 refused=refusal is not None,
+                budget=tuple(row.reason for row in back),
+                budget_waits_for_a_person=any(row.waits_for_a_person for row in back),
                 cost_this_month=Decimal(cost),
                 looked_at=looked if one.open or one.unknown else None,
                 watched=watched.total() if not by_partition else watched[partition],
@@ -270,8 +282,13 @@ def _files(store: Store, pipeline: str, ids: Sequence[str]) -> list[RowMapping]:
     ]
 
 
-def _standing(pipeline: str, rows: Sequence[RowMapping], files: Sequence[RowMapping]) -> Standing:
+def _standing(
+    pipeline: str, rows: Sequence[RowMapping], files: Sequence[RowMapping], over: Set[str]
+) -> Standing:
     states = Counter(file["state"] for file in files)
+    back = sum(
+        1 for file in files if file["state"] == FileState.READY and file["submission_id"] in over
+    )
     batches = [file for file in files if file["batch_id"] is not None]
     is_open = [file for file in batches if file["state"] == FileState.IN_PROGRESS]
     created = [file["batch_created_at"] for file in is_open if file["batch_created_at"]]
@@ -309,7 +326,8 @@ def _standing(pipeline: str, rows: Sequence[RowMapping], files: Sequence[RowMapp
         asked=asked,
         answered=answered,
         other=dict(sorted(other.items())),
-        ready=states[FileState.READY],
+        ready=states[FileState.READY] - back,
+        over_budget=back,
         unknown=states[FileState.UNKNOWN] + states[FileState.SENDING],
         held=states[FileState.HELD] + waiting,
         ended=states[FileState.ENDED] + len(unpublished),

@@ -103,6 +103,7 @@ class NewFile:
     first_row: int
     last_row: int
     kind: FileKind = FileKind.BATCH
+    weight: dict[str, Any] | None = None  # tokens of its requests
 
 
 @dataclass(frozen=True)
@@ -484,6 +485,7 @@ def add_file(
             bytes=file.bytes,
             first_row=file.first_row,
             last_row=file.last_row,
+            weight=file.weight,
             state=state,
             **values,
         )

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Float,
     Index,
     Integer,
     MetaData,
@@ -221,9 +222,71 @@ request_files = Table(
     Column("retryable", BigInteger),
     Column("collected_at", Instant),
     Column("published_at", Instant),
+    Column(
+        "weight", JSON(none_as_null=True)
+    ),  # tokens of its requests, from which any price follows; see requests/weight.py
     Index("request_files_by_endpoint", "endpoint_id", "state"),
     Index("request_files_by_pipeline", "pipeline", "partition", "state"),
     Index("request_files_by_submission", "submission_id"),
+)
+
+# How the requests of a question become tokens, as the API counted a sample of them.
+token_rates = Table(
+    "token_rates",
+    metadata,
+    Column("pipeline", String(200), primary_key=True),
+    Column("question", String(64), primary_key=True),  # a hash of what its requests have in common
+    Column("at", Instant, nullable=False),
+    Column("each", Float, nullable=False),
+    Column("per_byte", Float, nullable=False),
+    Column("error", Float, nullable=False),
+    Column("sample", Integer, nullable=False),
+    Column("shared", Integer),
+)
+
+# What may have to be paid for one attempt to send a file, from before it is sent until it is known.
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("file_id", String(64), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("submission_id", String(64), nullable=False),
+    Column("pipeline", String(200), nullable=False),
+    Column("endpoint_id", String(32), nullable=False),
+    Column("nanousd", BigInteger),  # None: no price is known
+    Column("caps", JSON(none_as_null=True)),  # the caps that it was found to fit into
+    Column("sent_at", Instant),  # decides the month; None: set aside for what is to be sent
+    Column(
+        "until", Instant
+    ),  # nobody knows whether this attempt is paid; no batch turns up after this
+    Column("settled_nanousd", BigInteger),  # what it cost; None: not known yet
+    Column("settled_at", Instant),
+    Index("reservations_by_endpoint", "endpoint_id", "sent_at"),
+    Index("reservations_by_pipeline", "pipeline", "sent_at"),
+    Index("reservations_by_submission", "submission_id"),
+)
+
+# Submissions that a cap holds back, with the figures; and who let them through, and when.
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("submission_id", String(64), primary_key=True),
+    Column("pipeline", String(200), nullable=False),
+    Column("partition", String(500), nullable=False),
+    Column("endpoint_id", String(32), nullable=False),
+    Column("number", BigInteger, nullable=False),  # the submission's
+    Column("since", Instant, nullable=False),
+    Column("over", String(20), nullable=False),  # hold: a person decides | trim: it waits for room
+    Column("cap", String(40), nullable=False),  # which one, as it is declared
+    Column("cap_nanousd", BigInteger, nullable=False),
+    Column("spent_nanousd", BigInteger, nullable=False),
+    Column("reserved_nanousd", BigInteger, nullable=False),
+    Column("asked_nanousd", BigInteger),  # None: no price is known
+    Column("reason", Text, nullable=False),
+    Column("approved_at", Instant),
+    Column("approved_by", Text),
+    Column("used_at", Instant),  # when that let it through
+    Index("approvals_by_pipeline", "pipeline"),
 )
 
 # Batches of the list that might be a file of ours, until their results prove whose they are.

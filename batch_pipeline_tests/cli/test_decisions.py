@@ -43,7 +43,7 @@ def test_a_location_that_cannot_be_imported_is_noted_and_the_rest_is_done(
     result = user_project.run("held", "--json")
     assert result.exit_code == 0
     assert "far_away" in result.stderr and "--store" in result.stderr
-    assert json.loads(result.stdout) == {"pipelines": [], "files": []}
+    assert json.loads(result.stdout) == {"pipelines": [], "submissions": [], "files": []}
 
 
 def test_broken_code_is_shown_and_the_store_can_still_be_named(

@@ -7,6 +7,7 @@ from typing import Any
 from batch_pipeline.requests.build import Built
 from batch_pipeline.requests.compiled import CompiledTemplate, compile_question
 from batch_pipeline.requests.estimate import Estimate, estimate
+from batch_pipeline.requests.lengths import Lengths
 from batch_pipeline.requests.template import MessageTemplate
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -21,20 +22,21 @@ def built(requests: int, size: int) -> Built:
     return Built([], requests, size, 0, None, [])
 
 
+def answers(mean: float, **more: Any) -> Lengths:
+    return Lengths(30, mean, mean, True, **more)
+
+
 def test_tokens_come_from_bytes_and_the_worst_case_from_max_tokens() -> None:
     found = estimate(built(1000, 2_500_000), compiled(), at=NOW)
-    assert found == Estimate(
-        input_tokens=1_000_000,
-        output_tokens_max=100_000,
-        usd_max=Decimal("0.5") + Decimal("0.25"),
-        usd_likely=None,
-    )
+    usd = Decimal("0.5") + Decimal("0.25")
+    assert found == Estimate(1_000_000, 100_000, usd, usd, usd, 2 * usd)
+    assert found.usd_likely is None and "by the size of the requests" in found.line
 
 
 def test_a_mean_answer_gives_the_likely_cost_never_above_the_worst() -> None:
-    likely = estimate(built(1000, 2_500_000), compiled(), at=NOW, mean_output_tokens=9.5)
+    likely = estimate(built(1000, 2_500_000), compiled(), at=NOW, lengths=answers(9.5))
     assert likely.usd_likely == Decimal("0.5") + Decimal("0.025")
-    capped = estimate(built(1000, 2_500_000), compiled(), at=NOW, mean_output_tokens=1e6)
+    capped = estimate(built(1000, 2_500_000), compiled(), at=NOW, lengths=answers(1e6))
     assert capped.usd_likely == capped.usd_max
 
 
@@ -45,7 +47,7 @@ def test_the_worst_case_writes_the_shared_prompt_to_the_cache_each_time() -> Non
 
 
 def test_an_unknown_price_is_an_unknown_cost() -> None:
-    found = estimate(built(1, 1000), compiled(model="claude-x"), at=NOW, mean_output_tokens=1)
+    found = estimate(built(1, 1000), compiled(model="claude-x"), at=NOW, lengths=answers(1))
     assert (found.usd_max, found.usd_likely) == (None, None)
     assert found.input_tokens == 400
 

@@ -15,6 +15,7 @@ from batch_pipeline.store import ledger as ledger_module
 from batch_pipeline.store.clock import SystemClock
 from batch_pipeline.store.ledger import Ledger
 from batch_pipeline.store.migrations import SCHEMA_VERSION
+from batch_pipeline.store.reservations import counted_for, month_of
 from batch_pipeline.store.submissions import (
     Endpoint,
     NewFile,
@@ -32,6 +33,7 @@ from batch_pipeline.store.tables import (
     STEPS,
     FileKind,
     FileState,
+    approvals,
     endpoints,
     leases,
     meta,
@@ -233,7 +235,19 @@ def test_a_ledger_of_a_newer_version_is_left_as_it_is(ledger_url: str) -> None:
 
 def test_a_ledger_of_an_older_version_is_brought_up_to_date(ledger_url: str) -> None:
     first = Ledger(ledger_url, SystemClock())
+    at = datetime(2026, 11, 5, tzinfo=UTC)
+    collected, on_its_way = add_file(first, "one"), add_file(first, "two")
     with first.write() as tx:
+        done = dict(state="collected", batch_id="b1", cost_nanousd=70, sent_at=at, attempts=2)
+        for file, values in (
+            (collected, done),
+            (on_its_way, dict(state="in_progress", batch_id="b2", sent_at=at, attempts=1)),
+        ):
+            mine = request_files.c.id == file
+            tx.execute(update(request_files).where(mine).values(**values))
+        for table in ("reservations", "approvals", "token_rates"):
+            tx.execute(text(f"DROP TABLE {table}"))
+        tx.execute(text("ALTER TABLE request_files DROP COLUMN weight"))
         for column in ("cancel_requested_at", "cancel_sent_at", "watch_until"):
             tx.execute(text(f"ALTER TABLE request_files DROP COLUMN {column}"))
         for column in ("unreadable_since", "read_at"):
@@ -243,9 +257,16 @@ def test_a_ledger_of_an_older_version_is_brought_up_to_date(ledger_url: str) -> 
         tx.execute(update(meta).where(meta.c.key == "schema_version").values(value="1"))
     again = Ledger(ledger_url, SystemClock())
     assert again.id == first.id
-    assert again.rows(select(request_files)) == []
+    assert len(again.rows(select(request_files))) == 2
     assert again.rows(select(refusals)) == again.rows(select(sources)) == []
-    assert {row["key"]: row["value"] for row in again.rows(select(meta))}["schema_version"] == "3"
+    assert again.rows(select(approvals)) == []
+    # What was sent this month counts for the caps of this month.
+    with again.read() as tx:
+        known = counted_for(tx, at, lambda _: None, since=month_of(at))
+        priced = counted_for(tx, at, lambda file: file["requests"], since=month_of(at))
+    assert (known.spent, known.reserved, known.unknown) == (70, 0, 1)
+    assert (priced.reserved, priced.unknown) == (3, 0)
+    assert {row["key"]: row["value"] for row in again.rows(select(meta))}["schema_version"] == "4"
 
 
 def test_a_database_that_fails_says_so_and_what_to_do(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from batch_pipeline.batches.reconcile import reconcile
 from batch_pipeline.batches.send import send
 from batch_pipeline.batches.settle import settle
 from batch_pipeline.definitions.assets.look import may_send
+from batch_pipeline.definitions.budget import caps_of
 from batch_pipeline.definitions.partition import filter_of
 from batch_pipeline.definitions.rows import destination_of
 from batch_pipeline.definitions.status import tick as status_tick
@@ -37,6 +38,7 @@ from batch_pipeline.errors import HeldError, StoreError
 from batch_pipeline.records.connections import memory_connection, open_database, quote_list
 from batch_pipeline.records.selection import Ask
 from batch_pipeline.records.submission import select_submission
+from batch_pipeline.requests.budget import weigh_the_rest
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.requests.prepare import prepare
 from batch_pipeline.results.account import account
@@ -195,7 +197,9 @@ class Stages:
         if self.deployment.looks:
             context: Any = SimpleNamespace(log=logging.getLogger(__name__))
             assert may_send(context, self.store, self.api, self.pipeline, scope)
-        report = send(self.store, self.api, scope, self.claude.policy)
+        weigh_the_rest(self.store, scope)
+        caps = caps_of(self.pipeline, self.claude, self.store.clock.now())
+        report = send(self.store, self.api, scope, self.claude.policy, caps=caps)
         if report.refused:
             raise HeldError(report.refused)
 

@@ -7,12 +7,28 @@ from batch_pipeline.batches.send import Sent, send, waiting_files
 from batch_pipeline.definitions import metadata
 from batch_pipeline.definitions.assets.look import may_send
 from batch_pipeline.definitions.assets.step import step
+from batch_pipeline.definitions.budget import caps_of
 from batch_pipeline.errors import counted
 from batch_pipeline.pipeline import BatchPipeline
+from batch_pipeline.requests.budget import weigh_the_rest
+from batch_pipeline.store.budget import approve as let_through
+
+WAY_ON = (
+    "`batch-pipeline held {name}` has the figures; `batch-pipeline held {name} --release`, or {name}_send with "
+    "approve: true, lets it through once. It goes on by itself when it fits: the cap is raised, or the month turns"
+)
 
 
-def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> dg.MaterializeResult:
-    """Send the request files that are ready, after settling attempts whose reply was lost."""
+def materialize(
+    context: dg.AssetExecutionContext, pipeline: BatchPipeline, *, approve: bool = False
+) -> dg.MaterializeResult:
+    """Send the request files that are ready, after settling attempts whose reply was lost.
+
+    Args:
+        context: the step's.
+        pipeline: whose files.
+        approve: let the submissions through, once, that a cap holds back.
+    """
     with step(context, pipeline) as (store, claude, api, scopes):
         reports = []
         for scope in scopes:
@@ -22,7 +38,13 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
                 waiting = waiting_files(store, scope)
                 reports.append(Sent(waiting=waiting, reason="the table cannot be looked at"))
                 continue
-            report = send(store, api, scope, claude.policy, context.log.info)
+            weigh_the_rest(store, scope, context.log.warning)
+            if approve:
+                by = f"run {context.run.run_id} with approve: true"
+                for one in let_through(store, pipeline.name, by, scope.partition):
+                    context.log.warning(f"Let through once: {one.reason}")
+            caps = caps_of(pipeline, claude, store.clock.now())
+            report = send(store, api, scope, claude.policy, context.log.info, caps)
             reports.append(report)
             for line in report.trouble:
                 context.log.warning(line)
@@ -31,6 +53,8 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
                 f"{counted(report.requests, 'request')}; "
                 f"{counted(report.waiting, 'file')} waiting ({report.reason})"
             )
+            for line in report.over_budget:
+                context.log.warning(f"Not sent: {line}. {WAY_ON.format(name=pipeline.name)}")
             if report.refused:
                 raise dg.Failure(
                     description=report.refused,

@@ -89,7 +89,16 @@ def accounted_for(
     if failures or strange:
         description = "; ".join(filter(None, [*failures, strange]))
     elif pending:
-        description = f"{counted(pending, 'request is', 'requests are')} still on their way; all that came back is accounted for."
+        back = sum(one.over_budget for one in accounts)
+        held = (
+            f" ({back:,} of them not sent, because of a budget: `batch-pipeline held`)"
+            if back
+            else ""
+        )
+        description = (
+            f"{counted(pending, 'request is', 'requests are')} still on their way{held}; all that came back is "
+            "accounted for."
+        )
     else:
         description = "Every record has exactly one row."
         if numbers["records"]:

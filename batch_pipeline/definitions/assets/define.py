@@ -27,6 +27,12 @@ class AskConfig(dg.Config):
     allow_reask: bool = False
 
 
+class SendConfig(dg.Config):
+    """What one send run does besides sending."""
+
+    approve: bool = False
+
+
 def build_assets(pipeline: BatchPipeline) -> list[dg.AssetsDefinition]:
     """Return the assets of a pipeline, in the order in which data flows."""
     return [_records(pipeline), _requests(pipeline), _batches(pipeline), _results(pipeline)]
@@ -70,10 +76,10 @@ def _batches(pipeline: BatchPipeline) -> dg.AssetsDefinition:
         "batches; nothing waits in a run.", [pipeline.asset_key("requests")], {"anthropic"},
     )  # fmt: skip
 
-    def batches(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def batches(context: dg.AssetExecutionContext, config: SendConfig) -> dg.MaterializeResult:
         from batch_pipeline.definitions.assets.batches import materialize
 
-        return materialize(context, pipeline)
+        return materialize(context, pipeline, approve=config.approve)
 
     return _define(pipeline, "batches", spec, batches)
 

@@ -1,5 +1,7 @@
 """The step of ``NAME/requests``: what will be asked."""
 
+from contextlib import closing
+
 import dagster as dg
 
 from batch_pipeline.definitions import metadata
@@ -7,14 +9,19 @@ from batch_pipeline.definitions.assets.step import count_rows, step
 from batch_pipeline.errors import counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.requests.compiled import compile_question
-from batch_pipeline.requests.prepare import prepare
+from batch_pipeline.requests.prepare import Pricing, prepare
 from batch_pipeline.results.join import Question
 
 
 def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> dg.MaterializeResult:
     """Build the request files of what was selected."""
-    with step(context, pipeline, offline=True) as (store, claude, _api, scopes):
+    with (
+        step(context, pipeline, offline=True) as (store, claude, _api, scopes),
+        # To count tokens is worth a moment, and no night.
+        closing(claude.api(patient=False)) as counter,
+    ):
         reports = []
+        pricing = Pricing(pipeline.prices, counter.count_tokens)
         for scope in scopes:
             report = prepare(
                 store,
@@ -22,9 +29,10 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
                 lambda columns: compile_question(pipeline.request, columns, pipeline.output_prefix),
                 claude.limits,
                 lambda compiled: Question(
-                    compiled.output, pipeline.output_prefix, compiled.tool_calls
+                    compiled.output, pipeline.output_prefix, compiled.tool_calls, pipeline.prices
                 ).to_store(),
                 context.log.info,
+                pricing,
             )
             reports.append(report)
             if report.abandoned:
@@ -34,11 +42,7 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
                     f"anything was sent: submission {numbers}. What needs an answer is "
                     "selected afresh."
                 )
-            usd = "unknown" if report.usd_max is None else f"at most ${report.usd_max:.4f}"
-            if report.usd_likely:
-                usd += (
-                    f", about ${report.usd_likely:.4f} if answers are as long as the earlier ones"
-                )
+            usd = report.estimate.line
             context.log.info(
                 f"{counted(report.requests, 'request')} in {counted(report.files, 'file')}, "
                 f"{report.bytes:,} bytes; "

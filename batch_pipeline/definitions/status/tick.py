@@ -14,10 +14,10 @@ from itertools import takewhile
 import dagster as dg
 
 from batch_pipeline.batches.clocks import put_right
-from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll, share_poll
 from batch_pipeline.batches.whose import expect, refusals_noted
 from batch_pipeline.batches.whose import whose as ask_whose
+from batch_pipeline.definitions.budget import caps_of
 from batch_pipeline.definitions.jobs import PIPELINE_TAG, ask_config
 from batch_pipeline.definitions.partition import known_partitions
 from batch_pipeline.definitions.resources import KEY_VARIABLE, BatchStore, ClaudeBatches
@@ -158,7 +158,7 @@ def _look(
     if not here:
         if refusal_of(store.ledger, pipeline.name) is not None:
             said += _look_again(store, claude, pipeline)
-        return _needs(store, pipeline, None, claude.policy), said
+        return _needs(store, pipeline, None, claude), said
     endpoint, now = here[0], store.clock.now()
     try:
         with (
@@ -176,7 +176,7 @@ def _look(
                 said += found.notes
                 if found.list_calls:  # it reads no other account's list
                     whose = _remember(store, claude, endpoint, now)
-            wanted = _needs(store, pipeline, endpoint, claude.policy)
+            wanted = _needs(store, pipeline, endpoint, claude)
             # A run works for the account that the key belongs to: for another one it would find
             # nothing to do, at every tick again.
             if wanted and whose is None:
@@ -185,7 +185,7 @@ def _look(
                 said.append(
                     f"What was sent to {endpoint} is left alone while the key belongs to {whose}"
                 )
-                wanted = _needs(store, pipeline, None, claude.policy)
+                wanted = _needs(store, pipeline, None, claude)
             if whose is not None:
                 forget_refusal(store.ledger, pipeline.name, _WHOSE[_key(store, claude)][1])
     except BatchPipelineError as error:
@@ -210,14 +210,15 @@ def _look_again(store: Store, claude: ClaudeBatches, pipeline: BatchPipeline) ->
 
 
 def _needs(
-    store: Store, pipeline: BatchPipeline, endpoint: Endpoint | None, policy: SendPolicy
+    store: Store, pipeline: BatchPipeline, endpoint: Endpoint | None, claude: ClaudeBatches
 ) -> list[Need]:
     return needs(
         store,
         pipeline.name,
         endpoint,
-        max_queued_requests=policy.max_queued_requests,
-        reconcile_after_seconds=policy.reconcile_after_seconds,
+        max_queued_requests=claude.policy.max_queued_requests,
+        reconcile_after_seconds=claude.policy.reconcile_after_seconds,
+        caps=caps_of(pipeline, claude, store.clock.now()),
     )
 
 

@@ -1,0 +1,75 @@
+"""What request files may cost before they are sent: the reserve that caps go by."""
+
+from collections.abc import Callable
+from datetime import datetime
+from decimal import ROUND_CEILING, Decimal
+
+from sqlalchemy import RowMapping, select, update
+
+from batch_pipeline.records.connections import first_line
+from batch_pipeline.requests.lengths import lengths_of
+from batch_pipeline.requests.own_prices import OwnPrices
+from batch_pipeline.requests.prices import price_of, utc_day
+from batch_pipeline.requests.weight import Kind, Weight, weigh_file
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import Scope
+from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
+
+NANO = Decimal(10) ** 9
+
+
+def reserve_by(kind: Kind, prices: OwnPrices, at: datetime) -> Callable[[RowMapping], int | None]:
+    """Return what tells, from a file's ledger row, how many billionths of a dollar it may cost.
+
+    Args:
+        kind: how careful it is: ``p99`` or ``max``.
+        prices: that the user declared.
+        at: when the files are sent; it decides the prices.
+    """
+    day = utc_day(at)
+
+    def reserve(file: RowMapping) -> int | None:
+        if file["weight"] is None:
+            return None
+        weight = Weight.stored(file["weight"])
+        usd = weight.cost(kind, price_of(weight.model, day, prices))
+        return None if usd is None else int((usd * NANO).to_integral_value(ROUND_CEILING))
+
+    return reserve
+
+
+def weigh_the_rest(
+    store: Store, scope: Scope, tell: Callable[[str], None] = lambda _: None
+) -> None:
+    """Weigh the files of a scope that are to be sent, or were sent, and whose weight is not known.
+
+    They were built by an earlier version, or their ledger was made again. A file that cannot be read is
+    left as it is: the sending says what is wrong with it.
+    """
+    rows = store.ledger.rows(
+        select(request_files, submissions.c.version)
+        .join(submissions, submissions.c.id == request_files.c.submission_id)
+        .where(
+            request_files.c.pipeline == scope.pipeline,
+            request_files.c.partition == scope.partition,
+            request_files.c.kind == FileKind.BATCH,
+            request_files.c.state.in_(
+                [FileState.READY, FileState.SENDING, FileState.UNKNOWN, FileState.IN_PROGRESS]
+            ),
+            request_files.c.weight.is_(None),
+        )
+    )
+    for row in rows:
+        try:
+            with store.files.local(row["path"]) as path:
+                lengths = lengths_of(store, scope.pipeline, row["version"])
+                weight = weigh_file(path, row["bytes"], lengths)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            tell(f"{row['id']} cannot be weighed: {first_line(error)}")
+            continue
+        with store.ledger.write() as tx:
+            tx.execute(
+                update(request_files)
+                .where(request_files.c.id == row["id"])
+                .values(weight=weight.to_store())
+            )

@@ -1,0 +1,99 @@
+"""How long a pipeline's answers were, and how much of its prompts the cache held: from its own results."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import duckdb
+from sqlalchemy import RowMapping, select
+
+from batch_pipeline.records.connections import memory_connection, quote_files
+from batch_pipeline.store.store import Store
+from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
+
+RECENT_FILES = 20
+"""Whose answers tell how long answers are."""
+FEWEST = 30
+"""Answers below which nothing is concluded."""
+
+ANSWERS = """
+select _bp_file, _output_tokens as output, coalesce(_cache_read_tokens, 0) as read,
+  coalesce(_cache_write_tokens, 0) as written
+from read_parquet({files}, union_by_name = true, filename = '_bp_file')
+where _output_tokens is not null and _batch_id is not null
+"""
+LENGTHS = """
+select count(*), avg(output), quantile_cont(output, 0.99), avg(read + written),
+  sum(read) / nullif(sum(read) + sum(written), 0)
+from answers
+"""
+LEAST_HITS = """
+select min(hits) from (
+  select sum(read) / nullif(sum(read) + sum(written), 0) as hits from answers group by _bp_file)
+"""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What earlier answers tell.
+
+    Attributes:
+        answers: how many there were.
+        mean: output tokens of one, on average; None without answers.
+        p99: output tokens that 99 of 100 do not pass; None with fewer than 30 answers.
+        same_question: whether they are answers to the question that is asked now.
+        cached: input tokens of one that were written to the cache or read from it, on average; None
+            with fewer than 30 answers.
+        hits: the share of these that was read.
+        hits_least: the same in the batch with the smallest.
+    """
+
+    answers: int = 0
+    mean: float | None = None
+    p99: float | None = None
+    same_question: bool = False
+    cached: float | None = None
+    hits: float = 0.0
+    hits_least: float = 0.0
+
+
+NO_ANSWERS = Lengths()
+
+
+def lengths_of(store: Store, pipeline: str, version: str) -> Lengths:
+    """Return how long the last answers of a pipeline were; those to the same question, if they are enough.
+
+    Files that are lost or damaged tell nothing: this is for an estimate, and fails no run.
+    """
+    rows = store.ledger.rows(
+        select(request_files.c.results_path, submissions.c.version)
+        .join(submissions, submissions.c.id == request_files.c.submission_id)
+        .where(
+            request_files.c.pipeline == pipeline,
+            request_files.c.kind == FileKind.BATCH,
+            request_files.c.state == FileState.COLLECTED,
+            request_files.c.results_path.is_not(None),
+            request_files.c.batch_id.is_not(None),
+        )
+        .order_by(request_files.c.number.desc(), request_files.c.seq)
+        .limit(RECENT_FILES)
+    )
+    same = [row for row in rows if row["version"] == version]
+    found = _read(store, same, same_question=True) if same else NO_ANSWERS
+    if found.answers >= FEWEST or len(same) == len(rows):
+        return found
+    return _read(store, rows, same_question=False)
+
+
+def _read(store: Store, rows: Sequence[RowMapping], *, same_question: bool) -> Lengths:
+    try:
+        with memory_connection() as connection:
+            store.files.register(connection)
+            files = quote_files([store.files.url(row["results_path"]) for row in rows])
+            connection.execute(f"create temp table answers as {ANSWERS.format(files=files)}")
+            [(answers, mean, p99, cached, hits)] = connection.execute(LENGTHS).fetchall()
+            [(least,)] = connection.execute(LEAST_HITS).fetchall()
+    except (duckdb.Error, OSError):
+        return NO_ANSWERS
+    if answers < FEWEST:
+        return Lengths(answers, same_question=same_question)
+    return Lengths(answers, mean, p99, same_question, cached, float(hits or 0), float(least or 0))

@@ -1,0 +1,219 @@
+"""What requests weigh: tokens, from which their cost follows at any prices, before they are sent.
+
+A weight is kept in the ledger beside its request file, so that whoever is about to send it can tell what
+it may cost by the prices and the budget of that moment.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from decimal import Decimal
+from typing import Any, Literal
+
+import orjson
+
+from batch_pipeline.requests.lengths import NO_ANSWERS, Lengths
+from batch_pipeline.requests.prices import BatchPrice, Tokens
+from batch_pipeline.requests.template import MessageTemplate
+from batch_pipeline.requests.token_rate import BY_BYTES, TokenRate
+
+Kind = Literal["expected", "p99", "max"]
+SEARCH = "web_search"
+LISTED = (None, "", "global", "not_available")
+"""Values of ``inference_geo`` at which the listed prices hold."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Tokens of some requests of one model, all of them together where nothing else is said.
+
+    Attributes:
+        model: as it was declared.
+        requests: how many.
+        input: input tokens, about.
+        input_p99: input tokens, hardly ever more.
+        input_max: input tokens at most, by the size of the requests.
+        cached: input tokens of each request that are written to the cache or read from it, about.
+        cached_max: the same at most.
+        cache: for how long they are cached: None, ``5m`` or ``1h``.
+        hits: the share of these that is read, and not written, about.
+        hits_p99: the same, hardly ever less.
+        output: output tokens, about; None: no answers are known that tell it.
+        output_p99: output tokens, hardly ever more; None as well.
+        output_max: output tokens at most: ``max_tokens`` each.
+        searches: web searches at most; None: nobody can tell.
+        listed: whether its prices are the listed ones (they are not for inference in one region).
+    """
+
+    model: str
+    requests: int
+    input: int
+    input_p99: int
+    input_max: int
+    cached: int
+    cached_max: int
+    cache: str | None
+    hits: float
+    hits_p99: float
+    output: int | None
+    output_p99: int | None
+    output_max: int
+    searches: int | None = 0
+    listed: bool = True
+
+    @classmethod
+    def stored(cls, value: Mapping[str, Any]) -> "Weight":
+        """Read a weight from the ledger."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: one for name, one in value.items() if name in known})
+
+    def to_store(self) -> dict[str, Any]:
+        """Return what the ledger keeps of it."""
+        return asdict(self)
+
+    def cost(self, kind: Kind, price: BatchPrice | None) -> Decimal | None:
+        """Return what these requests cost in USD at some prices; None when that is not known.
+
+        Args:
+            kind: ``expected``; ``p99``, hardly ever more; ``max``, never more.
+            price: of their model; None: it is not known.
+        """
+        if self.requests == 0:
+            return Decimal(0)
+        if price is None or self.searches is None or not self.listed:
+            return None
+        match kind:
+            case "expected":
+                tokens, output = self.input, self.output
+                cached, hits = self.cached, self.hits
+            case "p99":
+                tokens, output = self.input_p99, self.output_p99
+                cached, hits = self.cached, self.hits_p99
+            case "max":
+                tokens, output = self.input_max, None
+                cached, hits = self.cached_max, 0.0
+        mean = math.ceil(tokens / self.requests)
+        cached = min(cached, mean) if self.cache else 0
+        longest = self.output_max if output is None else min(output, self.output_max)
+        read = math.floor(cached * self.requests * hits)
+        written = cached * self.requests - read
+        # All requests have the price of one of mean size: prices with tiers go by a request's size.
+        each = Tokens(
+            input=mean - cached,
+            output=math.ceil(longest / self.requests),
+            cache_read=read // self.requests,
+            cache_write_5m=math.ceil(written / self.requests) if self.cache == "5m" else 0,
+            cache_write_1h=math.ceil(written / self.requests) if self.cache == "1h" else 0,
+            web_searches=math.ceil(self.searches / self.requests),
+        )
+        cost = price.cost(each)
+        return None if cost is None else cost * self.requests
+
+
+def weigh(
+    template: MessageTemplate,
+    requests: int,
+    size: int,
+    more_tokens: int = 0,
+    lengths: Lengths = NO_ANSWERS,
+    rate: TokenRate = BY_BYTES,
+) -> Weight:
+    """Return what requests of a question weigh.
+
+    Args:
+        template: the question.
+        requests: how many there are.
+        size: bytes of all of them.
+        more_tokens: that their answers may have beyond ``max_tokens`` each, all together.
+        lengths: of earlier answers.
+        rate: how many tokens a byte of theirs is.
+    """
+    by_size = math.ceil(size / BY_BYTES.bytes_per_token)
+    tokens = rate.tokens(requests, size)
+    shared = shared_tokens(template) if rate.shared is None else rate.shared
+    output_max = requests * template.max_tokens + more_tokens
+    cached = shared if lengths.cached is None else lengths.cached
+    if not template.cache or not (template.system or template.messages or template.build):
+        cached = shared = 0
+    return Weight(
+        model=template.model,
+        requests=requests,
+        input=tokens,
+        input_p99=min(math.ceil(tokens * (1 + rate.error)), max(by_size, tokens)),
+        input_max=max(by_size, math.ceil(tokens * (1 + rate.error))),
+        cached=math.ceil(cached),
+        cached_max=max(shared, math.ceil(cached)),
+        cache=template.cache,
+        hits=lengths.hits,
+        hits_p99=lengths.hits_least,
+        output=_of(requests, lengths.mean, output_max),
+        output_p99=_of(requests, lengths.p99, output_max) if lengths.same_question else None,
+        output_max=output_max,
+        searches=_searches(template, requests),
+        listed=template.params.get("inference_geo") in LISTED,
+    )
+
+
+def shared_tokens(template: MessageTemplate) -> int:
+    """Return about how many tokens the system prompt has, which all requests share."""
+    if not template.cache or not template.system:
+        return 0
+    return math.ceil(len(template.system.encode()) / BY_BYTES.bytes_per_token)
+
+
+def _of(requests: int, each: float | None, most: int) -> int | None:
+    return None if each is None else min(math.ceil(requests * each), most)
+
+
+def _searches(template: MessageTemplate, requests: int) -> int | None:
+    """Return how many web searches there may be; None when nothing limits them."""
+    each = 0
+    for tool in template.params.get("tools") or ():
+        if isinstance(tool, Mapping) and str(tool.get("type", "")).startswith(SEARCH):
+            if not isinstance(tool.get("max_uses"), int):
+                return None
+            each += tool["max_uses"]
+    return each * requests
+
+
+def more_tokens_in(path: str, max_tokens: int) -> int:
+    """Return what the answers to a file's requests may have beyond ``max_tokens`` each, all together."""
+    with open(path, "rb") as lines:
+        return sum(
+            max(0, orjson.loads(line)["params"]["max_tokens"] - max_tokens) for line in lines
+        )
+
+
+def weigh_file(path: str, size: int, lengths: Lengths) -> Weight:
+    """Return what the requests of a local file weigh, by nothing but the file itself.
+
+    For files of an earlier version, and of a ledger that was made again.
+    """
+    count = output_max = 0
+    first: dict[str, Any] = {}
+    with open(path, "rb") as lines:
+        for line in lines:
+            params = orjson.loads(line)["params"]
+            first = first or params
+            count += 1
+            output_max += params["max_tokens"]
+    text = orjson.dumps(first).decode()
+    cache = None if "cache_control" not in text else "1h" if '"ttl":"1h"' in text else "5m"
+    shared = math.ceil(len(orjson.dumps(first.get("system", ""))) / BY_BYTES.bytes_per_token)
+    template = MessageTemplate(
+        model=first.get("model", "unknown"),
+        max_tokens=max(output_max // max(count, 1), 1),
+        build=dict,
+        columns=["any"],
+        version="any",
+        params={name: first[name] for name in ("tools", "inference_geo") if name in first},
+    )
+    found = weigh(template, count, size, 0, lengths)
+    cached = shared if cache else 0
+    return replace(
+        found,
+        output_max=output_max,
+        cache=cache,
+        cached=cached if lengths.cached is None else math.ceil(lengths.cached),
+        cached_max=cached,
+    )
