@@ -230,6 +230,13 @@ class BatchStore(dg.ConfigurableResource):
         description="A SQLAlchemy URL. None: SQLite inside a local root; required when the root is remote.",
     )
 
+    memory_limit_mb: int = Field(
+        default=256,
+        ge=100,
+        description="What DuckDB may hold in memory for one of a stage's connections before it writes to the "
+        "system's temporary folder, in megabytes. Where rows are too wide for it, it gets more.",
+    )
+
     @field_validator("ledger", mode="before")
     @classmethod
     def _hide_password(cls, value: object) -> object:
@@ -244,8 +251,10 @@ class BatchStore(dg.ConfigurableResource):
         Raises:
             StoreError: it cannot be written, or its ledger cannot be used.
         """
+        from batch_pipeline.records.connections import limit_memory
         from batch_pipeline.store.store import open_store
 
+        limit_memory(self.memory_limit_mb)
         return open_store(project_path(self.root), self._ledger_url(), lost=lost)
 
     def _ledger_url(self) -> str | None:

@@ -34,6 +34,9 @@ MORE_MEMORY = "1GB"
 """What it may hold after the first limit was too low; after that, whatever DuckDB's default is."""
 
 
+_most_megabytes = 256
+"""What the store allows; see ``limit_memory``."""
+
 UNREADABLE = (
     duckdb.IOException,
     duckdb.InvalidInputException,
@@ -59,6 +62,18 @@ class OpenDatabase:
     catalog: str
 
 
+def limit_memory(megabytes: int) -> None:
+    """Let no connection of this process begin with more memory than this."""
+    global _most_megabytes  # of the process, as its memory is
+    _most_megabytes = megabytes
+
+
+def _within_limit(memory_limit: str) -> str:
+    """Return a limit, or the store's where that is lower."""
+    number, unit = memory_limit[:-2], memory_limit[-2:]
+    return f"{min(int(number) * {'MB': 1, 'GB': 1000}[unit], _most_megabytes)}MB"
+
+
 @contextmanager
 def memory_connection(memory_limit: str = MEMORY_LIMIT) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield an in-memory DuckDB with UTC, a memory limit, and a folder of its own to spill to.
@@ -71,7 +86,7 @@ def memory_connection(memory_limit: str = MEMORY_LIMIT) -> Iterator[duckdb.DuckD
         connection = duckdb.connect(
             ":memory:",
             config={
-                "memory_limit": memory_limit,
+                "memory_limit": _within_limit(memory_limit),
                 "temp_directory": spill_folder,
                 "preserve_insertion_order": False,
                 # A name in a user's query never means a Python variable of ours.
@@ -107,7 +122,7 @@ def with_enough_memory(
 def allow_memory(connection: duckdb.DuckDBPyConnection, memory_limit: str) -> None:
     """Set the memory limit of a connection of ours; leave a shared instance as it is."""
     if _memory_step(connection) == 0:
-        connection.execute(f"SET memory_limit = {quote_text(memory_limit)}")
+        connection.execute(f"SET memory_limit = {quote_text(_within_limit(memory_limit))}")
 
 
 def compress_texts(connection: duckdb.DuckDBPyConnection) -> None:
@@ -149,10 +164,11 @@ def in_order(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 def _give_more_memory(connection: duckdb.DuckDBPyConnection) -> bool:
     step = _memory_step(connection)
     if step == 0:
+        # A further thread has such rows of its own.
+        connection.execute("SET threads = 1")
         connection.execute(f"SET memory_limit = {quote_text(MORE_MEMORY)}")
     elif step == 1:
         connection.execute("RESET memory_limit")
-        connection.execute("SET threads = 1")
     else:
         return False
     connection.execute(f"SET VARIABLE _bp_memory_step = {step + 1}")
