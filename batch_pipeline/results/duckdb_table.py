@@ -1,5 +1,6 @@
 """A table of results in a DuckDB database: whether it takes rows, what it holds, and merging into it."""
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -273,9 +274,11 @@ class DuckDBRows:
                 try:
                     merged = self._change(database, new and new.query, key, deleted_path, writer)
                     con.execute("COMMIT")
-                except BaseException:
+                except BaseException as error:
                     with suppress(duckdb.Error):  # a COMMIT that failed has rolled back already
                         con.execute("ROLLBACK")
+                    if _is_short_of_memory(error):
+                        raise duckdb.OutOfMemoryException(str(error)) from error
                     raise
                 return merged
 
@@ -387,3 +390,10 @@ class DuckDBRows:
 
     def _full_name(self, catalog: str) -> str:
         return ".".join(quote_name(part) for part in (catalog, self._schema, self._table))
+
+
+def _is_short_of_memory(error: BaseException) -> bool:
+    """Whether a COMMIT had too little memory: it says so in words, as of any transaction that fails."""
+    return isinstance(error, duckdb.TransactionException) and bool(
+        re.search(r"memory|pin block|allocate", str(error), re.IGNORECASE)
+    )

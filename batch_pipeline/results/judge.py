@@ -38,7 +38,7 @@ JUDGED_SCHEMA = pa.schema(
 )
 """Columns of judged rows; ``cost`` in USD, ``answer`` as text or as JSON text, ``tool_calls`` as JSON."""
 
-ROWS_AT_ONCE = 10_000
+ROWS_AT_ONCE = 4_000
 BYTES_AT_ONCE = 8_000_000
 """A batch of judged rows ends at whichever comes first, so that long answers stay bounded."""
 NOT_BILLED = Decimal(0)
@@ -381,7 +381,9 @@ class _Judging:
                 self._left.remove(custom_id)
             rows.append(row)
         if rows:
-            columns = dict(zip(Judged._fields, zip(*rows, strict=True), strict=True))
+            columns: dict[str, Sequence[Any]] = dict(
+                zip(Judged._fields, zip(*rows, strict=True), strict=True)
+            )
             self._counts.add(columns)
             columns["cost"] = [_parts(cost) for cost in columns["cost"]]
             arrays = [_array(columns[field.name], field.type) for field in JUDGED_SCHEMA]
@@ -395,7 +397,9 @@ class _Judging:
         if self._pattern is not None:
             place = Judged._fields.index("answer")
             texts = pa.array([row and row[place] for row in found], pa.string())
-            fits = pc.match_substring_regex(texts, self._pattern).to_pylist()
+            fits = pc.call_function(
+                "match_substring_regex", [texts], pc.MatchSubstringOptions(self._pattern)
+            ).to_pylist()
             found = [row if fit else None for row, fit in zip(found, fits, strict=True)]
         return found
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.reading import open_source
 from batch_pipeline.records.sources import DuckDBSource
+from batch_pipeline.results import duckdb_table
 from batch_pipeline.results.destinations import DuckDBTable
 
 FOREIGN = "SELECT 1 AS id, 'precious' AS note"
@@ -81,6 +83,7 @@ def test_a_failed_merge_leaves_the_old_rows(database: str, tmp_path: Path) -> No
 KILLED = """
 import os, sys
 from batch_pipeline.results import table_rows
+from batch_pipeline.results import duckdb_table
 from batch_pipeline.results.destinations import DuckDBTable
 insert = table_rows.TableRows.insert
 def insert_and_die(*args):
@@ -166,3 +169,22 @@ def test_a_name_that_is_none_is_refused_when_declared(name: str, earlier: str) -
     with pytest.raises(InputError, match=r"names no table\. Write table or schema") as refused:
         DuckDBTable(database="w.duckdb", table=name)
     assert not earlier or f"earlier versions made of it is {earlier}." in str(refused.value)
+
+
+def test_a_commit_that_lacks_memory_is_tried_again_with_more(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "TransactionContext Error: Failed to commit: failed to pin block of size 256.0 KiB (95.1 MiB/95.3 MiB used)"
+    real, tries = duckdb_table.write_mark, []
+
+    def short(*given: Any) -> None:
+        real(*given)
+        tries.append(1)
+        if len(tries) == 1:
+            raise duckdb.TransactionException(words)
+
+    monkeypatch.setattr(duckdb_table, "write_mark", short)
+    rows = rows_file(tmp_path, "SELECT 1 AS id")
+    destination = DuckDBTable(database=database, table="results", lock_wait_seconds=0)
+    assert destination.merge(rows, ("id",), None).total == 1
+    assert len(tries) == 2

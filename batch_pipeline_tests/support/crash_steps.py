@@ -240,7 +240,7 @@ STEPS = [
     Step("rows placed", "ended", "collect", after_file("/results/", nth=2)),
     Step("index placed", "ended", "collect", after_file("/index/", nth=2)),
     Step("collecting", "ended", "collect", in_move(FileState.COLLECTED, nth=2)),
-    Step("collected", "ended", "collect", after("results.collect:_collect_one", nth=2)),
+    Step("collected", "ended", "collect", after("results.collect:_Pass._one", nth=2)),
     # collect: publish
     Step("before the merge", "ended", "collect", before("results.publish:_merge")),
     Step("merging into the table", "ended", "collect", before("results.table_rows:TableRows.insert")),
