@@ -42,7 +42,9 @@ def hash_sql(columns: Sequence[str], types: Mapping[str, str], table: str = "sou
         name = quote_text(f"{len(column.encode())}:{column}")
         # As `name || coalesce('V' || strlen(text) || ':' || text, 'N')`, with one copy of the texts
         # instead of three: concat leaves out what is NULL.
-        marks = (f"if({text} IS NULL, '{null}', '{mark}')" for null, mark in (("N", "V"), ("", ":")))
+        marks = (
+            f"if({text} IS NULL, '{null}', '{mark}')" for null, mark in (("N", "V"), ("", ":"))
+        )
         parts.append(f"{name}, {next(marks)}, strlen({text}), {next(marks)}, {text}")
     return f"CAST(substr(sha256(concat({', '.join(parts) or quote_text('')})), 1, 32) AS UUID)"
 
