@@ -76,11 +76,11 @@ def read_asked(
     for batch in _batches(file, list(needed), line_bytes):
         asked = batch.filter(pc.call_function("equal", [batch.column("_kind"), pa.scalar("ask")]))
         rows = asked.column("_row").to_pylist()
+        if not rows:
+            continue
         for row, earlier in zip(rows, [before, *rows[:-1]], strict=True):
             if row <= earlier:
                 raise StoreError(f"{path} is not in the order of _row: {row} after {earlier}.")
-        if not rows:
-            continue
         before = rows[-1]
         yield Asked(
             asked.select(list(columns)),
