@@ -109,6 +109,7 @@ def claim(
                 sent_at=now,
                 attempt_ended_at=None,
                 not_before=None,
+                label=policy.label,
             )
             assert taken, "the row was read in this transaction"
             return (

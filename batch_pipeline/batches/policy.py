@@ -26,12 +26,14 @@ class SendPolicy:
         reconcile_after_seconds: how long the batch list may lag behind: nothing is concluded from
             it earlier than this after an attempt ended.
         on_unknown: what to do when an attempt without reply left no batch in the list.
+        label: stands beside each file that is sent, for the costs.
     """
 
     max_queued_requests: int = 100_000
     timeout_seconds: float = 600.0
     reconcile_after_seconds: float = 120.0
     on_unknown: Literal["resend", "hold"] = "resend"
+    label: str | None = None
 
     @property
     def lease_seconds(self) -> float:

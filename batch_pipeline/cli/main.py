@@ -7,10 +7,12 @@ import click
 
 from batch_pipeline.cli.cancel import cancel
 from batch_pipeline.cli.collect import collect
+from batch_pipeline.cli.costs import costs
 from batch_pipeline.cli.demo import demo
 from batch_pipeline.cli.dev import dev
 from batch_pipeline.cli.doctor import doctor
 from batch_pipeline.cli.emulator import emulator
+from batch_pipeline.cli.estimate import estimate
 from batch_pipeline.cli.held import held
 from batch_pipeline.cli.history import history
 from batch_pipeline.cli.preview import preview
@@ -32,7 +34,7 @@ def main() -> None:
 
 
 for command in (
-    cancel, collect, demo, dev, doctor, emulator, held, history, preview, publish, rebuild_ledger,
+    cancel, collect, costs, demo, dev, doctor, emulator, estimate, held, history, preview, publish, rebuild_ledger,
     reconcile, status,
 ):  # fmt: skip
     main.add_command(command)

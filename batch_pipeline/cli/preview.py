@@ -70,11 +70,11 @@ def preview(
     """
     if yes and not send:
         raise click.UsageError("--yes goes with --send.")
-    one = _declared(project, pipeline)
+    one = declared_as(project, pipeline)
     store = used_store(one.store)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="batch-pipeline-"))
-        api, why_not = _api(stack, one, needed=send)
+        api, why_not = open_api(stack, one, needed=send)
         wanted = Wanted(partition, where, force, number)
         found = build_preview(one, store, api, why_not, wanted, folder)
         if not as_json:
@@ -105,7 +105,7 @@ def preview(
         raise SystemExit(WAITS_FOR_A_PERSON)
 
 
-def _declared(project: "Project", name: str) -> "Declared":
+def declared_as(project: "Project", name: str) -> "Declared":
     for one in project.declared:
         if one.pipeline.name == name:
             return one
@@ -113,7 +113,7 @@ def _declared(project: "Project", name: str) -> "Declared":
     raise InputError(f"There is no pipeline {name} in the project's code. There are: {there}.")
 
 
-def _api(stack: ExitStack, one: "Declared", *, needed: bool) -> "tuple[BatchesApi | None, str]":
+def open_api(stack: ExitStack, one: "Declared", *, needed: bool) -> "tuple[BatchesApi | None, str]":
     """Return a connection to the API; or None, and why there is none."""
     try:
         api = stack.enter_context(closing(one.claude.api()))

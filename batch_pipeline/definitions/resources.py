@@ -101,6 +101,12 @@ class ClaudeBatches(dg.ConfigurableResource):
         description="What all pipelines at the endpoint together may spend in a calendar month, UTC.",
     )
 
+    label: str | None = Field(
+        default=None,
+        max_length=200,
+        description="What `batch-pipeline costs --by label` calls this key: a relay's name, a team's.",
+    )
+
     @field_validator("api_key", mode="before")
     @classmethod
     def _hide_key(cls, value: object) -> object:
@@ -206,6 +212,7 @@ class ClaudeBatches(dg.ConfigurableResource):
             timeout_seconds=self.timeout_seconds,
             reconcile_after_seconds=self.reconcile_after_seconds,
             on_unknown=self.on_unknown,
+            label=resolve(self.label) if self.label else None,
         )
 
     @property

@@ -41,6 +41,7 @@ def _reservations(tx: Connection) -> None:
     for table in (reservations, approvals, token_rates):
         table.create(tx, checkfirst=True)
     tx.execute(text("ALTER TABLE request_files ADD COLUMN weight JSON"))
+    tx.execute(text("ALTER TABLE request_files ADD COLUMN label VARCHAR(200)"))
     # What this month's files cost counts for its caps, although none was declared when they were sent.
     reserve_for_what_was_sent(tx)
 

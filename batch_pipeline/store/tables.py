@@ -225,6 +225,7 @@ request_files = Table(
     Column(
         "weight", JSON(none_as_null=True)
     ),  # tokens of its requests, from which any price follows; see requests/weight.py
+    Column("label", String(200)),  # of the key that sent it last
     Index("request_files_by_endpoint", "endpoint_id", "state"),
     Index("request_files_by_pipeline", "pipeline", "partition", "state"),
     Index("request_files_by_submission", "submission_id"),
