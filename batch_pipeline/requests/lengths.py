@@ -28,7 +28,7 @@ from answers
 """
 LEAST_HITS = """
 select min(hits) from (
-  select sum(read) / nullif(sum(read) + sum(written), 0) as hits from answers group by _bp_file)
+  select sum(read) / nullif(sum(read) + sum(written), 0) as hits from answers group by _bp_file having count(*) >= {fewest})
 """
 
 
@@ -44,7 +44,8 @@ class Lengths:
         cached: input tokens of one that were written to the cache or read from it, on average; None
             with fewer than 30 answers.
         hits: the share of these that was read.
-        hits_least: the same in the batch with the smallest.
+        hits_least: the same in the batch with the smallest, of 30 answers or more.
+        billed: the share of requests that were answered; the others cost nothing.
     """
 
     answers: int = 0
@@ -54,6 +55,7 @@ class Lengths:
     cached: float | None = None
     hits: float = 0.0
     hits_least: float = 0.0
+    billed: float = 1.0
 
 
 NO_ANSWERS = Lengths()
@@ -65,7 +67,7 @@ def lengths_of(store: Store, pipeline: str, version: str) -> Lengths:
     Files that are lost or damaged tell nothing: this is for an estimate, and fails no run.
     """
     rows = store.ledger.rows(
-        select(request_files.c.results_path, submissions.c.version)
+        select(request_files.c.results_path, request_files.c.requests, submissions.c.version)
         .join(submissions, submissions.c.id == request_files.c.submission_id)
         .where(
             request_files.c.pipeline == pipeline,
@@ -91,9 +93,19 @@ def _read(store: Store, rows: Sequence[RowMapping], *, same_question: bool) -> L
             files = quote_files([store.files.url(row["results_path"]) for row in rows])
             connection.execute(f"create temp table answers as {ANSWERS.format(files=files)}")
             [(answers, mean, p99, cached, hits)] = connection.execute(LENGTHS).fetchall()
-            [(least,)] = connection.execute(LEAST_HITS).fetchall()
+            [(least,)] = connection.execute(LEAST_HITS.format(fewest=FEWEST)).fetchall()
     except (duckdb.Error, OSError):
         return NO_ANSWERS
     if answers < FEWEST:
         return Lengths(answers, same_question=same_question)
-    return Lengths(answers, mean, p99, same_question, cached, float(hits or 0), float(least or 0))
+    asked = sum(row["requests"] for row in rows)
+    return Lengths(
+        answers,
+        mean,
+        p99,
+        same_question,
+        cached,
+        float(hits or 0),
+        float(least or 0),
+        min(answers / max(asked, 1), 1.0),
+    )

@@ -42,6 +42,7 @@ class Weight:
         output_p99: output tokens, hardly ever more; None as well.
         output_max: output tokens at most: ``max_tokens`` each.
         searches: web searches at most; None: nobody can tell.
+        billed: the share of requests that is answered and paid, about.
         listed: whether its prices are the listed ones (they are not for inference in one region).
     """
 
@@ -60,6 +61,7 @@ class Weight:
     output_max: int
     searches: int | None = 0
     listed: bool = True
+    billed: float = 1.0
 
     @classmethod
     def stored(cls, value: Mapping[str, Any]) -> "Weight":
@@ -107,7 +109,10 @@ class Weight:
             web_searches=math.ceil(self.searches / self.requests),
         )
         cost = price.cost(each)
-        return None if cost is None else cost * self.requests
+        if cost is None:
+            return None
+        billed = Decimal(str(self.billed)) if kind == "expected" else 1
+        return cost * self.requests * billed
 
 
 def weigh(
@@ -151,6 +156,7 @@ def weigh(
         output_max=output_max,
         searches=_searches(template, requests),
         listed=template.params.get("inference_geo") in LISTED,
+        billed=lengths.billed,
     )
 
 
