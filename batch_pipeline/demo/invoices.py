@@ -89,6 +89,8 @@ def invoices_pipeline(places: Places) -> BatchPipeline:
             prompt="Supplier: {{ supplier }}\nText: {{ description }}",
             output=Posting,
             cache="1h",
+            # This model thinks unasked, and thinking is paid as output: a word needs none.
+            params={"thinking": {"type": "disabled"}},
         ),
         destination=DuckDBTable(database=places.warehouse, table="invoice_answers"),
         schedule=Schedule(nightly_cron(), status=dg.DefaultScheduleStatus.RUNNING),

@@ -70,6 +70,8 @@ def packages_pipeline(places: Places) -> BatchPipeline:
             prompt=QUESTION,
             output=ANSWER,
             cache="1h",
+            # This model thinks unasked, and thinking is paid as output: a word needs none.
+            params={"thinking": {"type": "disabled"}},
         ),
         destination=ParquetDataset(path=places.sections),
         schedule=Schedule("30 23 * * *", status=dg.DefaultScheduleStatus.RUNNING),
