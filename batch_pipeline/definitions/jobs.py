@@ -79,13 +79,32 @@ def _op(pipeline: BatchPipeline, stage: str) -> str:
     return pipeline.asset_key(stage).to_python_identifier()
 
 
+_LONG_FORM = {
+    "ops": dg.Field(
+        dg.Permissive(), is_required=False, description="Dagster's long form of the same."
+    ),
+    **{
+        name: dg.Field(
+            dg.Permissive(), is_required=False, description="As in any job: passed on as it is."
+        )
+        for name in ("resources", "execution", "loggers")
+    },
+}
+
+
+def _with_op(config: Mapping[str, Any], op: str, short: Mapping[str, Any]) -> dict[str, Any]:
+    """Return Dagster's run config for the short form of an op's; the long form goes before it."""
+    long = {name: config[name] for name in _LONG_FORM if name in config}
+    ops = dict(long.pop("ops", {}))
+    own = dict(ops.pop(op, {}).get("config", {}))
+    return {"ops": {op: {"config": {**short, **own}}, **ops}, **long}
+
+
 def _send_mapping(batches_op: str) -> dg.ConfigMapping:
     """Let the send job take ``{approve}``, without Dagster's way to the op around it."""
 
     def to_ops(config: Mapping[str, Any]) -> dict[str, Any]:
-        given = dict(config.get("ops", {}))
-        own = dict(given.pop(batches_op, {}).get("config", {}))
-        return {"ops": {batches_op: {"config": {"approve": config["approve"]} | own}, **given}}
+        return _with_op(config, batches_op, {"approve": config["approve"]})
 
     return dg.ConfigMapping(
         config_fn=to_ops,
@@ -96,9 +115,7 @@ def _send_mapping(batches_op: str) -> dg.ConfigMapping:
                 default_value=False,
                 description="Let the submissions through, once, that a budget holds.",
             ),
-            "ops": dg.Field(
-                dg.Permissive(), is_required=False, description="Dagster's long form of the same."
-            ),
+            **_LONG_FORM,
         },
     )
 
@@ -107,10 +124,8 @@ def _ask_mapping(records_op: str) -> dg.ConfigMapping:
     """Let the submit job take ``{limit, where, force, allow_reask}``, without Dagster's way to the op around it."""
 
     def to_ops(config: Mapping[str, Any]) -> dict[str, Any]:
-        ask = {name: value for name, value in config.items() if name != "ops"}
-        given = dict(config.get("ops", {}))
-        own = dict(given.pop(records_op, {}).get("config", {}))
-        return {"ops": {records_op: {"config": ask | own}, **given}}
+        ask = {name: value for name, value in config.items() if name not in _LONG_FORM}
+        return _with_op(config, records_op, ask)
 
     return dg.ConfigMapping(
         config_fn=to_ops,
@@ -141,9 +156,7 @@ def _ask_mapping(records_op: str) -> dg.ConfigMapping:
                 default_value=False,
                 description="Ask, even if that is most of an answered table over again.",
             ),
-            "ops": dg.Field(
-                dg.Permissive(), is_required=False, description="Dagster's long form of the same."
-            ),
+            **_LONG_FORM,
         },
     )
 
