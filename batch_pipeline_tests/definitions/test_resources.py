@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from batch_pipeline import BatchStore, ClaudeBatches, InputError, StoreError
 from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline.records import connections
 
 
 def test_the_address_is_the_fields_then_the_environments_then_the_public_api(
@@ -106,3 +107,19 @@ def test_the_resources_serve_the_users_own_assets(
     resources = {"claude": claude, "store": BatchStore(root=str(tmp_path / "store"))}
     assert dg.materialize([report], resources=resources).success
     assert seen == [(claude_emulator.base_url, str(tmp_path / "store"))]
+
+
+def test_the_memory_limit_of_the_store_is_that_of_every_connection(tmp_path: Path) -> None:
+    def limits() -> list[str]:
+        found = []
+        for given in (connections.MEMORY_LIMIT, "1GB", "100MB"):
+            with connections.memory_connection(given) as con:
+                found += con.execute("SELECT current_setting('memory_limit')").fetchone() or ()
+        return found
+
+    try:
+        BatchStore(root=str(tmp_path / "store"), memory_limit_mb=120).open()
+        assert limits() == ["114.4 MiB", "114.4 MiB", "95.3 MiB"]
+    finally:
+        BatchStore(root=str(tmp_path / "store")).open()
+    assert limits() == ["244.1 MiB", "244.1 MiB", "95.3 MiB"]
