@@ -129,7 +129,7 @@ def count(
     for line in lines:
         params = orjson.loads(line)["params"]
         try:
-            counted.append((len(line), counting(params)))
+            counted.append((len(line), _tokens(params, counting)))
         except (BatchPipelineError, OSError, ValueError) as error:
             why_not = plain(str(error))
             break
@@ -143,6 +143,18 @@ def count(
     rest = [(tokens - each - per_byte * size) / tokens for size, tokens in counted if tokens]
     error = SURE * stdev(rest) / math.sqrt(len(rest)) if len(rest) > 1 else 0.0
     return TokenRate(each, per_byte, error, len(counted), shared)
+
+
+def _tokens(params: Mapping[str, Any], counting: Callable[[Mapping[str, Any]], int]) -> int:
+    """Return what the API counts.
+
+    Raises:
+        ValueError: it counts none: no request is without tokens, and by such a count any would fit a cap.
+    """
+    tokens = counting(params)
+    if tokens < 1:
+        raise ValueError(f"the API counted {tokens:,} tokens in a request")
+    return tokens
 
 
 def _fit(counted: Sequence[tuple[int, int]], *, by_size: bool) -> tuple[float, float]:
@@ -172,6 +184,6 @@ def _shared(params: Mapping[str, Any], counting: Callable[[Mapping[str, Any]], i
         return None
     short = [{"role": "user", "content": "."}]
     try:
-        return counting({**params, "messages": short})
+        return _tokens({**params, "messages": short}, counting)
     except (BatchPipelineError, OSError, ValueError):
         return None
