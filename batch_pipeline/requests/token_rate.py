@@ -16,6 +16,8 @@ overview page, 2026). Applied to bytes of the request, which are never fewer tha
 MOST_COUNTED = 60
 """Requests of a question that the API is asked to count: each is a call, which costs nothing."""
 FEWEST_COUNTED = 3
+MOST_TOKENS = 10**8
+"""Of a request: ten times and more what any model reads."""
 SURE = 1.96
 """Standard errors within which the truth lies nineteen times of twenty."""
 
@@ -130,7 +132,7 @@ def count(
         params = orjson.loads(line)["params"]
         try:
             counted.append((len(line), _tokens(params, counting)))
-        except (BatchPipelineError, OSError, ValueError) as error:
+        except (BatchPipelineError, OSError, ValueError, OverflowError) as error:
             why_not = plain(str(error))
             break
         first = first or params
@@ -149,10 +151,11 @@ def _tokens(params: Mapping[str, Any], counting: Callable[[Mapping[str, Any]], i
     """Return what the API counts.
 
     Raises:
-        ValueError: it counts none: no request is without tokens, and by such a count any would fit a cap.
+        ValueError: it counts none, or more than any model reads: no request has so many, and by a count of
+            none any would fit a cap.
     """
     tokens = counting(params)
-    if tokens < 1:
+    if not 0 < tokens <= MOST_TOKENS:
         raise ValueError(f"the API counted {tokens:,} tokens in a request")
     return tokens
 
@@ -185,5 +188,5 @@ def _shared(params: Mapping[str, Any], counting: Callable[[Mapping[str, Any]], i
     short = [{"role": "user", "content": "."}]
     try:
         return _tokens({**params, "messages": short}, counting)
-    except (BatchPipelineError, OSError, ValueError):
+    except (BatchPipelineError, OSError, ValueError, OverflowError):
         return None
