@@ -13,7 +13,7 @@ from batch_pipeline.cli.project import load_project
 from batch_pipeline_tests.docs.project import Project, partitions_of, pipelines_of
 
 HEADING = re.compile(r"# *(.+)\n")
-RUN_CONFIG = re.compile(r"run config of (\w+)_submit")
+RUN_CONFIG = re.compile(r"run config of (\w+)_(submit|send)")
 
 
 class YamlBlocks:
@@ -31,7 +31,7 @@ class YamlBlocks:
         data = yaml.safe_load(text)
         assert isinstance(data, dict), "This YAML is no mapping."
         if run_config := RUN_CONFIG.fullmatch(heading):
-            self._submit(run_config[1], data, example.namespace)
+            self._launch(run_config[1], run_config[2], data, example.namespace)
         elif "type" in data:
             self._load_component(text)
         elif heading == "dagster.yaml":
@@ -45,7 +45,7 @@ class YamlBlocks:
         else:
             raise AssertionError(
                 f"Nobody reads this YAML. Say in its first line what it is: # dagster.yaml, # workspace.yaml, "
-                f"# run config of NAME_submit, or give it the type of a component. It begins: {text[:60]!r}"
+                f"# run config of NAME_submit (or NAME_send), or give it the type of a component. It begins: {text[:60]!r}"
             )
 
     def _load_component(self, text: str) -> None:
@@ -56,13 +56,15 @@ class YamlBlocks:
                 assert isinstance(component, BatchPipelineComponent)
                 self._project.play(self._project.complete(loaded))
 
-    def _submit(self, name: str, config: dict[str, Any], namespace: dict[str, Any]) -> None:
-        """Launch the job with this run config; of the page's pipelines, or the project's."""
+    def _launch(
+        self, name: str, job: str, config: dict[str, Any], namespace: dict[str, Any]
+    ) -> None:
+        """Launch a job with this run config; of the page's pipelines, or the project's."""
         own = [one for one in namespace.values() if isinstance(one, dg.Definitions)]
         for definitions in map(self._project.complete, [*own, self._project.definitions]):
             for pipeline in pipelines_of(definitions):
                 if pipeline.name == name:
                     partition = next(partitions_of(pipeline))
-                    self._project.nights(definitions, pipeline).submit(partition, **config)
+                    self._project.nights(definitions, pipeline).run(job, config, partition)
                     return
         raise AssertionError(f"There is no pipeline {name} on this page, nor in the project.")
