@@ -12,6 +12,7 @@ from sqlalchemy import RowMapping, select, update
 from batch_pipeline.batches.policy import watch_until
 from batch_pipeline.store.layout import rejected_name, request_name
 from batch_pipeline.store.manifest import keep_manifests
+from batch_pipeline.store.reservations import hand_on
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import NewFile, add_file, next_seq
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
@@ -68,10 +69,12 @@ def split(store: Store, file: RowMapping, reason: str) -> bool:
                     part.first_row, part.last_row, part.kind, _part_of(file, part),
                 )  # fmt: skip
                 state = FileState.ENDED if part.kind is FileKind.REJECTED else FileState.READY
-                add_file(
+                part_id = add_file(
                     store.ledger, tx, submission, new, state, f"cut from {file['id']}",
                     cancel_requested_at=file["cancel_requested_at"],
                 )  # fmt: skip
+                if state is FileState.READY:
+                    hand_on(tx, file, part_id, part.requests)
             if file["requests"] == 1:
                 tx.execute(
                     update(submissions)

@@ -23,6 +23,8 @@ SPACES = "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u200
 """What Python's ``strip`` takes away."""
 OF_JINJA = {"self", "super", "loop", "caller", "varargs", "kwargs"}
 """Names that may mean something of Jinja's own, whatever the columns are called."""
+MOST_BYTES = 1 << 24
+"""Of records whose lines are made at once; wider ones are rendered one by one, in less memory."""
 LAST_MOMENT = "TIMESTAMP '9999-12-31 23:59:59.999999'"
 FIRST_MOMENT = "TIMESTAMP '1000-01-01'"
 
@@ -73,6 +75,15 @@ class LineWriter:
 
     def write(self, asked: Asked) -> Lines | None:
         """Return the lines of some records; None when it cannot make any of them."""
+        if asked.records.nbytes > MOST_BYTES:
+            return None
+        try:
+            return self._written(asked)
+        except duckdb.Error:  # it is short of memory: a text is held in several forms
+            self._connection = None
+            return None
+
+    def _written(self, asked: Asked) -> Lines | None:
         columns = {f"c{n}": column for n, column in enumerate(asked.records.columns)}
         numbers = pa.array(asked.rows, pa.int64())
         doubled = pa.array(asked.doublings, pa.int64())

@@ -16,6 +16,8 @@ overview page, 2026). Applied to bytes of the request, which are never fewer tha
 MOST_COUNTED = 60
 """Requests of a question that the API is asked to count: each is a call, which costs nothing."""
 FEWEST_COUNTED = 3
+MOST_TOKENS = 10**8
+"""Of a request: ten times and more what any model reads."""
 SURE = 1.96
 """Standard errors within which the truth lies nineteen times of twenty."""
 
@@ -129,8 +131,8 @@ def count(
     for line in lines:
         params = orjson.loads(line)["params"]
         try:
-            counted.append((len(line), counting(params)))
-        except (BatchPipelineError, OSError, ValueError) as error:
+            counted.append((len(line), _tokens(params, counting)))
+        except (BatchPipelineError, OSError, ValueError, OverflowError) as error:
             why_not = plain(str(error))
             break
         first = first or params
@@ -143,6 +145,19 @@ def count(
     rest = [(tokens - each - per_byte * size) / tokens for size, tokens in counted if tokens]
     error = SURE * stdev(rest) / math.sqrt(len(rest)) if len(rest) > 1 else 0.0
     return TokenRate(each, per_byte, error, len(counted), shared)
+
+
+def _tokens(params: Mapping[str, Any], counting: Callable[[Mapping[str, Any]], int]) -> int:
+    """Return what the API counts.
+
+    Raises:
+        ValueError: it counts none, or more than any model reads: no request has so many, and by a count of
+            none any would fit a cap.
+    """
+    tokens = counting(params)
+    if not 0 < tokens <= MOST_TOKENS:
+        raise ValueError(f"the API counted {tokens:,} tokens in a request")
+    return tokens
 
 
 def _fit(counted: Sequence[tuple[int, int]], *, by_size: bool) -> tuple[float, float]:
@@ -172,6 +187,6 @@ def _shared(params: Mapping[str, Any], counting: Callable[[Mapping[str, Any]], i
         return None
     short = [{"role": "user", "content": "."}]
     try:
-        return counting({**params, "messages": short})
-    except (BatchPipelineError, OSError, ValueError):
+        return _tokens({**params, "messages": short}, counting)
+    except (BatchPipelineError, OSError, ValueError, OverflowError):
         return None

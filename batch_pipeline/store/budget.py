@@ -166,7 +166,7 @@ def what_is_over(
         CAPS[1]: lambda: counted_for(tx, now, caps.reserve, of_pipeline, since=month),
         CAPS[2]: lambda: counted_for(tx, now, caps.reserve, of_endpoint, since=month),
     }
-    set_aside = sum(_set_aside(tx, file) for file in fresh)
+    set_aside = sum(_set_aside(tx, file, caps) for file in fresh)
     for name, limit in zip(CAPS, caps.limits, strict=True):
         if limit is None:
             continue
@@ -192,9 +192,12 @@ def _kept(tx: Connection, file: RowMapping) -> RowMapping | None:
     return tx.execute(query).mappings().first()
 
 
-def _set_aside(tx: Connection, file: RowMapping) -> int:
+def _set_aside(tx: Connection, file: RowMapping, caps: Caps) -> int:
+    """Return what counts already for a file's next attempt: by today's price, if there was none."""
     kept = _kept(tx, file)
-    return (kept["nanousd"] or 0) if kept else 0
+    if kept is None:
+        return 0
+    return (caps.reserve(file) if kept["nanousd"] is None else kept["nanousd"]) or 0
 
 
 def reserve(tx: Connection, files: Sequence[RowMapping], caps: Caps) -> None:

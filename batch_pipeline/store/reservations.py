@@ -242,6 +242,25 @@ def adopt(tx: Connection, file: RowMapping, late_id: str, made_at: datetime | No
     )
 
 
+def hand_on(tx: Connection, file: RowMapping, part_id: str, requests: int) -> None:
+    """Let a part of a file that was cut keep its share of what was set aside for the whole.
+
+    Args:
+        tx: the transaction that cuts it.
+        file: the whole, as it was when it was claimed.
+        part_id: the part's own row.
+        requests: of the part.
+    """
+    whole = reservations.c.file_id == file["id"], reservations.c.attempt == file["attempts"]
+    row = tx.execute(select(reservations).where(*whole)).mappings().first()
+    if row is None:
+        return
+    share = row["nanousd"] and -(-row["nanousd"] * requests // file["requests"])
+    own = {"file_id": part_id, "attempt": 1, "nanousd": share, "caps": row["caps"]}
+    same = {name: row[name] for name in ("submission_id", "pipeline", "endpoint_id")}
+    tx.execute(insert(reservations).values(**own, **same))
+
+
 def reserve_for_what_was_sent(tx: Connection) -> None:
     """Write down what is known of files that were sent and have no reservation.
 

@@ -16,12 +16,14 @@ from batch_pipeline.store.tables import (
     OPEN,
     FileKind,
     FileState,
+    approvals,
     candidates,
     endpoints,
     generations,
     holds,
     numbers,
     request_files,
+    reservations,
     sources,
     submissions,
 )
@@ -198,7 +200,7 @@ def _make_one(ledger: Ledger, goes_on: str, others: Sequence[str]) -> None:
             .where(generations.c.pipeline.in_(moved))
             .values(generation=generations.c.generation + 1)
         )
-        for table in (submissions, request_files):
+        for table in (submissions, request_files, reservations, approvals):
             tx.execute(
                 update(table).where(table.c.endpoint_id.in_(others)).values(endpoint_id=goes_on)
             )

@@ -214,6 +214,14 @@ def test_a_cap_that_is_lowered_stops_what_was_set_aside(desk: Desk) -> None:
     assert len(send_within(desk, caps(per_month=7)).batches) == 1
 
 
+def test_what_was_set_aside_without_a_price_counts_once_when_there_is_one(desk: Desk) -> None:
+    desk.put(4)
+    desk.emulator.fault("create", "rate_limited")
+    desk.send()  # no caps and no prices then; it is set aside for the next attempt
+    desk.clock.advance(600)
+    assert len(send_within(desk, caps(per_month=4)).batches) == 1
+
+
 def test_without_a_price_a_budget_holds_and_says_how_to_set_one(desk: Desk) -> None:
     desk.put(4)
     unpriced = Caps(per_month=10**12, unpriced='set prices={"m": ...}')

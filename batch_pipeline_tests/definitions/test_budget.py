@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 
 from batch_pipeline import Budget, ClaudeBatches
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.errors import InputError
 from batch_pipeline.store.budget import over_budget
-from batch_pipeline.store.tables import reservations, transitions
+from batch_pipeline.store.reservations import reserve_for_what_was_sent
+from batch_pipeline.store.tables import request_files, reservations, transitions
 from batch_pipeline_tests.support import processes
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.deployment import Deployment, Stages, make_records
@@ -29,8 +31,9 @@ def test_a_night_over_its_cap_is_green_and_is_let_through_once(
     assert "it is held for approval" in message and "spent $0" in message
     assert run.tick().run_requests == []  # quiet, tick after tick
     run.collect()
+    claude_emulator.fault("create", "request_too_large")  # its parts are let through with it
     run.run("send", {"approve": True})
-    assert len(claude_emulator.batches()) > 1
+    assert len(claude_emulator.batches()) == 5
     store = run.store.open()
     assert over_budget(store) == []
     notes = store.ledger.rows(select(transitions).where(transitions.c.to_state == "approved"))
@@ -57,6 +60,28 @@ def test_without_a_known_price_it_is_held_until_one_is_declared(
     prices = {"claude-of-tomorrow": {"input": 1, "output": 5}}
     priced = nights(question, budget=budget, prices=prices)
     assert [one.job_name.rpartition("_")[2] for one in priced.tick().run_requests] == ["send"]
+
+
+def test_what_an_earlier_version_paid_at_a_cost_unknown_counts_by_its_request_file(
+    nights, claude_emulator: EmulatorProcess, warehouse: Path
+) -> None:
+    run = nights()
+    run.night()
+    with (
+        run.store.open().ledger.write() as tx
+    ):  # as of an earlier version, or of a ledger made again
+        tx.execute(update(request_files).values(weight=None, cost_unknown=2))
+        tx.execute(delete(reservations))
+        reserve_for_what_was_sent(tx)
+    with duckdb.connect(str(warehouse)) as connection:
+        connection.execute(
+            "insert into packages by name select 'new' as package, 'text' as summary"
+        )
+    claude_emulator.configure(manual=True)
+    run = nights(claude={"per_month_usd": 1000})
+    run.submit()
+    assert sum(batch["request_counts"]["processing"] for batch in claude_emulator.batches()) == 1
+    assert "over_budget" not in run.metadata("batches")
 
 
 @pytest.mark.parametrize(

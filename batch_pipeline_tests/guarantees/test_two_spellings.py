@@ -17,7 +17,7 @@ from batch_pipeline.store.submissions import (
     know_endpoint,
     known_endpoints,
 )
-from batch_pipeline.store.tables import endpoints, submissions
+from batch_pipeline.store.tables import endpoints, reservations, submissions
 from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
 
@@ -106,10 +106,16 @@ def test_work_of_two_addresses_becomes_the_work_of_one(house: House) -> None:
             )
         )
         tx.execute(submissions.update().values(endpoint_id=moved.id))
-        tx.exec_driver_sql(f"update request_files set endpoint_id = '{moved.id}'")
+        for table in ("request_files", "reservations"):
+            tx.exec_driver_sql(f"update {table} set endpoint_id = '{moved.id}'")
     house.nights().night(where="id >= 25", force=True)
     house.nights(claude={"aliases": ["https://gateway.example"]}).night()
     assert answered(house)
+    # So does what was paid, for the caps of the endpoint.
+    with ledger.read() as tx:
+        here = tx.execute(select(submissions.c.endpoint_id).distinct()).scalar_one()
+        paid = tx.execute(select(reservations)).mappings().all()
+    assert len(paid) == 2 and {row["endpoint_id"] for row in paid} == {here}
 
 
 def test_a_selection_that_runs_while_its_address_is_given_to_another_asks_nothing(

@@ -4,11 +4,15 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import orjson
+import pytest
+
 from batch_pipeline.requests.build import Built
 from batch_pipeline.requests.compiled import CompiledTemplate, compile_question
 from batch_pipeline.requests.estimate import Estimate, estimate
 from batch_pipeline.requests.lengths import Lengths
 from batch_pipeline.requests.template import MessageTemplate
+from batch_pipeline.requests.token_rate import count
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
@@ -54,3 +58,13 @@ def test_an_unknown_price_is_an_unknown_cost() -> None:
 
 def test_nothing_to_ask_costs_nothing_whatever_the_model() -> None:
     assert estimate(built(0, 0), compiled(model="claude-x"), at=NOW).usd_max == 0
+
+
+@pytest.mark.parametrize("answer", [0, -5, 10**30, float("inf")])
+def test_a_count_that_no_request_has_is_none(answer: float) -> None:
+    """A gateway that answers 0 for whatever it does not know would let any sum pass a cap."""
+    lines = [orjson.dumps({"params": {"system": "s", "n": n}}) for n in range(5)]
+    for replies in ([answer], [300, 300, 300, 300, 300, answer]):
+        left = iter(replies)
+        rate = count(lines, 5, lambda _: int(next(left)))  # noqa: B023 - called at once
+        assert (rate.sample, rate.shared) == ((0, None) if len(replies) == 1 else (5, None))

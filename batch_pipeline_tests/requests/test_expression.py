@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batch_pipeline.records.connections import limit_memory
+from batch_pipeline.requests import expression
 from batch_pipeline.requests.asked import Asked
 from batch_pipeline.requests.build import Built, Limits, build_requests
 from batch_pipeline.requests.compiled import (
@@ -249,6 +251,26 @@ def test_files_are_the_same_whoever_makes_the_lines(
     assert rejected[0] == rejected[1]
     assert by_sql.more_tokens == by_template.more_tokens > 0
     assert by_sql.samples == by_template.samples
+
+
+def test_records_too_wide_for_its_memory_are_left_to_the_template(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A record of 20 MB stopped the run."""
+    template = question(["text"], prompt="{{ text }}")
+    narrow = {"text": pa.array(["a"] * 3)}
+    wide = {"text": pa.array(['"' * 15_000_000])}
+    schema = asked_of(template, wide).records.schema
+    limit_memory(100)
+    try:
+        with line_writer(template.form(), template.columns, schema) as writer:
+            assert writer is not None
+            assert writer.write(asked_of(template, wide)) is None
+            assert writer.write(asked_of(template, narrow)) is not None
+            monkeypatch.setattr(expression, "MOST_BYTES", 1)
+            assert writer.write(asked_of(template, narrow)) is None
+    finally:
+        limit_memory(256)
 
 
 def test_lines_that_differ_from_the_template_do_not_count(
