@@ -22,6 +22,19 @@ from batch_pipeline.emulator.usage import PromptCaches
 _logger = logging.getLogger(__name__)
 
 
+@contextmanager
+def _nothing_unforeseen() -> Iterator[None]:
+    """What no check foresaw must not become the trouble of a whole batch, or of the server."""
+    try:
+        yield
+    except (ApiError, EmulatorClosed):
+        raise
+    except Exception:
+        _logger.exception("The emulator has no check for what is wrong with this request")
+        raise invalid("The request is malformed in a way that the emulator cannot name") from None
+
+
+@_nothing_unforeseen()
 def respond(
     params: dict[str, Any],
     *,
@@ -48,43 +61,6 @@ def respond(
     Raises:
         ApiError: The request ends with this error.
     """
-    with _nothing_unforeseen():
-        return _respond(params, occasion, options, custom_id, message_id, caches, scope, now)
-
-
-def count(params: dict[str, Any], occasion: Occasion) -> int:
-    """How many tokens a prompt has.
-
-    Raises:
-        ApiError: The request is malformed.
-    """
-    with _nothing_unforeseen():
-        check_params(params, occasion)
-        return read_prompt(params).tokens
-
-
-@contextmanager
-def _nothing_unforeseen() -> Iterator[None]:
-    """What no check foresaw must not become the trouble of a whole batch, or of the server."""
-    try:
-        yield
-    except (ApiError, EmulatorClosed):
-        raise
-    except Exception:
-        _logger.exception("The emulator has no check for what is wrong with this request")
-        raise invalid("The request is malformed in a way that the emulator cannot name") from None
-
-
-def _respond(
-    params: dict[str, Any],
-    occasion: Occasion,
-    options: Options,
-    custom_id: str | None,
-    message_id: str,
-    caches: PromptCaches,
-    scope: str,
-    now: float,
-) -> Answered | None:
     batch = occasion.batch
     check_params(params, occasion)
     prompt = read_prompt(params)
@@ -112,3 +88,14 @@ def _respond(
         batch=batch,
         miss=lambda: Draw(options.seed)("cache_miss", key) < miss_rate,
     )
+
+
+@_nothing_unforeseen()
+def count(params: dict[str, Any], occasion: Occasion) -> int:
+    """How many tokens a prompt has.
+
+    Raises:
+        ApiError: The request is malformed.
+    """
+    check_params(params, occasion)
+    return read_prompt(params).tokens
