@@ -120,8 +120,8 @@ def build_preview(
     from batch_pipeline.records.preview import preview_records
     from batch_pipeline.requests.compiled import compile_question
     from batch_pipeline.requests.estimate import estimate
+    from batch_pipeline.requests.kept_rate import rate_of
     from batch_pipeline.requests.lengths import NO_ANSWERS, lengths_of
-    from batch_pipeline.requests.rates import rate_of
     from batch_pipeline.requests.sample import alone, render, weigh
     from batch_pipeline.store.clock import process_clock
     from batch_pipeline.store.renaming import name_in_ledger

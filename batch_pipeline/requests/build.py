@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.requests.asked import Asked, read_asked
 from batch_pipeline.requests.compiled import (
     EMPTY,
     CompiledTemplate,
@@ -18,6 +17,7 @@ from batch_pipeline.requests.compiled import (
 )
 from batch_pipeline.requests.cutter import ENVELOPE, Cutter, Limits, RequestFile
 from batch_pipeline.requests.expression import Lines, LineWriter, line_writer
+from batch_pipeline.requests.pieces import Piece, read_pieces
 
 PROGRESS_ROWS = 512
 """Records until progress is told for the first time; then after twice as many each time."""
@@ -89,9 +89,9 @@ def build_requests(
         line_writer(form, template.columns, file.schema_arrow) as writer,
     ):
         line_bytes = sum(map(len, form.constants)) if form else 0
-        for asked in read_asked(file, records_path, template.columns, line_bytes):
-            building.add(asked, writer)
-            told += len(asked)
+        for piece in read_pieces(file, records_path, template.columns, line_bytes):
+            building.add(piece, writer)
+            told += len(piece)
             while on_progress and told >= next_told:
                 on_progress(next_told)
                 next_told *= 2
@@ -121,13 +121,13 @@ class _Building:
         self._cutter.close()
         self._rejects.close()
 
-    def add(self, asked: Asked, writer: LineWriter | None) -> None:
+    def add(self, piece: Piece, writer: LineWriter | None) -> None:
         """Write the requests of some records: in one go, and one by one those that the writer leaves."""
         lines = None
         if writer and self._is_alike and len(self._samples) >= SAMPLES:
-            lines = writer.write(asked)
-        if lines is None or not self._agrees(asked, lines):
-            self._add_each(asked, range(len(asked)))
+            lines = writer.write(piece)
+        if lines is None or not self._agrees(piece, lines):
+            self._add_each(piece, range(len(piece)))
             return
         largest = self._limits.max_bytes - ENVELOPE + 1
         left = dict.fromkeys(lines.left)
@@ -139,24 +139,24 @@ class _Building:
         }
         done = 0
         for place in sorted(left):
-            self._add_lines(asked, lines, done, place)
-            self._add_each(asked, [place])
+            self._add_lines(piece, lines, done, place)
+            self._add_each(piece, [place])
             done = place + 1
-        self._add_lines(asked, lines, done, len(asked))
+        self._add_lines(piece, lines, done, len(piece))
 
-    def _add_lines(self, asked: Asked, lines: Lines, start: int, stop: int) -> None:
+    def _add_lines(self, piece: Piece, lines: Lines, start: int, stop: int) -> None:
         if start == stop:
             return
         begin = lines.ends[start - 1] if start else 0
         ends = lines.ends[start:stop]
         if begin:
             ends = [end - begin for end in ends]
-        self._cutter.add(asked.rows[start:stop], ends, lines.text[begin:])
+        self._cutter.add(piece.rows[start:stop], ends, lines.text[begin:])
 
-    def _add_each(self, asked: Asked, places: Sequence[int]) -> None:
+    def _add_each(self, piece: Piece, places: Sequence[int]) -> None:
         template = self._template
-        for place, custom_id, record in asked.at(places):
-            row, doublings = asked.rows[place], asked.doublings[place]
+        for place, custom_id, record in piece.at(places):
+            row, doublings = piece.rows[place], piece.doublings[place]
             try:
                 params = template.params(record, doublings)
                 line = self._line(custom_id, params)
@@ -177,13 +177,13 @@ class _Building:
             raise RecordRejected(reason, TOO_LARGE)
         return line
 
-    def _agrees(self, asked: Asked, lines: Lines) -> bool:
+    def _agrees(self, piece: Piece, lines: Lines) -> bool:
         """Whether some of the lines are what the template makes of these records; else none counts."""
         left = set(lines.left)
-        places = [place for place in range(len(asked)) if place not in left]
+        places = [place for place in range(len(piece)) if place not in left]
         some = places[:: max(1, len(places) // self._tried)][: self._tried]
         self._tried = 1
-        for place, custom_id, record in asked.at(some):
+        for place, custom_id, record in piece.at(some):
             try:
                 line = request_line(custom_id, self._template.params(record))
             except RecordRejected:

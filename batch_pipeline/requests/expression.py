@@ -14,8 +14,8 @@ import pyarrow as pa
 from jinja2 import nodes
 
 from batch_pipeline.records.connections import memory_connection, quote_text
-from batch_pipeline.requests.asked import Asked
 from batch_pipeline.requests.compiled import Form
+from batch_pipeline.requests.pieces import Piece
 from batch_pipeline.requests.prompt import RECORD, Prompt
 
 SPACES = "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007" \
@@ -73,26 +73,26 @@ class LineWriter:
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._sql = sql
 
-    def write(self, asked: Asked) -> Lines | None:
+    def write(self, piece: Piece) -> Lines | None:
         """Return the lines of some records; None when it cannot make any of them."""
-        if asked.records.nbytes > MOST_BYTES:
+        if piece.records.nbytes > MOST_BYTES:
             return None
         try:
-            return self._written(asked)
+            return self._written(piece)
         except duckdb.Error:  # it is short of memory: a text is held in several forms
             self._connection = None
             return None
 
-    def _written(self, asked: Asked) -> Lines | None:
-        columns = {f"c{n}": column for n, column in enumerate(asked.records.columns)}
-        numbers = pa.array(asked.rows, pa.int64())
-        doubled = pa.array(asked.doublings, pa.int64())
-        table = pa.table({**columns, "id": asked.custom_ids, "n": numbers, "doubled": doubled})
+    def _written(self, piece: Piece) -> Lines | None:
+        columns = {f"c{n}": column for n, column in enumerate(piece.records.columns)}
+        numbers = pa.array(piece.rows, pa.int64())
+        doubled = pa.array(piece.doublings, pa.int64())
+        table = pa.table({**columns, "id": piece.custom_ids, "n": numbers, "doubled": doubled})
         connection = self._connection = self._connection or self._connect()
-        connection.register("_bp_asked", table)
+        connection.register("_bp_piece", table)
         made = connection.sql(self._sql).to_arrow_table()
-        connection.unregister("_bp_asked")
-        if made.column("n").to_pylist() != asked.rows:
+        connection.unregister("_bp_piece")
+        if made.column("n").to_pylist() != piece.rows:
             return None
         lines = pa.concat_arrays(made.column("line").chunks)
         if lines.null_count or not pa.types.is_string(lines.type):
@@ -134,7 +134,7 @@ def line_writer(
 
 
 def line_sql(form: Form, columns: Sequence[str], schema: pa.Schema) -> str | None:
-    """Return a query of the lines of ``_bp_asked`` (``c0``, ``c1``, ..., ``id``, ``n``, ``doubled``).
+    """Return a query of the lines of ``_bp_piece`` (``c0``, ``c1``, ..., ``id``, ``n``, ``doubled``).
 
     It gives ``n``, ``line`` and ``is_left``: this line is not known to be right. None: SQL cannot.
     """
@@ -159,7 +159,7 @@ def line_sql(form: Form, columns: Sequence[str], schema: pa.Schema) -> str | Non
     json = ", ".join(f"CAST(to_json(t{n}) AS VARCHAR) AS j{n}" for n in range(len(texts)))
     sql = (
         f"SELECT n, concat({', '.join([*parts, constants[-1]])}) AS line, {' OR '.join(left)} AS is_left"
-        f" FROM (SELECT *, {json} FROM (SELECT *, {inner} FROM _bp_asked))"
+        f" FROM (SELECT *, {json} FROM (SELECT *, {inner} FROM _bp_piece))"
     )
     return None if "\0" in sql else sql
 

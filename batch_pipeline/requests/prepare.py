@@ -13,9 +13,9 @@ from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.requests.build import Built, Limits, build_requests
 from batch_pipeline.requests.compiled import CompiledTemplate
 from batch_pipeline.requests.estimate import Estimate, estimate, sum_of
+from batch_pipeline.requests.kept_rate import Counting, rate_of
 from batch_pipeline.requests.lengths import lengths_of
 from batch_pipeline.requests.own_prices import OwnPrices
-from batch_pipeline.requests.rates import Counting, rate_of
 from batch_pipeline.requests.weight import Weight, more_tokens_in, weigh
 from batch_pipeline.store.layout import rejected_name, request_name
 from batch_pipeline.store.manifest import keep_manifests

@@ -257,9 +257,7 @@ reservations = Table(
     Column("nanousd", BigInteger),  # None: no price is known
     Column("caps", JSON(none_as_null=True)),  # the caps that it was found to fit into
     Column("sent_at", Instant),  # decides the month; None: set aside for what is to be sent
-    Column(
-        "until", Instant
-    ),  # nobody knows whether this attempt is paid; no batch turns up after this
+    Column("until", Instant),  # of an attempt in doubt: after this no batch of it turns up
     Column("settled_nanousd", BigInteger),  # what it cost; None: not known yet
     Column("settled_at", Instant),
     Index("reservations_by_endpoint", "endpoint_id", "sent_at"),

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from batch_pipeline.records.connections import limit_memory
 from batch_pipeline.requests import expression
-from batch_pipeline.requests.asked import Asked
 from batch_pipeline.requests.build import Built, Limits, build_requests
 from batch_pipeline.requests.compiled import (
     CompiledTemplate,
@@ -23,6 +22,7 @@ from batch_pipeline.requests.compiled import (
     request_line,
 )
 from batch_pipeline.requests.expression import LineWriter, line_writer
+from batch_pipeline.requests.pieces import Piece
 from batch_pipeline.requests.template import MessageTemplate
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.text(
@@ -56,26 +56,26 @@ def column(values: list[Any], kind: pa.DataType) -> pa.Array:
     return pa.array(values, kind)
 
 
-def asked_of(template: CompiledTemplate, columns: dict[str, pa.Array]) -> Asked:
+def piece_of(template: CompiledTemplate, columns: dict[str, pa.Array]) -> Piece:
     records = pa.record_batch({name: columns[name] for name in template.columns})
     count = records.num_rows
     ids = pa.array([f"abcdef01-{n:016x}-1" for n in range(count)])
-    return Asked(records, list(range(0, 3 * count, 3)), ids, [0] * count)
+    return Piece(records, list(range(0, 3 * count, 3)), ids, [0] * count)
 
 
-def written(template: CompiledTemplate, asked: Asked) -> Iterator[bytes | None]:
+def written(template: CompiledTemplate, piece: Piece) -> Iterator[bytes | None]:
     """Yield the line of each record; None where it is left to the template."""
-    with line_writer(template.form(), template.columns, asked.records.schema) as writer:
+    with line_writer(template.form(), template.columns, piece.records.schema) as writer:
         assert writer is not None
-        lines = writer.write(asked)
+        lines = writer.write(piece)
     assert lines is not None
-    for place in range(len(asked)):
+    for place in range(len(piece)):
         yield None if place in lines.left else bytes(lines.line(place))
 
 
-def rendered(template: CompiledTemplate, asked: Asked) -> Iterator[bytes | None]:
+def rendered(template: CompiledTemplate, piece: Piece) -> Iterator[bytes | None]:
     """Yield the line that the template makes of each record; None where it rejects it."""
-    for _, custom_id, record in asked.at(range(len(asked))):
+    for _, custom_id, record in piece.at(range(len(piece))):
         try:
             yield request_line(custom_id, template.params(record))
         except RecordRejected:
@@ -84,10 +84,10 @@ def rendered(template: CompiledTemplate, asked: Asked) -> Iterator[bytes | None]
 
 def check(template: CompiledTemplate, columns: dict[str, pa.Array]) -> list[int]:
     """Check each line; return the places of those that are left."""
-    asked = asked_of(template, columns)
+    piece = piece_of(template, columns)
     left = []
     for place, (line, right) in enumerate(
-        zip(written(template, asked), rendered(template, asked), strict=True)
+        zip(written(template, piece), rendered(template, piece), strict=True)
     ):
         if line is None:
             left.append(place)
@@ -232,9 +232,9 @@ def test_files_are_the_same_whoever_makes_the_lines(
     agrees = LineWriter.write
     made = []
 
-    def seen(self: LineWriter, asked: Asked) -> Any:
-        made.append(len(asked))
-        return agrees(self, asked)
+    def seen(self: LineWriter, piece: Piece) -> Any:
+        made.append(len(piece))
+        return agrees(self, piece)
 
     monkeypatch.setattr(LineWriter, "write", seen)
     assert built(tmp_path, "sql")[1] == lines
@@ -260,15 +260,15 @@ def test_records_too_wide_for_its_memory_are_left_to_the_template(
     template = question(["text"], prompt="{{ text }}")
     narrow = {"text": pa.array(["a"] * 3)}
     wide = {"text": pa.array(['"' * 15_000_000])}
-    schema = asked_of(template, wide).records.schema
+    schema = piece_of(template, wide).records.schema
     limit_memory(100)
     try:
         with line_writer(template.form(), template.columns, schema) as writer:
             assert writer is not None
-            assert writer.write(asked_of(template, wide)) is None
-            assert writer.write(asked_of(template, narrow)) is not None
+            assert writer.write(piece_of(template, wide)) is None
+            assert writer.write(piece_of(template, narrow)) is not None
             monkeypatch.setattr(expression, "MOST_BYTES", 1)
-            assert writer.write(asked_of(template, narrow)) is None
+            assert writer.write(piece_of(template, narrow)) is None
     finally:
         limit_memory(256)
 
@@ -280,8 +280,8 @@ def test_lines_that_differ_from_the_template_do_not_count(
     _, right = built(tmp_path, "template")
     write = LineWriter.write
 
-    def other(self: LineWriter, asked: Asked) -> Any:
-        lines = write(self, asked)
+    def other(self: LineWriter, piece: Piece) -> Any:
+        lines = write(self, piece)
         assert lines is not None
         changed = bytes(lines.text).replace("é".encode(), "è".encode())
         return type(lines)(memoryview(changed), lines.ends, lines.left)

@@ -23,7 +23,7 @@ BYTES_AT_ONCE = 1 << 23
 
 
 @dataclass(frozen=True)
-class Asked:
+class Piece:
     """Some records to ask, by ascending ``_row``.
 
     Attributes:
@@ -54,9 +54,9 @@ class Asked:
             yield place, ids[number], record
 
 
-def read_asked(
+def read_pieces(
     file: pq.ParquetFile, path: str, columns: Sequence[str], line_bytes: int
-) -> Iterator[Asked]:
+) -> Iterator[Piece]:
     """Yield the records to ask of an open records.parquet, piece by piece.
 
     Args:
@@ -82,7 +82,7 @@ def read_asked(
             if row <= earlier:
                 raise StoreError(f"{path} is not in the order of _row: {row} after {earlier}.")
         before = rows[-1]
-        yield Asked(
+        yield Piece(
             asked.select(list(columns)),
             rows,
             asked.column("_custom_id"),
