@@ -4,7 +4,7 @@ A record's hash holds the names of the key's columns as they were declared on th
 quotes and order make no other key of them, so the spelling of then is found out, and gone on with.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, permutations, product
 
@@ -16,6 +16,7 @@ from batch_pipeline.records.identity import key_hash_sql
 
 MOST_SPELLINGS = 500
 MOST_PERMUTED = 4  # columns of a key whose orders are tried
+MOST_COMBINED = 6  # columns of a key whose spellings are combined
 AT_ONCE = 50
 
 
@@ -101,21 +102,42 @@ def _look_into(
     return Earlier(keys, False, lower)
 
 
-def _spellings(keys: tuple[str, ...], then: Mapping[str, str], now: Mapping[str, str]):
-    """Yield what a key may have been called, the likeliest first."""
-    orders = permutations(keys) if 1 < len(keys) <= MOST_PERMUTED else [keys]
-    for order in orders:
-        names = [
-            dict.fromkeys(
-                (
-                    key,
-                    now.get(key.lower(), key),
-                    then.get(key.lower(), key),
-                    key.lower(),
-                    key.upper(),
-                    key.capitalize(),
-                )
-            )
-            for key in order
-        ]
-        yield from product(*names)
+def _spellings(
+    keys: tuple[str, ...], then: Mapping[str, str], now: Mapping[str, str]
+) -> Iterator[tuple[str, ...]]:
+    """Yield what a key may have been called, the likeliest first, each once."""
+    orders = list(permutations(keys)) if 1 < len(keys) <= MOST_PERMUTED else [keys]
+    forms = {
+        key: (
+            key,
+            now.get(key.lower(), key),
+            then.get(key.lower(), key),
+            key.lower(),
+            key.upper(),
+            key.capitalize(),
+        )
+        for key in keys
+    }
+    seen: set[tuple[str, ...]] = set()
+    for spellings in (_alike, _one_otherwise, _combined):
+        for order in orders:
+            for spelling in spellings([forms[key] for key in order]):
+                if spelling not in seen:
+                    seen.add(spelling)
+                    yield spelling
+
+
+def _alike(forms: Sequence[tuple[str, ...]]) -> Iterable[tuple[str, ...]]:
+    return zip(*forms, strict=True)
+
+
+def _one_otherwise(forms: Sequence[tuple[str, ...]]) -> Iterable[tuple[str, ...]]:
+    declared = [some[0] for some in forms]
+    for place, some in enumerate(forms):
+        for form in some:
+            yield (*declared[:place], form, *declared[place + 1 :])
+
+
+def _combined(forms: Sequence[tuple[str, ...]]) -> Iterable[tuple[str, ...]]:
+    # Of a wide key there are more than could be tried.
+    return product(*forms) if len(forms) <= MOST_COMBINED else ()
