@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from batch_pipeline.cli.main import main
 from batch_pipeline.cli.project import inside
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.user_project import CODE, TWO, UserProject
 
 
@@ -139,6 +140,7 @@ def test_reconcile_lists_what_nobody_knows_the_cost_of(user_project: UserProject
     assert "whose cost is unknown" in user_project.run("reconcile", "notes").output
 
 
+@only_whole
 def test_an_api_that_does_not_answer_is_an_error_and_changes_nothing(user_project: UserProject):
     user_project.submit()
     before = user_project.states()

@@ -61,6 +61,7 @@ def test_an_answer_then_new_content_then_another_question(user_project: UserProj
     assert "Asked 3 times" in output
 
 
+@only_whole
 def test_attempts_that_failed_are_shown_with_their_reason(user_project: UserProject):
     user_project.emulator.configure(manual=False, rates={"errored": 1.0})
     user_project.submit()

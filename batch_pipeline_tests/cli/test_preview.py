@@ -9,6 +9,7 @@ import pytest
 
 from batch_pipeline.cli import preview_requests
 from batch_pipeline.cli.project import inside
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.user_project import CODE, TWO, UserProject
 
 CLERK = 'system="You are a clerk who sorts notes. " * 50, '
@@ -132,6 +133,7 @@ def test_its_estimate_without_the_api_and_of_a_partition_is_the_runs(user_projec
     assert found == estimated(user_project, "letters", "odd")
 
 
+@only_whole
 def test_longer_answers_to_what_was_cut_short_are_in_both_estimates(user_project: UserProject):
     user_project.emulator.configure(manual=False, rates={"truncated": 1.0})
     user_project.submit()
@@ -182,6 +184,7 @@ def test_a_record_that_cannot_be_asked_is_marked(user_project: UserProject):
     assert "user: note 0" in result.output
 
 
+@only_whole
 def test_without_the_api_tokens_are_estimated_and_that_is_said(user_project: UserProject):
     user_project.emulator.stop()
     result = user_project.run("preview", "notes", "-n", "1")

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from batch_pipeline.cli.main import main
 from batch_pipeline.cli.project import inside
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.user_project import CODE, TWO, UserProject
 
 TABLE = """
@@ -54,6 +55,7 @@ def test_a_dropped_table_comes_back_at_no_cost(project: UserProject) -> None:
     assert "put right" not in project.run("publish", "notes").output
 
 
+@only_whole
 def test_values_that_somebody_changed_are_written_anew_with_all(project: UserProject) -> None:
     sql(project, "update said set answer = 'better'")
     assert project.run("publish", "notes").exit_code == 0
@@ -83,6 +85,7 @@ def test_a_pipeline_that_nobody_knows_is_an_error(project: UserProject) -> None:
     assert result.exit_code == 1 and "There is no pipeline letters" in result.output
 
 
+@only_whole
 def test_without_code_only_a_table_in_the_store_is_known(user_project: UserProject) -> None:
     user_project.write("pipelines.py", CODE + TWO)
     night(user_project)

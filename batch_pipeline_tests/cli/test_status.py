@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from batch_pipeline.cli import status
 from batch_pipeline.cli.main import main
 from batch_pipeline.cli.project import inside
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.user_project import CODE, TWO, UserProject
 
 
@@ -43,6 +44,7 @@ def test_a_night_from_sent_to_done(user_project: UserProject):
     assert letters["submission"] == 0
 
 
+@only_whole
 def test_a_retry_belongs_to_the_night_that_it_is_a_retry_of(user_project: UserProject):
     user_project.emulator.configure(manual=False, rates={"errored": 0.5})
     user_project.submit()

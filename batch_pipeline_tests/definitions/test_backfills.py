@@ -138,6 +138,7 @@ def test_a_run_for_each_day_several_at_once(
     assert submitted(run) == dict.fromkeys(DAYS, 1)
 
 
+@only_whole
 def test_one_run_over_the_range(
     backfill: Callable[..., Nights], claude_emulator: EmulatorProcess
 ) -> None:

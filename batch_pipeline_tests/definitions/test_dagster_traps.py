@@ -28,6 +28,7 @@ from batch_pipeline.records import connections
 from batch_pipeline.store.tables import FileState, request_files, transitions
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import only_whole
 
 TICK_SECONDS = 60.0  # after which the daemon gives a sensor up
 FEW = {"limit": 3}
@@ -114,6 +115,7 @@ def open_batches(run: Nights) -> list[str]:
 # A tick has 60 seconds
 
 
+@only_whole
 def test_a_slow_api_does_not_use_up_the_time_of_a_tick(
     nights,
     claude_emulator: EmulatorProcess,
@@ -312,6 +314,7 @@ def test_what_ends_a_tick_loses_and_doubles_nothing(
 # Of several events between two ticks, an asset sensor sees the last
 
 
+@only_whole
 def test_each_partition_that_was_materialized_between_two_ticks_is_asked_for(
     nights, instance: dg.DagsterInstance, warehouse: Path
 ) -> None:

@@ -36,6 +36,7 @@ def test_a_pipelines_bad_cron_string_is_refused_when_it_is_declared(nights: Any)
         nights(schedule="every night")
 
 
+@only_whole
 def test_results_show_the_tables_totals_beside_the_runs_numbers(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:
@@ -284,6 +285,7 @@ def test_in_a_project_of_components_the_projects_resource_says_how_often_to_look
     assert _lists(night.emulator) - before == pytest.approx(3, abs=1)
 
 
+@only_whole
 @pytest.mark.parametrize("seconds", [60, 300])
 def test_a_resource_that_is_defined_elsewhere_says_how_often_to_look(
     night: Night, clock: HandClock, seconds: int

@@ -121,6 +121,7 @@ def test_another_annotation_is_refused_with_the_three_that_work(nights) -> None:
             assert way in message
 
 
+@only_whole
 def test_columns_are_chosen_by_the_inputs_metadata(nights) -> None:
     run = nights()
     run.night(limit=2)
@@ -173,6 +174,7 @@ def test_a_partition_gets_its_rows_and_an_asset_without_partitions_gets_all(
     assert found() == ["admin"] * 3 + ["devel"] * 3
 
 
+@only_whole
 def test_a_week_downstream_gets_the_days_of_the_week(nights, warehouse: Path) -> None:
     with duckdb.connect(str(warehouse)) as connection:
         connection.execute(

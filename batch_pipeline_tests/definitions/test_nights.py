@@ -104,6 +104,7 @@ def test_cache_and_max_tokens_are_no_new_question(nights, claude_emulator: Emula
     assert claude_emulator.bill()["requests"] == 300
 
 
+@only_whole
 @pytest.mark.played
 def test_an_older_batch_that_is_collected_last_does_not_overwrite_a_newer_answer(
     nights, claude_emulator: EmulatorProcess, warehouse: Path
@@ -156,6 +157,7 @@ def test_content_that_comes_back_brings_its_answer_back_at_no_cost(
     assert claude_emulator.bill()["requests"] == 301
 
 
+@only_whole
 def test_failed_records_are_asked_again_the_same_night(
     nights, claude_emulator: EmulatorProcess
 ) -> None:

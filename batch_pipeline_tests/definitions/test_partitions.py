@@ -204,6 +204,7 @@ def test_a_range_of_partitions_is_one_run_with_a_materialization_each(
     assert claude_emulator.bill()["requests"] == 4 and set(run.rows()) == {0, 1, 2, 3}
 
 
+@only_whole
 def test_static_partitions_go_by_the_text_of_their_column(
     partitioned, claude_emulator: EmulatorProcess, events: Path
 ) -> None:
@@ -266,6 +267,7 @@ def test_what_was_open_when_partitions_came_is_said_and_fails_no_tick(
     assert claude_emulator.bill()["requests"] == 2  # what was answered is answered
 
 
+@only_whole
 def test_a_partial_ask_of_a_partition_takes_limit_where_and_force(
     partitioned, claude_emulator: EmulatorProcess, events: Path
 ) -> None:
@@ -309,6 +311,7 @@ def test_two_partitions_may_run_at_the_same_time(
     assert set(run.rows()) == set(range(40)) and claude_emulator.bill()["requests"] == 40
 
 
+@only_whole
 def test_two_runs_of_one_partition_at_the_same_time_ask_once(
     partitioned, claude_emulator: EmulatorProcess, events: Path
 ) -> None:

@@ -218,6 +218,7 @@ def test_rows_and_index_files_that_are_lost_are_made_from_the_kept_answers(
     assert len(list((folder / "results").glob("*.parquet"))) >= 3
 
 
+@only_whole
 @pytest.mark.played
 def test_what_another_run_collects_meanwhile_is_not_taken_for_lost(
     nights, claude_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,7 @@ from batch_pipeline.definitions.arrivals.cursor import Memory, Waiting, remember
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.tables import leases, request_files
 from batch_pipeline_tests.faults.conftest import BATCH_SECONDS, HOUR, MINUTE, Night, on_sqlite_first
+from batch_pipeline_tests.support.extent import only_whole
 
 
 @pytest.mark.parametrize("seconds", [-2 * HOUR, -10 * MINUTE, 10 * MINUTE, 2 * HOUR])
@@ -30,6 +31,7 @@ def turn_back(night: Night, seconds: float) -> None:
     night.clock.ahead -= timedelta(seconds=seconds)
 
 
+@only_whole
 @on_sqlite_first
 def test_our_clock_jumps_back_after_replies_were_lost(
     night: Night, claude_emulator: EmulatorProcess
@@ -149,6 +151,7 @@ def test_a_holder_that_lives_keeps_its_lease_though_its_clock_is_ahead(night: Ni
             assert held.still_held()
 
 
+@only_whole
 def test_a_pipeline_that_looked_last_under_a_clock_that_was_ahead_keeps_no_other_from_looking(
     nights: Callable[..., Night], claude_emulator: EmulatorProcess
 ) -> None:
@@ -162,6 +165,7 @@ def test_a_pipeline_that_looked_last_under_a_clock_that_was_ahead_keeps_no_other
     assert len(two.rows()) == 40
 
 
+@only_whole
 def test_the_night_after_one_whose_clock_was_a_year_ahead_asks_nothing(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:

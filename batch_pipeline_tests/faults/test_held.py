@@ -44,6 +44,7 @@ def test_on_unknown_hold_sends_nothing_until_a_person_says_so(
     night.judge_good()
 
 
+@only_whole
 @on_sqlite_first
 def test_a_held_file_that_turns_out_to_have_been_taken_is_collected_by_itself(
     nights: Callable[..., Night], claude_emulator: EmulatorProcess
@@ -90,6 +91,7 @@ def unreadable_night(night: Night) -> str:
     return theirs
 
 
+@only_whole
 def test_a_batch_that_may_be_ours_and_cannot_be_read_for_hours_is_collected_when_it_can(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:

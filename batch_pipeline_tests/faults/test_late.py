@@ -92,6 +92,7 @@ def test_a_batch_that_was_taken_though_the_api_said_429_is_paid_once_when_it_is_
     assert sizes(claude_emulator) == SIZES
 
 
+@only_whole
 def test_the_late_batch_of_a_file_that_was_sent_again_and_is_still_open_is_found_too(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:

@@ -131,6 +131,7 @@ def test_a_reply_that_names_a_batch_that_is_not_there_is_paid_once(
     assert night.held.files == []
 
 
+@only_whole
 def test_a_batch_that_only_its_reply_has_named_is_waited_for_while_the_list_lags(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_batch_that_only_its_reply_has_named_is_waited_for_while_the_list_lags
     assert sizes(claude_emulator) == [14, 13, 12, 1]
 
 
+@only_whole
 def test_a_reply_that_names_a_batch_of_another_file_is_a_lost_one(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:

@@ -21,6 +21,7 @@ from batch_pipeline_tests.faults.conftest import (
     parts,
     sizes,
 )
+from batch_pipeline_tests.support.extent import only_whole
 
 
 def other_program(emulator: EmulatorProcess, size: int) -> str:
@@ -92,6 +93,7 @@ def test_while_a_batch_of_that_size_is_open_a_lost_file_waits_and_says_for_what(
     night.judge_good()
 
 
+@only_whole
 def test_two_partitions_with_files_of_one_size_are_not_taken_for_one_another(
     nights: Callable[..., Night], claude_emulator: EmulatorProcess
 ) -> None:
@@ -106,6 +108,7 @@ def test_two_partitions_with_files_of_one_size_are_not_taken_for_one_another(
     assert sizes(claude_emulator) == [14, 14, 6, 6]
 
 
+@only_whole
 def test_a_lost_batch_is_found_on_a_late_page_of_the_list(
     night: Night, claude_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,6 +235,7 @@ def test_an_owner_that_wakes_after_its_lease_and_was_not_given_up_stores_its_bat
     assert len(claude_emulator.batches()) == 4
 
 
+@only_whole
 @on_both_ledgers
 def test_an_owner_that_wakes_after_its_file_was_sent_again_cancels_its_own_batch(
     nights: Callable[..., Night], claude_emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch

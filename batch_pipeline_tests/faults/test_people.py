@@ -6,6 +6,7 @@ from collections.abc import Callable
 from batch_pipeline.batches.held import release
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.faults.conftest import HOUR, MINUTE, SIZES, Night, sizes
+from batch_pipeline_tests.support.extent import only_whole
 
 CREATE = "POST /v1/messages/batches"
 
@@ -32,6 +33,7 @@ def test_what_somebody_cancelled_is_asked_again_and_the_answered_half_is_kept(
     night.judge_good()
 
 
+@only_whole
 def test_what_somebody_cancelled_in_the_last_attempt_keeps_its_reason(
     nights: Callable[..., Night], claude_emulator: EmulatorProcess
 ) -> None:
@@ -79,6 +81,7 @@ def test_a_batch_that_somebody_deletes_after_it_ended_is_given_up_and_said(
     assert "No Message Batch" in unknown.why
 
 
+@only_whole
 def test_a_key_that_is_revoked_and_given_back_in_the_night_costs_nothing(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:
@@ -121,6 +124,7 @@ def test_a_key_that_is_revoked_while_answers_are_fetched_costs_nothing(
     night.judge_good()
 
 
+@only_whole
 def test_a_key_that_is_moved_to_another_workspace_and_back_costs_nothing(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.faults.conftest import HOUR, MINUTE, SIZES, Night
+from batch_pipeline_tests.support.extent import only_whole
 
 RESULTS = "GET /v1/messages/batches/{batch_id}/results"
 
@@ -94,6 +95,7 @@ def test_results_during_which_the_connection_breaks_are_fetched_again(
     night.judge_good()
 
 
+@only_whole
 def test_downloads_that_are_damaged_in_different_places_are_whole_together(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:

@@ -109,6 +109,7 @@ def test_a_submit_run_while_replies_are_missing_asks_nothing_again(
     assert sizes(claude_emulator) == SIZES
 
 
+@only_whole
 def test_replies_that_are_lost_for_hours_cost_nothing(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:
@@ -252,6 +253,7 @@ def test_a_spend_limit_does_not_keep_lost_replies_from_being_settled(
     night.judge_good()
 
 
+@only_whole
 def test_launching_the_send_job_ends_a_hold(night: Night, claude_emulator: EmulatorProcess) -> None:
     claude_emulator.fault("create", "own_spend_limit", nth=2)
     night.fail("submit")

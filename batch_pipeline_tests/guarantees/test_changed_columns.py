@@ -1,6 +1,7 @@
 """A key under another name, and answers in columns of other names."""
 
 from batch_pipeline import DuckDBSource, DuckDBTable
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
 
 KIND = {
@@ -28,6 +29,7 @@ def test_another_output_prefix_is_refused_before_any_money(house: House) -> None
     assert house.paid == RECORDS + 2 and not house.paid_twice
 
 
+@only_whole
 def test_a_renamed_key_goes_on_by_a_query_at_no_cost_or_under_another_name(house: House) -> None:
     house.nights().night()
     house.sql("alter table notes rename id to package_id")

@@ -39,6 +39,7 @@ def night(house: House, request: dict[str, Any], **fields: Any) -> int:
     return house.paid - before
 
 
+@only_whole
 def test_max_tokens_raised_asks_what_was_cut_short_again(house: House) -> None:
     short = {"max_tokens": 2, "max_tokens_limit": 2}
     assert night(house, short) == FEW
@@ -191,6 +192,7 @@ def test_what_is_answered_or_refused_is_not_asked_again(house: House) -> None:
     assert night(house, {"max_tokens": 901}) == 0
 
 
+@only_whole
 def test_what_an_earlier_version_asked_is_not_asked_again_by_the_upgrade(house: House) -> None:
     house.emulator.configure(rates={"errored": 1.0})
     night(house, {}, max_attempts=1)
@@ -203,6 +205,7 @@ def test_what_an_earlier_version_asked_is_not_asked_again_by_the_upgrade(house: 
     assert night(house, {"max_tokens": 333}, max_attempts=2) == FEW
 
 
+@only_whole
 def test_the_estimate_counts_the_longer_answers(house: House) -> None:
     run = house.nights({"max_tokens": 2, "max_tokens_limit": 4}, max_attempts=2)
     run.submit()

@@ -74,6 +74,7 @@ def test_a_forced_send_that_is_cancelled_leaves_the_answers(house: House) -> Non
     assert house.paid == paid
 
 
+@only_whole
 def test_history_tells_of_the_attempt_that_failed(house: House) -> None:
     house.nights().night()
     house.emulator.configure(rates={"errored": 1.0})
@@ -84,6 +85,7 @@ def test_history_tells_of_the_attempt_that_failed(house: House) -> None:
         assert (first.status, second.status, second.attempt) == ("answered", "errored", 2)
 
 
+@only_whole
 def test_a_better_answer_takes_its_place_and_clears_the_error(house: House) -> None:
     house.nights().night()
     house.emulator.configure(rates={"errored": 1.0})
@@ -109,6 +111,7 @@ def test_of_another_content_or_question_a_failure_is_the_row(house: House) -> No
     assert house.statuses() == {"errored": RECORDS}
 
 
+@only_whole
 def test_in_parquet_and_in_a_table_of_today_without_the_column(house: House) -> None:
     for destination in (ParquetDataset(path=str(house.folder / "answers")), None):
         name = "one" if destination else "two"

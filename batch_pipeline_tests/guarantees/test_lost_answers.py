@@ -21,6 +21,7 @@ from batch_pipeline.errors import InputError
 from batch_pipeline.records import submission
 from batch_pipeline.results import publish
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
 
 
@@ -99,6 +100,7 @@ def test_what_waits_and_is_answered_is_held_when_the_api_has_it_no_more(house: H
     assert house.paid == 2 * RECORDS and house.statuses() == {"answered": RECORDS}
 
 
+@only_whole
 def test_a_run_that_may_ask_again_sends_what_is_held(house: House) -> None:
     run = house.nights()
     kept = build(house, run)
@@ -112,6 +114,7 @@ def test_a_run_that_may_ask_again_sends_what_is_held(house: House) -> None:
     assert house.paid == 2 * RECORDS and house.statuses() == {"answered": RECORDS}
 
 
+@only_whole
 def test_of_several_files_only_what_is_answered_is_held(house: House) -> None:
     limits = {"max_batch_requests": 20, "max_queued_requests": 20}  # two files
     run = house.nights(claude=limits)
@@ -128,6 +131,7 @@ def test_of_several_files_only_what_is_answered_is_held(house: House) -> None:
     assert house.statuses() == {"answered": RECORDS}
 
 
+@only_whole
 def test_a_night_in_pieces_never_reads_the_table_for_it(house: House, looks: list[str]) -> None:
     house.emulator.configure(manual=True)
     limits = {"max_batch_requests": 20, "max_queued_requests": 20}  # two files
@@ -157,6 +161,7 @@ def test_a_merge_that_nobody_noted_is_looked_through_once(
     assert house.statuses() == {"answered": RECORDS}
 
 
+@only_whole
 def test_asked_again_on_purpose_is_sent_file_by_file(house: House, looks: list[str]) -> None:
     limits = {"max_batch_requests": 20, "max_queued_requests": 20}  # two files
     house.nights(claude=limits).night()
@@ -197,6 +202,7 @@ def statuses(run: Nights) -> dict[str, int]:
     return dict(Counter(row["_status"] for row in run.rows().values()))
 
 
+@only_whole
 @pytest.mark.parametrize("kind", ["duckdb", "parquet"])
 def test_what_waits_and_is_cancelled_leaves_the_answers_that_the_store_lost(
     house: House, kind: str, capsys: pytest.CaptureFixture[str]
@@ -264,6 +270,7 @@ def test_answers_are_kept_while_the_records_they_belong_to_are_lost(
     assert house.statuses() == {"answered": RECORDS} and house.paid == RECORDS
 
 
+@only_whole
 def test_with_partitions_what_waits_in_each_is_looked_at(house: House) -> None:
     parts = dg.StaticPartitionsDefinition(["0", "1", "2", "3"])
     run = house.nights(partitions=parts, partition_column="part")
@@ -286,6 +293,7 @@ def test_with_partitions_what_waits_in_each_is_looked_at(house: House) -> None:
     assert house.paid == 20 and not house.paid_twice and house.statuses() == {"answered": 20}
 
 
+@only_whole
 def test_under_another_name_what_waits_is_looked_at(house: House) -> None:
     run = house.nights()
     kept = build(house, run)
@@ -314,6 +322,7 @@ def test_one_answer_that_the_store_lost_is_not_paid_again(house: House, change: 
     assert "1 of their records would be paid again" in said and house.paid == RECORDS + 1
 
 
+@only_whole
 def test_a_row_that_somebody_wrote_or_edited_is_no_lost_answer(house: House) -> None:
     house.nights().night()
     house.sql(
@@ -326,6 +335,7 @@ def test_a_row_that_somebody_wrote_or_edited_is_no_lost_answer(house: House) -> 
     assert house.paid == RECORDS + 2 and house.statuses() == {"answered": RECORDS + 1}
 
 
+@only_whole
 def test_what_another_process_collects_meanwhile_is_no_lost_answer(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from batch_pipeline.store.clock import going_by
 from batch_pipeline_tests.benchmarks.ticks import LIST, RUN_SECONDS, lose, pipelines
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
-from batch_pipeline_tests.support.extent import extent
+from batch_pipeline_tests.support.extent import extent, only_whole
 
 PIPELINES, BATCHES = extent(6, 50), 2
 
@@ -51,6 +51,7 @@ def check_intervals(runs: list[Nights], claude_emulator: EmulatorProcess, clock:
     assert lists == 1 and asked >= everyone
 
 
+@only_whole
 def test_more_than_a_page_of_open_batches_takes_a_call_for_each_page(
     claude_emulator: EmulatorProcess,
     tmp_path: Path,

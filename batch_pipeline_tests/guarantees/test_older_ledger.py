@@ -150,6 +150,7 @@ def test_a_ledger_of_before_the_sending_does_not_send_again(house: House, answer
     assert len(house.emulator.batches()) == 1
 
 
+@only_whole
 def test_a_ledger_of_before_a_file_was_cut_in_two_is_mended(house: House) -> None:
     house.emulator.fault("create", "status_before", status=413, times=1)
     run = house.nights()
@@ -165,6 +166,7 @@ def test_a_ledger_of_before_a_file_was_cut_in_two_is_mended(house: House) -> Non
     assert house.statuses() == {"answered": RECORDS} and not house.paid_twice
 
 
+@only_whole
 def test_what_a_killed_selection_left_behind_is_no_evidence(house: House) -> None:
     """Files are put in place before the ledger names them."""
     house.nights().night()
@@ -183,6 +185,7 @@ def test_an_abandoned_selection_is_no_evidence(house: House) -> None:
     all_right(house, RECORDS)
 
 
+@only_whole
 def test_files_of_a_ledger_that_was_given_up_long_ago_do_not_stop_the_one_of_today(
     house: House,
 ) -> None:
@@ -207,6 +210,7 @@ def test_a_ledger_that_knows_all_is_not_rebuilt(house: House) -> None:
         mended(house)
 
 
+@only_whole
 @pytest.mark.parametrize("content", [b"", b'{"ledg', b"[]"])
 def test_a_damaged_guard_is_written_anew_for_a_ledger_that_knows_all(
     house: House, content: bytes
@@ -304,6 +308,7 @@ def test_another_root_does_not_pay_what_the_table_holds(house: House, kind: str)
     assert house.paid == RECORDS
 
 
+@only_whole
 def test_an_emptied_store_asks_again_on_purpose(house: House) -> None:
     house.nights().night()
     shutil.rmtree(house.root)
@@ -312,6 +317,7 @@ def test_an_emptied_store_asks_again_on_purpose(house: House) -> None:
     assert house.paid == 2 * RECORDS and house.statuses() == {"answered": RECORDS}
 
 
+@only_whole
 def test_another_root_does_not_pay_small_partitions_either(house: House) -> None:
     house.sql("alter table notes alter part type varchar")
     fields: dict[str, Any] = {
@@ -434,6 +440,7 @@ def test_a_locked_ledger_says_who_to_look_for(
 # --- object stores
 
 
+@only_whole
 def test_an_object_store_is_compared_by_a_few_listings(house: House) -> None:
     from batch_pipeline import BatchStore
     from batch_pipeline_tests.support.stage_calls import PlayedNights

@@ -12,7 +12,7 @@ from batch_pipeline_tests.support.extent import every_form, extent
 from batch_pipeline_tests.support.postgres import Schemas
 from batch_pipeline_tests.support.random_walk import DEPLOYMENTS, episode
 
-EPISODES = extent(4, 300)
+EPISODES = extent(2, 300)
 
 
 @every_form

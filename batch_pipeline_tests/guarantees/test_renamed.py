@@ -34,6 +34,7 @@ def test_a_renamed_pipeline_asks_only_what_is_new_and_keeps_its_table(house: Hou
     assert house.paid == RECORDS + 2 and house.statuses() == {"answered": RECORDS + 1}
 
 
+@only_whole
 def test_its_table_in_the_store_goes_along(house: House) -> None:
     house.nights(destination=None).night()
     run = renamed(house, destination=None)
@@ -58,6 +59,7 @@ def test_open_batches_are_collected_and_unsent_files_sent_under_the_new_name(
     assert house.paid == RECORDS and not house.paid_twice
 
 
+@only_whole
 def test_rows_of_before_are_where_they_were_and_not_lost(house: House) -> None:
     """They stay in the folder of the old name, and the API drops answers after 29 days."""
     house.nights().night()
@@ -142,6 +144,7 @@ def test_a_ledger_of_before_a_renaming_that_nothing_followed_pays_nothing_again(
     assert len(run.rows()) == RECORDS + went_on
 
 
+@only_whole
 def test_an_old_name_whose_work_went_over_to_another_is_refused(house: House) -> None:
     house.nights().night()
     house.sql("insert into notes values (900, 'one more', 0)")
@@ -157,6 +160,7 @@ def test_an_old_name_whose_work_went_over_to_another_is_refused(house: House) ->
     assert house.paid == RECORDS + 1 and house.statuses() == {"answered": RECORDS + 1}
 
 
+@only_whole
 def test_a_ledger_that_is_made_again_refuses_old_code(house: House) -> None:
     house.nights().night()
     house.sql("insert into notes values (900, 'one more', 0)")
@@ -168,6 +172,7 @@ def test_a_ledger_that_is_made_again_refuses_old_code(house: House) -> None:
     assert house.paid == RECORDS + 1
 
 
+@only_whole
 @pytest.mark.parametrize("kind", ["table", "files"])
 def test_quiet_nights_after_renamings_keep_the_table(house: House, kind: str) -> None:
     """No row is merged in them, and yet the table is the new name's."""
@@ -186,6 +191,7 @@ def test_quiet_nights_after_renamings_keep_the_table(house: House, kind: str) ->
     assert "holds the results of the pipeline comments" in house.refusal(other, allow_reask=True)
 
 
+@only_whole
 def test_two_renamings_without_a_night_between_keep_the_table(house: House) -> None:
     house.nights().night()
     renamed(house).tick()

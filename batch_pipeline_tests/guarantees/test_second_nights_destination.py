@@ -546,6 +546,7 @@ def test_a_retyped_key_that_is_asked_again_on_purpose_has_one_row_per_record(
     assert here.check()["missing"] == 0
 
 
+@only_whole
 def test_a_key_that_grows_by_a_column_and_is_asked_again_has_one_row_per_record(
     town: Callable[..., Town],
 ) -> None:
@@ -584,6 +585,7 @@ def test_the_row_of_a_key_that_somebody_edited_comes_back(
     assert here.run.rows() == rows
 
 
+@only_whole
 def test_keys_that_somebody_swapped_are_put_back(town: Callable[..., Town]) -> None:
     here = town()
     here.run.night()

@@ -175,6 +175,7 @@ def test_a_key_spelled_otherwise_is_the_same_key(house: House, spelled: str, kin
     assert house.paid == RECORDS + 2 and not house.paid_twice
 
 
+@only_whole
 def test_a_store_whose_key_was_declared_in_capitals_is_gone_on_with(house: House) -> None:
     """Its hashes hold the spelling of then."""
     house.nights(key="ID").night()
@@ -303,6 +304,7 @@ def test_another_address_without_an_account_stops(house: House) -> None:
     assert answered(house)
 
 
+@only_whole
 @pytest.mark.parametrize("change", ["type", "columns", "names", "address"])
 def test_small_partitions_are_counted_together(house: House, change: str) -> None:
     house.sql("alter table notes alter part type varchar")
@@ -330,6 +332,7 @@ def test_small_partitions_are_counted_together(house: House, change: str) -> Non
     assert house.paid == RECORDS + 10
 
 
+@only_whole
 def test_a_small_partition_that_changed_does_not_stop(house: House) -> None:
     house.sql("alter table notes alter part type varchar")
     fields = in_partitions("0", "1", "2", "3")
@@ -344,6 +347,7 @@ def test_a_small_partition_that_changed_does_not_stop(house: House) -> None:
     assert house.paid == RECORDS + 20
 
 
+@only_whole
 def test_another_workspace_is_called_one(house: House) -> None:
     house.emulator.configure(keys={"first": "ws1", "second": "ws2"})
     house.nights(claude={"api_key": "first"}).night()

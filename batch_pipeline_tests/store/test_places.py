@@ -18,6 +18,7 @@ from batch_pipeline.store.clock import going_by
 from batch_pipeline_tests.definitions.conftest import RECORDS, TEMPLATE
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import only_whole
 
 
 @pytest.fixture
@@ -101,6 +102,7 @@ def test_a_ledger_in_postgresql_lives_as_one_in_sqlite(
     assert claude_emulator.bill()["requests"] > before and len(billed) == len(set(billed))
 
 
+@only_whole
 def test_a_reply_that_is_lost_is_paid_once_with_postgresql(
     nights_in,
     claude_emulator: EmulatorProcess,

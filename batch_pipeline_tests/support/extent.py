@@ -15,7 +15,7 @@ WHOLE = os.environ.get("BATCH_PIPELINE_TESTS") == "whole"
 SAMPLED = ("cli", "definitions", "faults", "guarantees", "results")
 """The folders where a form of a test is a night or several: of each test's forms one in `ONE_IN` is run."""
 
-ONE_IN = 4
+ONE_IN = 6
 
 Extent = TypeVar("Extent")
 

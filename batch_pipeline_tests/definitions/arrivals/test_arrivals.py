@@ -238,6 +238,7 @@ def test_a_file_that_is_still_written_is_no_arrival(
     assert claude_emulator.bill()["requests"] == 14
 
 
+@only_whole
 def test_a_database_that_is_written_all_the_time_is_read_all_the_same(
     arriving, warehouse: Path, clock: HandClock
 ) -> None:
@@ -256,6 +257,7 @@ def test_a_source_that_did_not_change_is_not_opened(arriving, warehouse: Path) -
         assert "Nothing new in table packages" in one.says()
 
 
+@only_whole
 def test_a_database_in_use_is_looked_at_again(
     arriving, warehouse: Path, claude_emulator: EmulatorProcess
 ) -> None:
@@ -311,6 +313,7 @@ def test_no_run_is_asked_for_beside_another(
     assert one.asked() == [None]
 
 
+@only_whole
 def test_what_another_run_took_along_is_not_asked_for(arriving, warehouse: Path) -> None:
     one = arriving().quiet()
     add(warehouse, "new")
@@ -323,6 +326,7 @@ def test_what_another_run_took_along_is_not_asked_for(arriving, warehouse: Path)
     assert one.asked() == [None]
 
 
+@only_whole
 def test_a_materialize_of_the_assets_counts_as_well(arriving, warehouse: Path) -> None:
     one = arriving().quiet()
     add(warehouse, "new")
@@ -520,6 +524,7 @@ def test_a_day_is_asked_when_its_rows_changed_and_it_is_over(
     assert claude_emulator.bill()["requests"] == 23
 
 
+@only_whole
 def test_a_day_that_the_nightly_run_asked_is_not_asked_for(
     arriving, warehouse: Path, clock: HandClock
 ) -> None:
@@ -580,6 +585,7 @@ def test_no_partition_is_missed_however_many_arrive_at_once(
     assert "Nothing new" in one.says()
 
 
+@only_whole
 def test_upstream_and_source_lead_to_the_same_run(
     nights, warehouse: Path, instance: dg.DagsterInstance, claude_emulator: EmulatorProcess
 ) -> None:
