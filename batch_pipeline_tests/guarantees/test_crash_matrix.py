@@ -39,7 +39,7 @@ WAYS = [(kind, how) for kind in get_args(Kind) for how in get_args(Restart)]
 CELLS = [
     (step.name, *way)
     for number, step in enumerate(STEPS)
-    if number % extent(2, 1) == 0
+    if number % extent(3, 1) == 0
     for way in extent([WAYS[number % len(WAYS)]], WAYS)
 ]
 # The SDK catches what goes wrong in a call: it is a lost reply then, and the run goes on.
