@@ -182,13 +182,16 @@ def _problems(error: ValidationError, value: Any) -> list[Problem]:
             other[: len(path)] == path != other for other in found
         ):
             continue  # of several types that it may have, the one that was meant says more
-        problems.append(Problem(path, _joined(list(dict.fromkeys(texts)))))
+        unique = list(dict.fromkeys(texts))
+        if all("; it must be " in text for text in unique):
+            unique = [_joined(unique)]
+        problems += [Problem(path, text) for text in unique]
     return problems
 
 
 def _joined(texts: Sequence[str]) -> str:
     """Return what several alternatives say of one value."""
-    if len(texts) == 1 or not all("; it must be " in text for text in texts):
+    if len(texts) == 1:
         return texts[0]
     wanted = [text.partition("; it must be ")[2].rstrip(".") for text in texts]
     return f"{texts[0].partition('; it must be ')[0]}; it must be {' or '.join(wanted)}."
