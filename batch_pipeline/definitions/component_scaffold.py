@@ -76,7 +76,7 @@ def test_{name}_answers_three_records(claude_emulator, tmp_path, monkeypatch):
             time.sleep(0.5)
     pytest.fail("the batch did not end within half a minute")
 '''
-_PYTHON = '''"""The pipeline {name}."""
+_PYTHON = '''"""The pipeline of this folder: one question about every record."""
 
 import json
 from pathlib import Path
@@ -91,17 +91,17 @@ HERE = Path(__file__).parent
 @dg.component_instance
 def load(context: dg.ComponentLoadContext) -> BatchPipelineComponent:
     return BatchPipelineComponent(
-        name={name!r},
-        source=DuckDBSource(database={database!r}, table={table!r}, key={key!r}),
+        name={name},
+        source=DuckDBSource(database={database}, table={table}, key={key}),
         request=MessageTemplate(
-            model={model!r},
-            max_tokens={max_tokens!r},
+            model={model},
+            max_tokens={max_tokens},
             prompt=(HERE / "prompt.md").read_text(encoding="utf-8"),
             output=json.loads((HERE / "output.json").read_text(encoding="utf-8")),
         ),
-        output_prefix={output_prefix!r},
-        destination=DuckDBTable(database={database!r}, table={answers!r}),
-        schedule={schedule!r},
+        output_prefix={output_prefix},
+        destination=DuckDBTable(database={database}, table={answers}),
+        schedule={schedule},
     )
 '''
 
@@ -151,7 +151,7 @@ class PipelineScaffolder(dg.Scaffolder[PipelineParams]):
         _write(folder / "prompt.md", _prompt(table, columns))
         _write(folder / "output.json", json.dumps(OUTPUT, indent=2) + "\n")
         if request.scaffold_format == "python":
-            _write(folder / "component.py", _PYTHON.format(**values))
+            _write(folder / "component.py", _python(values))
         else:
             kind = COMPONENT if request.type_name.startswith("batch_pipeline.") else None
             text = _yaml(kind or request.type_name, _attributes(values))
@@ -244,6 +244,13 @@ def _attributes(values: dict[str, Any]) -> dict[str, Any]:
         "destination": {"database": values["database"], "table": values["answers"]},
         "schedule": values["schedule"],
     }
+
+
+def _python(values: dict[str, Any]) -> str:
+    """Return the pipeline in Python; what JSON writes of texts, lists and numbers, Python reads."""
+    return _PYTHON.format(
+        **{name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    )
 
 
 def _resources() -> str:
