@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from batch_pipeline.definitions.build import build_definitions
     from batch_pipeline.definitions.component import BatchPipelineComponent
+    from batch_pipeline.definitions.component_resources import ClaudeBatchesComponent
     from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
     from batch_pipeline.errors import BatchPipelineError, HeldError, InputError, StoreError
     from batch_pipeline.pipeline import Arrivals, BatchPipeline, Budget, Schedule
@@ -22,6 +23,7 @@ _HOMES = {
     "BatchPipelineError": "batch_pipeline.errors",
     "BatchStore": "batch_pipeline.definitions.resources",
     "Budget": "batch_pipeline.pipeline",
+    "ClaudeBatchesComponent": "batch_pipeline.definitions.component_resources",
     "ClaudeBatches": "batch_pipeline.definitions.resources",
     "DuckDBSource": "batch_pipeline.records.sources",
     "DuckDBTable": "batch_pipeline.results.destinations",
@@ -43,6 +45,7 @@ __all__ = [
     "BatchStore",
     "Budget",
     "ClaudeBatches",
+    "ClaudeBatchesComponent",
     "DuckDBSource",
     "DuckDBTable",
     "HeldError",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Literal, cast
+from typing import Any, Literal, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dagster as dg
@@ -296,6 +296,15 @@ class BatchPipeline:
     def asset_key(self, stage: str) -> dg.AssetKey:
         """Return the asset key of a stage: records, requests, batches or results."""
         return dg.AssetKey([*self.prefix, stage])
+
+    def op_options(self, stage: str) -> dict[str, Any]:
+        """Return how Dagster's op of a stage is defined: its name, and what else the op takes."""
+        return {"name": self.asset_key(stage).to_python_identifier()}
+
+    @property
+    def execute_stage(self) -> "Callable[[dg.AssetExecutionContext, str], Any] | None":
+        """What does a stage's work in the place of this package; None: this package does."""
+        return None
 
     @property
     def nightly(self) -> Schedule | None:
