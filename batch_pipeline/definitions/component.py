@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import dagster as dg
 
 from batch_pipeline.definitions.build import build_definitions
+from batch_pipeline.definitions.task import question_of
 from batch_pipeline.errors import InputError, plain
 from batch_pipeline.pipeline import (
     Arrivals,
@@ -70,7 +71,7 @@ def _request(context: dg.ResolutionContext, raw: Mapping[str, Any]) -> MessageTe
         if isinstance(fields.get(name), str):
             fields[name] = _imported(name, fields[name])
     check_yaml(fields.get("output"), "request: output")
-    return _made(MessageTemplate, fields, "request")
+    return question_of(fields, _made, _imported)
 
 
 def _schedule(context: dg.ResolutionContext, raw: Any) -> str | Schedule | None:
