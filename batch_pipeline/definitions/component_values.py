@@ -13,6 +13,7 @@ from dagster.components.resolved.core_models import OpSpec
 
 from batch_pipeline.definitions.component_problems import YamlError, nearest, refused
 from batch_pipeline.definitions.component_templates import rendered
+from batch_pipeline.definitions.task import question_of
 from batch_pipeline.errors import InputError, plain
 from batch_pipeline.pipeline import (
     NAME,
@@ -131,7 +132,7 @@ def request(context: dg.ResolutionContext, raw: Any) -> MessageTemplate:
         if isinstance(fields.get(what), str):
             fields[what] = imported(what, fields[what])
     check_yaml(fields.get("output"), "request: output")
-    return made(MessageTemplate, fields, "request")
+    return question_of(fields, made, imported)
 
 
 def schedule(context: dg.ResolutionContext, raw: Any) -> Schedule | None:
