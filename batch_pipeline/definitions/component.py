@@ -20,12 +20,14 @@ from batch_pipeline.definitions.build import build_definitions
 from batch_pipeline.definitions.component_problems import Fields, refused
 from batch_pipeline.definitions.component_scaffold import PipelineScaffolder
 from batch_pipeline.definitions.component_stages import staged
+from batch_pipeline.definitions.component_tasks import RequestValue
 from batch_pipeline.definitions.component_templates import OrTemplate
 from batch_pipeline.definitions.component_values import Written
 from batch_pipeline.definitions.component_yaml import YamlComponent
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import Arrivals, BatchPipeline, Budget, Schedule
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.requests.tasks.task import Task
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 
@@ -71,8 +73,13 @@ class BatchPipelineComponent(YamlComponent):
         ),
     ]
     request: Annotated[
-        SkipValidation[MessageTemplate],
-        Written(fields.RequestValue, "What is asked about each record.", values.request),
+        SkipValidation[MessageTemplate | Task],
+        Written(
+            RequestValue,
+            "What is asked about each record: with a task (classify, extract, summarize, translate, score) its fields, "
+            "else those of a template.",
+            values.request,
+        ),
     ]
     destination: Annotated[
         SkipValidation[DuckDBTable | ParquetDataset | None],

@@ -179,9 +179,6 @@ class RequestFields(Fields):
     )
 
 
-RequestValue = Annotated[RequestFields, OrTemplate()]
-
-
 class ScheduleFields(Fields):
     """When the pipeline is submitted by itself."""
 

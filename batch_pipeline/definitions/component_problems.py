@@ -4,9 +4,11 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Any, ClassVar, cast
 
 import dagster as dg
+import yaml
 from dagster.components.resolved.errors import ResolutionException
 from pydantic import GetJsonSchemaHandler, PrivateAttr, ValidationError, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -35,6 +37,10 @@ class Fields(dg.Model):
     """The fields of a mapping in YAML; a name that is none of them is refused, with the nearest that is."""
 
     hides_values: ClassVar[bool] = False
+    beside: ClassVar[tuple[str, ...]] = ()
+    """Names that may be meant besides the fields'."""
+    elsewhere: ClassVar[dict[str, str]] = {}
+    """What names need that belong to another form of the mapping."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -42,9 +48,7 @@ class Fields(dg.Model):
         try:
             return handler(value)
         except ValidationError as error:
-            details = [
-                _detail(one, list(cls.model_fields), cls.hides_values) for one in error.errors()
-            ]
+            details = [_detail(one, cls) for one in error.errors()]
             raise ValidationError.from_exception_data(cls.__name__, details) from None
 
     @classmethod
@@ -53,8 +57,10 @@ class Fields(dg.Model):
     ) -> JsonSchemaValue:
         """Name the right one to validators of JSON Schema, too: ``dg check yaml`` is one."""
         schema = handler.resolve_ref_schema(handler(core))
-        names = list(schema.get("properties", {}))
-        near = {misspelt: right for name in names for misspelt, right in _misspelt(name, names)}
+        names = [*schema.get("properties", {}), *cls.beside]
+        others = [*names, *cls.elsewhere]
+        near = {misspelt: right for name in names for misspelt, right in _misspelt(name, others)}
+        near |= {f"^{name}$": said for name, said in cls.elsewhere.items()}
         if near:
             schema["allOf"] = [
                 *schema.get("allOf", []),
@@ -108,9 +114,48 @@ def refused(context: dg.ResolutionContext, error: InputError) -> YamlError:
     tree = context.source_position_tree
     for part in context.path:
         tree = tree and tree.children.get(part)
-    words = re.findall(r"\w+", re.sub(r"\(type \w+\)", "", str(error)))[:8]
-    own = [word for word in words if tree is not None and word in tree.children]
-    return refuse(context, [Problem(own[:1], str(error))])
+    words = re.findall(r"\w+", re.sub(r"\((type|task) \w+\)", "", str(error)))[:8]
+    path: list[str | int] = []
+    for word in words:
+        named = {str(name): name for name in tree.children} if tree is not None else {}
+        if tree is not None and word in named:
+            path.append(named[word])
+            tree = tree.children[named[word]]
+        elif path:
+            break  # what is further in is named next: `fields: total ...`
+    return refuse(context, [Problem(path, str(error))])
+
+
+def doubled(context: dg.ResolutionContext) -> list[Problem]:
+    """Return the names that stand twice in one mapping: YAML would take the last, without a word."""
+    tree = context.source_position_tree
+    if tree is None or not FilePath(tree.position.filename).is_file():
+        return []
+    text = FilePath(tree.position.filename).read_text(encoding="utf-8")
+    found: list[Problem] = []
+    for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
+        if node is not None and node.start_mark.line + 1 == tree.position.start.line:
+            _find_doubled(node, (), found)
+    depth = len(context.path)
+    return [
+        Problem(one.path[depth:], one.text)
+        for one in found
+        if list(one.path[:depth]) == list(context.path)
+    ]
+
+
+def _find_doubled(node: yaml.Node, path: tuple[str | int, ...], found: list[Problem]) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for place, inner in enumerate(node.value):
+            _find_doubled(inner, (*path, place), found)
+    if isinstance(node, yaml.MappingNode):
+        names: set[str] = set()
+        for name, inner in node.value:
+            where = (*path, name.value)
+            if name.value in names and name.value != "<<":  # of these there may be several
+                found.append(Problem(where, f"{name.value} stands there twice. Remove one."))
+            names.add(name.value)
+            _find_doubled(inner, where, found)
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
@@ -130,29 +175,37 @@ def _located(context: dg.ResolutionContext, problem: Problem) -> str:
     return f"{at.filename}, line {at.start.line}, column {at.start.col}: {text}"
 
 
-def _detail(error: Any, names: Sequence[str], hidden: bool) -> InitErrorDetails:
+def _detail(error: Any, fields: type[Fields]) -> InitErrorDetails:
     """Return an error of pydantic with the words that it needs here."""
     kind, path, text = error["type"], error["loc"], error["msg"]
-    shown = type(error["input"]).__name__ if hidden else _shown(error["input"])
+    names = [*fields.model_fields, *fields.beside]
+    shown = type(error["input"]).__name__ if fields.hides_values else _shown(error["input"])
+    by = str((error.get("ctx") or {}).get("discriminator", "type")).strip("'")
     if kind == "extra_forbidden" and len(path) == 1:
-        text = f"there is no field {plain(str(path[0]))}; {nearest(str(path[0]), names)}"
+        name = plain(str(path[0]))
+        said = fields.elsewhere.get(name)
+        text = f"there is no field {name}; {f'it needs {said}.' if said else nearest(name, names)}"
     elif kind == "missing":
         text = f"{path[-1]} is missing."
     elif kind in ("union_tag_invalid", "union_tag_not_found"):
         named = re.findall(r"'(\w+)'", (error.get("ctx") or {}).get("expected_tags", "")) or names
         given = (error.get("ctx") or {}).get("tag")
         near = difflib.get_close_matches(str(given), named, n=1) if given else []
-        text = f"type is {given!r}; it must be one of {', '.join(named)}."
+        text = f"{by} is {given!r}; it must be one of {', '.join(named)}."
         text += f" Did you mean {near[0]}?" if near else ""
-    elif kind in ("model_type", "dict_type", "model_attributes_type"):
+    elif kind == "dict_type":
+        text = f"is {shown}; it must be a mapping."
+    elif kind in ("model_type", "model_attributes_type"):
         text = f"expected a mapping of fields, found {type(error['input']).__name__}."
     elif kind != _OWN_TEXT:
         wanted = text.removeprefix("Input should be ")
         text = f"is {shown}; it must be {wanted}" if wanted != text else f"is {shown}: {text}"
         near = difflib.get_close_matches(str(error["input"]), re.findall(r"'(\w+)'", wanted), n=1)
         text += f". Did you mean {near[0]}?" if near else "."
+        if kind == "string_type" and isinstance(error["input"], bool):
+            text += " YAML reads yes, no, on, off and the like as true or false: quote it."
     return InitErrorDetails(
-        type=PydanticCustomError(_OWN_TEXT, "{text}", {"text": text, "kind": kind})
+        type=PydanticCustomError(_OWN_TEXT, "{text}", {"text": text, "kind": kind, "by": by})
         if kind != _OWN_TEXT
         else PydanticCustomError(_OWN_TEXT, "{text}", error["ctx"]),
         loc=path,
@@ -174,7 +227,7 @@ def _problems(error: ValidationError, value: Any) -> list[Problem]:
         if kind == "extra_forbidden":
             path = (*path[:-1], *one["loc"][-1:])
         if kind in ("union_tag_invalid", "union_tag_not_found"):
-            path = (*path, "type")
+            path = (*path, ctx.get("by", "type"))
         found.setdefault(path, []).append(ctx.get("text", one["msg"]))
     problems = []
     for path, texts in found.items():

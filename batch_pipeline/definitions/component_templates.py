@@ -130,7 +130,6 @@ def _rules(
 
 def _chosen(schema: JsonSchemaValue, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
     """Return of several mappings the one that a value means, by its ``type`` or by a field of its own."""
-    refs = [one["$ref"] for one in schema["oneOf"]]
     named = schema.get("discriminator", {}).get("mapping")
     if named:
         by = schema["discriminator"]["propertyName"]
@@ -146,10 +145,14 @@ def _chosen(schema: JsonSchemaValue, handler: GetJsonSchemaHandler) -> JsonSchem
             for name, ref in named.items()
         ]
         return chosen | {"allOf": cases}
-    first, last = refs  # the first is told by a field that only it has
-    inner, other = (handler.resolve_ref_schema({"$ref": ref}) for ref in (first, last))
-    own = next(name for name in inner["required"] if name not in other["properties"])
-    return {"if": {"required": [own]}, "then": {"$ref": first}, "else": {"$ref": last}}
+    first, last = schema["oneOf"]  # the first is told by a field that only it has
+    if "oneOf" in first:
+        own, then = first["discriminator"]["propertyName"], _chosen(first, handler)
+    else:
+        inner, other = (handler.resolve_ref_schema(one) for one in (first, last))
+        own = next(name for name in inner["required"] if name not in other["properties"])
+        then = {"$ref": first["$ref"]}
+    return {"if": {"required": [own]}, "then": then, "else": {"$ref": last["$ref"]}}
 
 
 def _as_written(value: Any, check: Any) -> Any:

@@ -25,11 +25,13 @@ from batch_pipeline.pipeline import (
 )
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.own_prices import check_prices
+from batch_pipeline.requests.tasks.task import Task, template_of
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.requests.unsatisfiable import check_yaml
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 
-AS_WRITTEN = ("prompt", "system", "messages")
+AS_WRITTEN = ("prompt", "system", "messages", "labels", "rubric", "fields")
+"""What is told to Claude: Dagster does not render it."""
 Make = Callable[[dg.ResolutionContext, Any], Any]
 Made = TypeVar("Made")
 Status = TypeVar("Status", bound=Enum)
@@ -113,8 +115,8 @@ def destination(context: dg.ResolutionContext, raw: Any) -> DuckDBTable | Parque
 def request(context: dg.ResolutionContext, raw: Any) -> MessageTemplate:
     """Return the request that a mapping declares; its texts for Claude are taken as they stand."""
     given = rendered(context, raw) if isinstance(raw, str) else raw
-    if isinstance(given, MessageTemplate):
-        return given
+    if isinstance(given, MessageTemplate | Task):
+        return template_of(given)
     given = _fields(given, "request")
     resolved = {name: value for name, value in given.items() if name not in AS_WRITTEN}
     fields = dict(_fields(rendered(context, resolved), "request"))

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from batch_pipeline.definitions.component_problems import Attributes, refuse
+from batch_pipeline.definitions.component_problems import Attributes, doubled, refuse
 from batch_pipeline.definitions.component_values import Written
 
 
@@ -28,7 +28,9 @@ class YamlComponent(dg.Component, dg.Resolvable, dg.Model):
             YamlError: it names each wrong field, where it stands, and the nearest right name.
         """
         if isinstance(model, Attributes) and model.problems:
-            raise refuse(context, model.problems)
+            raise refuse(context, [*model.problems, *doubled(context)])
+        if twice := doubled(context):
+            raise refuse(context, twice)
         return super().resolve_from_model(context, model)
 
     @classmethod

@@ -75,7 +75,9 @@ def _checked(labels: object, alone: bool) -> dict[str, str]:
         name = check_text(label, f"labels: the label {label!r}")
         if name != name.strip() or len(name.splitlines()) > 1:
             raise InputError(f"labels: {name!r} has a line break, or a space at an end. Remove it.")
-        if (other := folded.setdefault(name.casefold(), name)) != name or name in found:
+        if name in found:
+            raise InputError(f"labels: {name!r} stands there twice. Remove one.")
+        if (other := folded.setdefault(name.casefold(), name)) != name:
             raise InputError(
                 f"labels: {other!r} and {name!r} are the same but for case: the API does not promise the case of"
                 " an answer. Remove one, or name it otherwise."

@@ -28,7 +28,11 @@ def column_names(column: object) -> tuple[str, ...]:
         InputError: it is no name, and no list of names.
     """
     names = [column] if isinstance(column, str) else column
-    if not isinstance(names, Sequence) or not names:
+    if isinstance(names, Sequence) and not names:
+        raise InputError(
+            "column is missing: name the column to be read, or several; or give a prompt."
+        )
+    if not isinstance(names, Sequence):
         raise InputError(
             f"column is {column!r}; it must be the name of the column to be read, or a list of names."
         )
