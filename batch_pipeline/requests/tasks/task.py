@@ -11,7 +11,13 @@ from batch_pipeline.errors import InputError
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.requests.tasks.length import rounded, schema_tokens
 from batch_pipeline.requests.tasks.thinking import without_thinking
-from batch_pipeline.requests.tasks.wording import column_names, literal, prompt_of
+from batch_pipeline.requests.tasks.wording import (
+    column_names,
+    is_told,
+    literal,
+    prompt_of,
+    shown_texts,
+)
 from batch_pipeline.requests.template import MessageTemplate
 
 DATA = (
@@ -121,10 +127,10 @@ def _completed(system: str, needed: Mapping[str, Sequence[str]], prompt: str) ->
     """Return a system prompt with the blocks of which it, and the prompt, do not tell all."""
     if not isinstance(system, str) or not isinstance(prompt, str):
         return system  # refused by the template
-    told = f"{system}\n{prompt}"
+    shown = [*shown_texts(system, "system"), *shown_texts(prompt, "prompt")]
     lacking = [
         literal(block)
         for block, texts in needed.items()
-        if any(text not in told and literal(text) not in told for text in texts)
+        if not all(is_told(text, shown) for text in texts)
     ]
     return "\n\n".join(part for part in (system, *lacking) if part.strip())

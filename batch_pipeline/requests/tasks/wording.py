@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from keyword import iskeyword
 
 import orjson
+from jinja2 import nodes
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.requests.prompt import Prompt
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MARKS = re.compile(r"\{[{%#]")
@@ -19,6 +21,34 @@ _OTHERWISE = frozenset(
 def literal(text: str) -> str:
     """Return Jinja text that prints this text as it stands, whatever marks of Jinja are in it."""
     return _MARKS.sub(lambda mark: f'{{{{ "{mark[0]}" }}}}', text)
+
+
+def shown_texts(source: str, where: str) -> list[str]:
+    """Return the parts of Jinja text that are printed whatever a record holds.
+
+    Args:
+        source: the text.
+        where: what it is to the user, for errors.
+
+    Raises:
+        InputError: it is not valid Jinja.
+    """
+    parts = [""]
+    for output in Prompt(source, where).tree().find_all(nodes.Output):
+        for node in output.nodes:
+            match node:
+                case nodes.TemplateData(data=str() as text) | nodes.Const(value=str() as text):
+                    parts[-1] += text
+                case _:
+                    parts.append("")
+        parts.append("")
+    return parts
+
+
+def is_told(text: str, shown: Sequence[str]) -> bool:
+    """Return whether a text stands in one of those that are shown, in words of its own."""
+    words = re.escape(text.replace("\r\n", "\n").replace("\r", "\n"))  # as Jinja reads a text
+    return any(re.search(rf"(?<!\w){words}(?!\w)", one) for one in shown)
 
 
 def column_names(column: object) -> tuple[str, ...]:
