@@ -6,10 +6,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from batch_pipeline.definitions.build import build_definitions
     from batch_pipeline.definitions.component import BatchPipelineComponent
+    from batch_pipeline.definitions.component_resources import ClaudeBatchesComponent
     from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
     from batch_pipeline.errors import BatchPipelineError, HeldError, InputError, StoreError
     from batch_pipeline.pipeline import Arrivals, BatchPipeline, Budget, Schedule
     from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+    from batch_pipeline.requests.tasks.classify import Classify
+    from batch_pipeline.requests.tasks.extract import Extract
+    from batch_pipeline.requests.tasks.score import Score
+    from batch_pipeline.requests.tasks.summarize import Summarize
+    from batch_pipeline.requests.tasks.translate import Translate
     from batch_pipeline.requests.template import MessageTemplate
     from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 
@@ -22,16 +28,22 @@ _HOMES = {
     "BatchPipelineError": "batch_pipeline.errors",
     "BatchStore": "batch_pipeline.definitions.resources",
     "Budget": "batch_pipeline.pipeline",
+    "Classify": "batch_pipeline.requests.tasks.classify",
     "ClaudeBatches": "batch_pipeline.definitions.resources",
+    "ClaudeBatchesComponent": "batch_pipeline.definitions.component_resources",
     "DuckDBSource": "batch_pipeline.records.sources",
     "DuckDBTable": "batch_pipeline.results.destinations",
+    "Extract": "batch_pipeline.requests.tasks.extract",
     "HeldError": "batch_pipeline.errors",
     "InputError": "batch_pipeline.errors",
     "MessageTemplate": "batch_pipeline.requests.template",
     "ParquetDataset": "batch_pipeline.results.destinations",
     "ParquetSource": "batch_pipeline.records.sources",
     "Schedule": "batch_pipeline.pipeline",
+    "Score": "batch_pipeline.requests.tasks.score",
     "StoreError": "batch_pipeline.errors",
+    "Summarize": "batch_pipeline.requests.tasks.summarize",
+    "Translate": "batch_pipeline.requests.tasks.translate",
     "build_definitions": "batch_pipeline.definitions.build",
 }
 
@@ -42,16 +54,22 @@ __all__ = [
     "BatchPipelineError",
     "BatchStore",
     "Budget",
+    "Classify",
     "ClaudeBatches",
+    "ClaudeBatchesComponent",
     "DuckDBSource",
     "DuckDBTable",
+    "Extract",
     "HeldError",
     "InputError",
     "MessageTemplate",
     "ParquetDataset",
     "ParquetSource",
     "Schedule",
+    "Score",
     "StoreError",
+    "Summarize",
+    "Translate",
     "build_definitions",
 ]
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Literal, cast
+from typing import Any, Literal, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dagster as dg
@@ -12,6 +12,7 @@ import dagster as dg
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.own_prices import check_prices
+from batch_pipeline.requests.tasks.task import Task, template_of
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 
@@ -142,6 +143,18 @@ class Budget:
                 )
 
 
+class _Request:
+    """The field `request`: it is given a template or a front door, and holds the template."""
+
+    def __get__(self, pipeline: Any, owner: type | None = None) -> MessageTemplate:
+        if pipeline is None:
+            raise AttributeError("request")  # so it has no default
+        return vars(pipeline)["request"]
+
+    def __set__(self, pipeline: Any, request: MessageTemplate | Task) -> None:
+        vars(pipeline)["request"] = template_of(request)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchPipeline:
     """One question asked about every record of a source, by way of Message Batches.
@@ -149,7 +162,8 @@ class BatchPipeline:
     Attributes:
         name: names the assets, jobs, schedule and sensor, and the folder in the store.
         source: where the records are, and which columns are their key.
-        request: what is asked about a record, and what the answer must look like.
+        request: what is asked about a record, and what the answer must look like: a template, or a
+            front door (``Classify``, ``Extract``, ``Summarize``, ``Translate``, ``Score``) that makes one.
         destination: the table that gets one row per record; None keeps it in the store, as Parquet.
         schedule: when it runs by itself: a cron string in UTC, or a ``Schedule``.
         arrivals: whether it also runs when records arrive; None: it does not.
@@ -185,7 +199,7 @@ class BatchPipeline:
 
     name: str
     source: DuckDBSource | ParquetSource
-    request: MessageTemplate
+    request: _Request = _Request()
     destination: DuckDBTable | ParquetDataset | None = None
     schedule: str | Schedule | None = None
     arrivals: Arrivals | None = None
@@ -216,6 +230,11 @@ class BatchPipeline:
                 "A pipeline's name must start with a letter and hold only letters, digits and "
                 "underscores; "
                 f"{self.name!r} does not. Dagster builds job and sensor names from it."
+            )
+        if not isinstance(self.request, MessageTemplate):
+            raise InputError(
+                f"Pipeline {self.name}: request is {self.request!r}; it must be MessageTemplate(...), or one of "
+                "Classify(...), Extract(...), Summarize(...), Translate(...), Score(...)."
             )
         try:
             _ = self.nightly  # a cron string that is none is refused here
@@ -296,6 +315,15 @@ class BatchPipeline:
     def asset_key(self, stage: str) -> dg.AssetKey:
         """Return the asset key of a stage: records, requests, batches or results."""
         return dg.AssetKey([*self.prefix, stage])
+
+    def op_options(self, stage: str) -> dict[str, Any]:
+        """Return how Dagster's op of a stage is defined: its name, and what else the op takes."""
+        return {"name": self.asset_key(stage).to_python_identifier()}
+
+    @property
+    def execute_stage(self) -> "Callable[[dg.AssetExecutionContext, str], Any] | None":
+        """What does a stage's work in the place of this package; None: this package does."""
+        return None
 
     @property
     def nightly(self) -> Schedule | None:

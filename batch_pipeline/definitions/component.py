@@ -4,205 +4,317 @@ Dagster renders ``{{ ... }}`` in a component's YAML itself and would blank a pro
 without a word. So ``prompt``, ``system`` and ``messages`` are taken as they stand in the file.
 """
 
-import difflib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
-from importlib import import_module
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import dagster as dg
+from dagster.components.resolved.core_models import AssetAttributesModel, OpSpec
+from dagster.components.utils.translation import TranslatorResolvingInfo
+from dagster_shared.record import copy
+from pydantic import SkipValidation
 
+from batch_pipeline.definitions import component_fields as fields
+from batch_pipeline.definitions import component_values as values
+from batch_pipeline.definitions.assets.define import execute, stage_specs
 from batch_pipeline.definitions.build import build_definitions
-from batch_pipeline.errors import InputError, plain
-from batch_pipeline.pipeline import (
-    Arrivals,
-    BatchPipeline,
-    Budget,
-    Schedule,
-    check_cron,
-    check_timezone,
-)
+from batch_pipeline.definitions.component_problems import Fields, refused
+from batch_pipeline.definitions.component_scaffold import PipelineScaffolder
+from batch_pipeline.definitions.component_stages import staged
+from batch_pipeline.definitions.component_tasks import RequestValue
+from batch_pipeline.definitions.component_templates import OrTemplate
+from batch_pipeline.definitions.component_values import Written
+from batch_pipeline.definitions.component_yaml import YamlComponent
+from batch_pipeline.errors import InputError
+from batch_pipeline.pipeline import Arrivals, BatchPipeline, Budget, Schedule
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.requests.tasks.task import Task
 from batch_pipeline.requests.template import MessageTemplate
-from batch_pipeline.requests.unsatisfiable import check_yaml
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 
-AS_WRITTEN = ("prompt", "system", "messages")
-Made = TypeVar("Made")
-Status = TypeVar("Status", bound=Enum)
+Translation = Callable[[dg.AssetSpec, str], dg.AssetSpec]
 
 
-def _rendered(context: dg.ResolutionContext, value: Any) -> Any:
-    """Let Dagster render what is a template; it would make a number of a plain text such as "1"."""
-    match value:
-        case str():
-            return context.resolve_value(value) if "{{" in value or "{%" in value else value
-        case Mapping():
-            return {name: _rendered(context, inner) for name, inner in value.items()}
-        case list() | tuple():
-            return [_rendered(context, inner) for inner in value]
-    return value
+class TranslationFields(Fields, AssetAttributesModel):  # pyright: ignore[reportGeneralTypeIssues]
+    """What each asset's spec has instead; in templates ``stage`` is records, requests, batches or results."""
 
 
-def _source(context: dg.ResolutionContext, raw: Mapping[str, Any]) -> DuckDBSource | ParquetSource:
-    fields = _fields(_rendered(context, raw), "source")
-    return _made(ParquetSource if "path" in fields else DuckDBSource, fields, "source")
+def _translation(context: dg.ResolutionContext, raw: Any) -> Any:
+    if raw is None or callable(raw):
+        return raw
+    attributes = raw if isinstance(raw, str) else TranslationFields.model_validate(raw)
+    outside = copy(context, path=context.path[:-1])  # what resolves it adds the field's name
+    info = TranslatorResolvingInfo(attributes, outside, model_key="translation")
+    return lambda spec, stage: info.get_asset_spec(spec, {"stage": stage, "spec": spec})
 
 
-def _destination(context: dg.ResolutionContext, raw: Any) -> DuckDBTable | ParquetDataset | None:
-    if raw is None:
-        return None
-    fields = _fields(_rendered(context, raw), "destination")
-    return _made(ParquetDataset if "path" in fields else DuckDBTable, fields, "destination")
+@dg.scaffold_with(PipelineScaffolder)
+class BatchPipelineComponent(YamlComponent):
+    """Asks Claude one question about every record of a table, every night, through the Message Batches API.
 
-
-def _request(context: dg.ResolutionContext, raw: Mapping[str, Any]) -> MessageTemplate:
-    given = _fields(raw, "request")
-    resolved = {name: value for name, value in given.items() if name not in AS_WRITTEN}
-    fields = dict(_fields(_rendered(context, resolved), "request"))
-    fields |= {name: given[name] for name in AS_WRITTEN if name in given}
-    if "prompt_file" in fields:
-        if "prompt" in fields:
-            raise InputError("request: give prompt or prompt_file, not both.")
-        fields["prompt"] = _read(context, fields.pop("prompt_file"))
-    for name in ("output", "build"):
-        if isinstance(fields.get(name), str):
-            fields[name] = _imported(name, fields[name])
-    check_yaml(fields.get("output"), "request: output")
-    return _made(MessageTemplate, fields, "request")
-
-
-def _schedule(context: dg.ResolutionContext, raw: Any) -> str | Schedule | None:
-    value = _rendered(context, raw)
-    if not isinstance(value, Mapping):
-        return value
-    fields = dict(value)
-    if "status" in fields:
-        fields["status"] = _status(dg.DefaultScheduleStatus, fields["status"], "schedule: status")
-    return _made(Schedule, fields, "schedule")
-
-
-def _arrivals(context: dg.ResolutionContext, raw: Any) -> Arrivals | None:
-    if raw is None:
-        return None
-    fields = dict(_fields(_rendered(context, raw), "arrivals"))
-    if "status" in fields:
-        fields["status"] = _status(dg.DefaultSensorStatus, fields["status"], "arrivals: status")
-    return _made(Arrivals, fields, "arrivals")
-
-
-def _budget(context: dg.ResolutionContext, raw: Any) -> Budget | None:
-    if raw is None:
-        return None
-    return _made(Budget, _fields(_rendered(context, raw), "budget"), "budget")
-
-
-def _prices(context: dg.ResolutionContext, raw: Any) -> dict[str, Any]:
-    return dict(_fields(_rendered(context, raw), "prices"))
-
-
-def _partitions(context: dg.ResolutionContext, raw: Any) -> dg.PartitionsDefinition | None:
-    value = _rendered(context, raw)
-    if value is None or isinstance(value, dg.PartitionsDefinition):
-        return value
-    fields = dict(_fields(value, "partitions"))
-    kind = fields.pop("type", None)
-    if kind == "multi":
-        given = _fields(fields.get("dimensions"), "partitions: dimensions")
-        made = {name: _partitions(context, one) for name, one in given.items()}
-        return _made(
-            dg.MultiPartitionsDefinition, {"partitions_defs": made}, "partitions (type multi)"
-        )
-    kinds = {
-        "hourly": dg.HourlyPartitionsDefinition,
-        "daily": dg.DailyPartitionsDefinition,
-        "weekly": dg.WeeklyPartitionsDefinition,
-        "monthly": dg.MonthlyPartitionsDefinition,
-        "time_window": dg.TimeWindowPartitionsDefinition,
-        "static": dg.StaticPartitionsDefinition,
-        "dynamic": dg.DynamicPartitionsDefinition,
-    }
-    if kind not in kinds:
-        raise InputError(
-            f"partitions: type is {kind!r}; it must be one of {', '.join([*kinds, 'multi'])}."
-        )
-    where = f"partitions (type {kind})"
-    try:
-        return _made(kinds[kind], fields, where)
-    except InputError:
-        raise
-    except Exception as error:  # Dagster's own, which names no field
-        if fields.get("timezone") is not None:
-            check_timezone(fields["timezone"], f"{where}: timezone")
-        if "cron_schedule" in fields:
-            check_cron(fields["cron_schedule"], f"{where}: cron_schedule")
-        given = ", ".join(f"{name}={value!r}" for name, value in fields.items())
-        raise InputError(
-            f"{where} cannot be ({given}). Dagster says: {plain(str(error))}"
-        ) from None
-
-
-def _sensor_status(context: dg.ResolutionContext, raw: Any) -> dg.DefaultSensorStatus:
-    return _status(dg.DefaultSensorStatus, _rendered(context, raw), "status_sensor")
-
-
-def _backfill_policy(context: dg.ResolutionContext, raw: Any) -> dg.BackfillPolicy | None:
-    match _rendered(context, raw):
-        case None:
-            return None
-        case "single_run":
-            return dg.BackfillPolicy.single_run()
-        case int() as most if most > 0:
-            return dg.BackfillPolicy.multi_run(most)
-        case value:
-            raise InputError(
-                f"backfill_policy is {value!r}; it must be single_run, or how many partitions a run "
-                "takes at most."
-            )
-
-
-def _tags(context: dg.ResolutionContext, raw: Any) -> dict[str, str]:
-    given = _fields(_rendered(context, raw), "tags")
-    return {str(name): str(value) for name, value in given.items()}
-
-
-class BatchPipelineComponent(dg.Component, dg.Resolvable, dg.Model):
-    """A batch pipeline; see ``batch_pipeline.BatchPipeline`` for what each field means.
-
-    The resources ``claude`` and ``store`` are the project's: define each once, beside the components.
+    Four assets, three jobs, a schedule and sensors; see ``batch_pipeline.BatchPipeline`` for what each
+    field means. The resources ``claude`` and ``store`` are the project's: define each once, beside the
+    components, in Python or with ``batch_pipeline.ClaudeBatchesComponent``.
     """
 
-    name: str
-    source: Annotated[Any, dg.Resolver(_source, model_field_type=dict)]
-    request: Annotated[Any, dg.Resolver(_request, model_field_type=dict)]
-    destination: Annotated[Any, dg.Resolver(_destination, model_field_type=dict | None)] = None
-    schedule: Annotated[Any, dg.Resolver(_schedule, model_field_type=str | dict | None)] = None
-    arrivals: Annotated[Any, dg.Resolver(_arrivals, model_field_type=dict | None)] = None
-    partitions: Annotated[Any, dg.Resolver(_partitions, model_field_type=dict | str | None)] = None
-    partition_column: str | dict[str, str] | None = None
-    upstream: Sequence[str | list[str]] = ()
-    refresh: Literal["changed", "new"] = "changed"
-    on_deleted: Literal["keep", "drop"] = "keep"
-    max_attempts: int = 3
-    output_prefix: str = ""
-    key_prefix: str | list[str] | None = None
-    group_name: str | None = None
-    tags: Annotated[dict[str, str], dg.Resolver(_tags, model_field_type=dict)] = {}  # noqa: RUF012 - pydantic copies defaults
-    status_sensor: Annotated[Any, dg.Resolver(_sensor_status, model_field_type=str)] = (
-        dg.DefaultSensorStatus.RUNNING
-    )
-    claude_key: str = "claude"
-    store_key: str = "store"
-    backfill_policy: Annotated[
-        Any, dg.Resolver(_backfill_policy, model_field_type=str | int | None)
+    name: Annotated[
+        str,
+        Written(
+            fields.PipelineName,
+            "Names the assets, jobs and sensors, and the folder in the store: letters, digits, underscores.",
+            values.name,
+        ),
+    ]
+    source: Annotated[
+        SkipValidation[DuckDBSource | ParquetSource],
+        Written(
+            fields.SourceValue,
+            "Where the records are: a DuckDB database, or with a path Parquet files.",
+            values.source,
+        ),
+    ]
+    request: Annotated[
+        SkipValidation[MessageTemplate | Task],
+        Written(
+            RequestValue,
+            "What is asked about each record: with a task (classify, extract, summarize, translate, score) its fields, "
+            "else those of a template.",
+            values.request,
+        ),
+    ]
+    destination: Annotated[
+        SkipValidation[DuckDBTable | ParquetDataset | None],
+        Written(
+            fields.DestinationValue,
+            "What gets one row per record: a table of a DuckDB database, or with a path a Parquet dataset. None: "
+            "Parquet under the store.",
+            values.destination,
+            None,
+        ),
     ] = None
-    renamed_from: str | None = None
-    budget: Annotated[Any, dg.Resolver(_budget, model_field_type=dict | None)] = None
-    prices: Annotated[dict[str, Any], dg.Resolver(_prices, model_field_type=dict)] = {}  # noqa: RUF012 - pydantic copies defaults
+    schedule: Annotated[
+        SkipValidation[str | Schedule | None],
+        Written(
+            fields.ScheduleValue,
+            "When it is submitted by itself: a cron string in UTC, or cron, timezone and status.",
+            values.schedule,
+            None,
+            ["0 23 * * *"],
+        ),
+    ] = None
+    arrivals: Annotated[
+        SkipValidation[Arrivals | None],
+        Written(
+            fields.ArrivalsValue, "That it also runs when records arrive.", values.arrivals, None
+        ),
+    ] = None
+    partitions: Annotated[
+        SkipValidation[dg.PartitionsDefinition | None],
+        Written(
+            fields.PartitionsValue,
+            "Dagster's partitions by type; each partition is selected, asked and collected by itself.",
+            values.partitions,
+            None,
+            [{"type": "daily", "start_date": "2026-01-01"}],
+        ),
+    ] = None
+    partition_column: Annotated[
+        str | dict[str, str] | None,
+        Written(
+            fields.ColumnValue,
+            "The source's column that tells a record's partition; of several dimensions a column each.",
+            shown=None,
+        ),
+    ] = None
+    upstream: Annotated[
+        Sequence[str | list[str]],
+        Written(
+            fields.UpstreamValue,
+            "Asset keys that the source comes from, for lineage and arrivals.",
+            shown=[],
+        ),
+    ] = ()
+    refresh: Annotated[
+        Literal["changed", "new"],
+        Written(
+            Annotated[Literal["changed", "new"], OrTemplate()],
+            "Ask again when content or question change, or ask each key once.",
+            shown="changed",
+        ),
+    ] = "changed"
+    on_deleted: Annotated[
+        Literal["keep", "drop"],
+        Written(
+            Annotated[Literal["keep", "drop"], OrTemplate()],
+            "What becomes of the row of a key that left the source.",
+            shown="keep",
+        ),
+    ] = "keep"
+    max_attempts: Annotated[
+        int, Written(fields.AtLeastOne, "How often a record is asked at most.", shown=3)
+    ] = 3
+    output_prefix: Annotated[
+        str,
+        Written(fields.OwnText, "Put before the names of the output's columns.", shown=""),
+    ] = ""
+    key_prefix: Annotated[
+        str | list[str] | None,
+        Written(fields.OptionalTexts, "Put before the asset keys.", shown=None),
+    ] = None
+    group_name: Annotated[
+        str | None,
+        Written(fields.OptionalText, "Dagster's group. None: the pipeline's name.", shown=None),
+    ] = None
+    tags: Annotated[
+        dict[str, str],
+        Written(fields.Words, "Tags of the assets and jobs.", values.tags, {}),
+    ] = {}  # noqa: RUF012 - pydantic copies defaults
+    owners: Annotated[
+        Sequence[str],
+        Written(
+            fields.ListOfTexts,
+            "Who owns the assets: e-mail addresses, or teams as team:NAME.",
+            shown=[],
+            examples=[["team:finance"]],
+        ),
+    ] = ()
+    kinds: Annotated[
+        Sequence[str],
+        Written(
+            fields.ListOfTexts,
+            "Kinds of the assets besides their own; Dagster shows three at most.",
+            shown=[],
+        ),
+    ] = ()
+    automation_condition: Annotated[
+        SkipValidation[dg.AutomationCondition | None],
+        Written(
+            fields.OptionalText,
+            "A template that makes a condition, of the assets that NAME_submit makes: records, requests, batches. "
+            "Results are collected by the status sensor.",
+            values.automation_condition,
+            None,
+            ["{{ dg.AutomationCondition.eager() }}"],
+        ),
+    ] = None
+    backfill_policy: Annotated[
+        SkipValidation[dg.BackfillPolicy | None],
+        Written(
+            fields.BackfillValue,
+            "How a backfill is divided into runs: single_run, or how many partitions a run takes at most. None: a run "
+            "for each partition.",
+            values.backfill_policy,
+            None,
+        ),
+    ] = None
+    status_sensor: Annotated[
+        SkipValidation[dg.DefaultSensorStatus],
+        Written(
+            fields.Status,
+            "Whether the status sensor runs from the start.",
+            values.sensor_status,
+            "running",
+        ),
+    ] = dg.DefaultSensorStatus.RUNNING
+    claude_key: Annotated[
+        str, Written(fields.OwnText, "The key of the resource ClaudeBatches.", shown="claude")
+    ] = "claude"
+    store_key: Annotated[
+        str, Written(fields.OwnText, "The key of the resource BatchStore.", shown="store")
+    ] = "store"
+    renamed_from: Annotated[
+        str | None,
+        Written(
+            fields.OptionalText,
+            "The name that the pipeline had before: what was asked and answered under it counts.",
+            shown=None,
+        ),
+    ] = None
+    budget: Annotated[
+        SkipValidation[Budget | None],
+        Written(
+            fields.BudgetValue,
+            "What it may spend: nothing is sent that would pass it. None: no cap of its own.",
+            values.budget,
+            None,
+        ),
+    ] = None
+    prices: Annotated[
+        SkipValidation[dict[str, Any]],
+        Written(
+            fields.PricesValue,
+            "Prices by model, of an own contract or of a model that no price list knows.",
+            values.prices,
+            {},
+            [{"claude-haiku-4-5": {"input": 0.5, "output": 2.5}}],
+        ),
+    ] = {}  # noqa: RUF012 - pydantic copies defaults
+    executor: Annotated[
+        SkipValidation[dg.ExecutorDefinition | None],
+        Written(
+            fields.ExecutorValue,
+            "Of the jobs: in_process, multiprocess, or the dotted path of an executor. None: in process.",
+            values.executor,
+            None,
+        ),
+    ] = None
+    asset_spec: Annotated[
+        SkipValidation[Callable[[dg.AssetSpec], dg.AssetSpec] | None],
+        Written(
+            fields.OptionalText,
+            "The dotted path of a function that gets each asset's AssetSpec and returns the one to use.",
+            values.function("asset_spec"),
+            None,
+        ),
+    ] = None
+    translation: Annotated[
+        SkipValidation[Translation | None],
+        Written(
+            Annotated[TranslationFields | None, OrTemplate()],
+            "What each asset's spec has instead. In templates, stage is records, requests, batches or results, and "
+            "spec what the asset has so far.",
+            _translation,
+            None,
+            [{"description": "{{ stage }} of the invoices"}],
+        ),
+    ] = None
+    op: Annotated[
+        SkipValidation[OpSpec | None],
+        Written(
+            fields.OpValue,
+            "How Dagster's ops are defined: name, tags, pool.",
+            values.op,
+            None,
+            [{"pool": "warehouse"}],
+        ),
+    ] = None
+
+    @classmethod
+    def get_spec(cls) -> dg.ComponentTypeSpec:
+        """Return what lists of components show."""
+        return dg.ComponentTypeSpec(
+            description=(cls.__doc__ or "").strip().partition("\n")[0],
+            owners=["team:batch-pipeline"],
+            tags=["anthropic", "claude", "llm", "batch", "duckdb", "parquet"],
+            produces=["asset", "asset_check", "job", "schedule", "sensor"],
+        )
+
+    @classmethod
+    def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> Any:
+        """Make the component of its YAML.
+
+        Raises:
+            YamlError: it names what is wrong, and where it stands.
+        """
+        made = super().load(attributes, context)
+        try:
+            made.staged_pipeline()
+        except InputError as error:
+            raise refused(context.resolution_context.at_path("attributes"), error) from None
+        return made
 
     def pipeline(self) -> BatchPipeline:
         """Return the pipeline that the YAML declares. Override it to set what YAML cannot say."""
+        policy = self.op.backfill_policy if self.op else None
         return BatchPipeline(
             name=self.name,
             source=self.source,
@@ -220,64 +332,48 @@ class BatchPipelineComponent(dg.Component, dg.Resolvable, dg.Model):
             key_prefix=self.key_prefix or (),
             group_name=self.group_name,
             tags=self.tags,
+            asset_spec=self.asset_spec,
+            executor=self.executor,
             status_sensor=self.status_sensor,
             claude_key=self.claude_key,
             store_key=self.store_key,
-            backfill_policy=self.backfill_policy,
+            backfill_policy=self.backfill_policy or policy,
             renamed_from=self.renamed_from,
             budget=self.budget,
             prices=self.prices,
         )
 
+    def get_asset_spec(self, stage: str) -> dg.AssetSpec:
+        """Return the spec of a stage's asset. Override it to change one.
+
+        Args:
+            stage: records, requests, batches or results.
+        """
+        spec = stage_specs(self.pipeline())[stage]
+        spec = spec.replace_attributes(
+            owners=[*spec.owners, *self.owners], kinds={*spec.kinds, *self.kinds}
+        )
+        if self.automation_condition is not None and stage != "results":
+            spec = spec.replace_attributes(automation_condition=self.automation_condition)
+        return self.translation(spec, stage) if self.translation is not None else spec
+
+    def execute(self, context: dg.AssetExecutionContext, stage: str) -> Any:
+        """Do the work of a stage. Override it to do something before or after.
+
+        Args:
+            context: the step's.
+            stage: records, requests, batches or results.
+        """
+        return execute(context, self.staged_pipeline(), stage)
+
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the pipeline's definitions, without resources."""
-        return build_definitions(self.pipeline())
+        return build_definitions(self.staged_pipeline())
 
-
-def _fields(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where}: expected a mapping of fields, found {type(value).__name__}.")
-    return value
-
-
-def _made(kind: Callable[..., Made], fields: Mapping[str, Any], where: str) -> Made:
-    """Make what a mapping of fields declares; say which field is unknown or missing."""
-    known = {
-        name: one
-        for name, one in inspect.signature(kind).parameters.items()
-        if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
-    }
-    for name in fields:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}."
-            raise InputError(f"{where}: there is no field {name}; {hint}")
-    needed = [name for name, one in known.items() if one.default is one.empty]
-    if missing := [name for name in needed if name not in fields]:
-        raise InputError(f"{where}: {', '.join(missing)} is missing.")
-    return kind(**fields)
-
-
-def _status(kind: type[Status], value: Any, where: str) -> Status:
-    try:
-        return kind[str(value).upper()]
-    except KeyError:
-        raise InputError(f"{where} is {value!r}; it must be running or stopped.") from None
-
-
-def _read(context: dg.ResolutionContext, name: str) -> str:
-    """Read a prompt from a file beside the component's YAML."""
-    path = context.resolve_source_relative_path(name)
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    raise InputError(f"prompt_file: there is no file {path}.")
-
-
-def _imported(field: str, dotted: str) -> Any:
-    module, _, name = dotted.rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"{field}: {dotted!r} cannot be imported ({error}). Write it as package.module.Name, or give the schema inline."
-        ) from error
+    def staged_pipeline(self) -> BatchPipeline:
+        """Return the pipeline with what ``get_asset_spec``, ``op`` and ``execute`` make of its stages."""
+        op: Mapping[str, Any] = {}
+        if self.op is not None:
+            op = {"name": self.op.name, "op_tags": self.op.tags, "pool": self.op.pool}
+            op = {**op, "description": self.op.description}
+        return staged(self.pipeline(), self.get_asset_spec, op, self.execute)

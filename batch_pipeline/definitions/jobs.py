@@ -76,7 +76,7 @@ def _records_op(pipeline: BatchPipeline) -> str:
 
 
 def _op(pipeline: BatchPipeline, stage: str) -> str:
-    return pipeline.asset_key(stage).to_python_identifier()
+    return pipeline.op_options(stage)["name"]
 
 
 _LONG_FORM = {

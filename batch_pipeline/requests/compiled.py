@@ -3,7 +3,7 @@
 import hashlib
 import re
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ class CompiledTemplate:
         self.output_columns = [(f"{output_prefix}{name}", kind) for name, kind in found]
         self._fixed = self._fixed_params()
 
-    def _columns_read(self, available: Collection[str]) -> set[str]:
+    def _columns_read(self, available: Mapping[str, str]) -> set[str]:
         for name in self.template.columns:
             if name not in available:
                 raise InputError(f"build reads {unknown_column(name, available)}")

@@ -1,5 +1,6 @@
 """Prompt text: sandboxed Jinja over one record, whose values are data and never templates."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -159,6 +160,8 @@ def _environment() -> _Environment:
 
 
 _ENVIRONMENT = _environment()
+_PARTED = re.compile(r"^(STRUCT|MAP|UNION|VARIANT|JSON)|\]$", re.IGNORECASE)
+"""The types of columns whose values may have parts with names."""
 _OTHER_FILES: dict[type[nodes.Node], str] = {
     nodes.Include: "include",
     nodes.Extends: "extends",
@@ -198,14 +201,25 @@ class Prompt:
                 " a text stands for itself here. Put its text here, or join the texts in Python."
             )
         self._keys, self._hidden, self._whole = _record_keys(tree)
+        self._quoted = _quoted_keys(tree)
         self.reads_nothing = not self.names - set(_ENVIRONMENT.globals)
 
-    def columns(self, available: Collection[str]) -> set[str]:
+    def columns(self, available: Mapping[str, str]) -> set[str]:
         """Return the columns this text reads, of those available.
+
+        Args:
+            available: the source's columns with their types.
 
         Raises:
             InputError: it reads one that does not exist; the message names a close match.
         """
+        hidden = self._quoted and RECORD in self.names
+        if hidden and not _PARTED.search(available.get(RECORD, "STRUCT()")):
+            raise InputError(
+                f"{self.where} reads {RECORD}[{self._quoted[0]!r}], but the source has a column {RECORD} "
+                f"({available[RECORD]}), which is what {RECORD} means here. Give that column another name in the "
+                f'source\'s query: select * rename ("{RECORD}" as ...).'
+            )
         whole = RECORD in self.names and RECORD not in available
         read = self.names - ({RECORD} if whole else set())
         if whole:
@@ -238,6 +252,17 @@ def unknown_column(name: str, available: Collection[str]) -> str:
 def template_values(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record as templates see it: `NULL` for None, at any depth (see `template_values`)."""
     return {name: template_value(value) for name, value in record.items()}
+
+
+def _quoted_keys(tree: nodes.Template) -> list[str]:
+    """Return what is read as ``record["..."]`` and is no method of a text."""
+    return [
+        node.arg.value
+        for node in tree.find_all(nodes.Getitem)
+        if isinstance(node.node, nodes.Name) and node.node.name == RECORD
+        if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str)
+        if not hasattr(str, node.arg.value)
+    ]
 
 
 def _record_keys(tree: nodes.Template) -> tuple[set[str], set[str], bool]:

@@ -342,7 +342,7 @@ WINDOWS = {"type": "time_window", "start": "2026-03-01", "fmt": "%Y-%m-%d"}
         ({"max_attempts": "many"}, ["max_attempts", "many"]),
         (
             {"source": {**SOURCE, "tabel": "x"}},
-            ["source: there is no field tabel", "did you mean table?"],
+            ["attributes.source.tabel: there is no field tabel", "did you mean table?"],
         ),
         ({"source": {"database": "w.duckdb", "key": "id"}}, ["exactly one of `query`", "`table`"]),
         ({"source": {"database": "w.duckdb", "table": "t"}}, ["source: key is missing"]),
@@ -351,11 +351,11 @@ WINDOWS = {"type": "time_window", "start": "2026-03-01", "fmt": "%Y-%m-%d"}
         ({"destination": {"database": "w.duckdb"}}, ["destination: table is missing"]),
         (
             {"destination": {"folder": "x"}},
-            ["destination: there is no field folder", "it has database"],
+            ["attributes.destination.folder: there is no field folder", "it has database"],
         ),
         (
             {"request": {**REQUEST, "promt": "x"}},
-            ["request: there is no field promt", "did you mean prompt?"],
+            ["attributes.request.promt: there is no field promt", "did you mean prompt?"],
         ),
         ({"request": {**REQUEST, "prompt": "Sort this."}}, ["prompt reads no column"]),
         ({"request": {**REQUEST, "prompt_file": "p.md"}}, ["give prompt or prompt_file, not both"]),
@@ -363,23 +363,31 @@ WINDOWS = {"type": "time_window", "start": "2026-03-01", "fmt": "%Y-%m-%d"}
         ({"request": {**REQUEST, "output": {"type": "string"}}}, ["root must be an object"]),
         (
             {"schedule": {"cron": "0 1 * * *", "zone": "UTC"}},
-            ["schedule: there is no field zone", "did you mean timezone?"],
+            ["attributes.schedule.zone: there is no field zone", "did you mean timezone?"],
         ),
         (
             {"schedule": {"cron": "0 1 * * *", "status": "on"}},
-            ["schedule: status is 'on'", "running or stopped"],
+            ["attributes.schedule.status is 'on'; it must be 'running' or 'stopped'."],
         ),
         (
             {"arrivals": {"cooldown": 5}},
-            ["arrivals: there is no field cooldown", "did you mean cooldown_minutes?"],
+            [
+                "attributes.arrivals.cooldown: there is no field cooldown; did you mean cooldown_minutes?"
+            ],
         ),
-        ({"backfill_policy": "all"}, ["backfill_policy is 'all'", "must be single_run"]),
-        ({"arrivals": {"status": "on"}}, ["arrivals: status is 'on'", "running or stopped"]),
+        (
+            {"backfill_policy": "all"},
+            ["backfill_policy is 'all'", "it must be 'single_run' or a valid integer."],
+        ),
+        (
+            {"arrivals": {"status": "on"}},
+            ["arrivals.status is 'on'; it must be 'running' or 'stopped'."],
+        ),
         ({"arrivals": {"min_records": 0}}, ["min_records is 0; it must be 1 or more"]),
         ({"arrivals": {"cooldown_minutes": "1h"}}, ["cooldown_minutes is '1h'"]),
-        ({"status_sensor": "on"}, ["status_sensor is 'on'", "running or stopped"]),
+        ({"status_sensor": "on"}, ["status_sensor is 'on'; it must be 'running' or 'stopped'."]),
         ({"partitions": {"type": "dayly"}}, ["'dayly'", "daily"]),
-        ({"schedule": "every night"}, ["Pipeline invoices: Schedule: cron is 'every night'"]),
+        ({"schedule": "every night"}, ["attributes.schedule: Schedule: cron is 'every night'"]),
         (
             {"schedule": {"cron": "0 25 * * *"}},
             ["Schedule: cron is '0 25 * * *'", "five fields"],
@@ -394,7 +402,7 @@ WINDOWS = {"type": "time_window", "start": "2026-03-01", "fmt": "%Y-%m-%d"}
         ),
         (
             {"partitions": {**DAILY, "timezone": 7}},
-            ["partitions (type daily): timezone is 7"],
+            ["attributes.partitions.timezone is 7; it must be a valid string."],
         ),
         (
             {"partitions": {**WINDOWS, "cron_schedule": "0 25 * * *"}},
@@ -412,18 +420,21 @@ WINDOWS = {"type": "time_window", "start": "2026-03-01", "fmt": "%Y-%m-%d"}
         (
             {"partitions": {"type": "daily", "start_date": "soon"}},
             [
-                "InputError: partitions (type daily) cannot be (start_date='soon')",
+                "attributes.partitions.start_date: partitions (type daily) cannot be (start_date='soon')",
                 "'soon' does not match",
             ],
         ),
         (
             {"partitions": {**DAILY, "minute_offset": 99}},
-            ["InputError: partitions (type daily) cannot be", "minute_offset=99"],
+            [
+                "attributes.partitions.minute_offset: partitions (type daily) cannot be",
+                "minute_offset=99",
+            ],
         ),
-        ({"partitions": {"type": "daily"}}, ["partitions (type daily): start_date is missing"]),
+        ({"partitions": {"type": "daily"}}, ["attributes.partitions: start_date is missing"]),
         (
             {"partitions": {"type": "static", "keys": ["a"]}},
-            ["there is no field keys; it has partition_keys"],
+            ["there is no field keys; it has type, partition_keys."],
         ),
         (
             {"partitions": {"type": "daily", "start_date": "2026-03-01"}},

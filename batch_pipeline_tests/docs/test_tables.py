@@ -13,18 +13,24 @@ from batch_pipeline import (
     Arrivals,
     BatchPipeline,
     BatchStore,
+    Classify,
     ClaudeBatches,
     DuckDBSource,
     DuckDBTable,
+    Extract,
     MessageTemplate,
     ParquetDataset,
     ParquetSource,
+    Score,
+    Summarize,
+    Translate,
 )
 from batch_pipeline.cli.main import main
 from batch_pipeline.definitions.assets.define import AskConfig
 from batch_pipeline.definitions.metadata import RESERVED
 from batch_pipeline.emulator.faults.kind import KINDS
 from batch_pipeline.emulator.options import Options
+from batch_pipeline.requests.tasks.task import Task
 from batch_pipeline_tests.docs.pages import ROOT
 
 CODE = re.compile(r"`([^`]+)`")
@@ -38,6 +44,8 @@ IN_WORDS = {
 DECLARED = {
     BatchPipeline: "pipelines", MessageTemplate: "pipelines", DuckDBSource: "pipelines",
     ParquetSource: "pipelines", DuckDBTable: "pipelines", ParquetDataset: "pipelines",
+    Task: "pipelines", Classify: "pipelines", Extract: "pipelines", Summarize: "pipelines",
+    Translate: "pipelines", Score: "pipelines",
     ClaudeBatches: "pipelines", BatchStore: "pipelines", Arrivals: "arrivals", Options: "emulator",
 }  # fmt: skip
 HEADINGS = {
@@ -66,17 +74,24 @@ def tables(page: str) -> dict[str, list[list[str]]]:
 
 
 def defaults(kind: Any) -> dict[str, Any]:
-    """Return the fields of a class with their defaults."""
+    """Return the fields of a class with their defaults; of a front door, its own."""
+    if issubclass(kind, Task) and kind is not Task:
+        shared = defaults(Task)
+        return {name: one for name, one in _of_dataclass(kind).items() if name not in shared}
     if dataclasses.is_dataclass(kind):
-        return {
-            field.name: field.default_factory() if field.default_factory is not dataclasses.MISSING
-            else REQUIRED if field.default is dataclasses.MISSING else field.default
-            for field in dataclasses.fields(kind)
-        }  # fmt: skip
+        return _of_dataclass(kind)
     return {
         name: REQUIRED if field.default is PydanticUndefined else field.default
         for name, field in kind.model_fields.items()
     }
+
+
+def _of_dataclass(kind: Any) -> dict[str, Any]:
+    return {
+        field.name: field.default_factory() if field.default_factory is not dataclasses.MISSING
+        else REQUIRED if field.default is dataclasses.MISSING else field.default
+        for field in dataclasses.fields(kind)
+    }  # fmt: skip
 
 
 def as_code(text: str) -> Any:

@@ -35,68 +35,100 @@ class SendConfig(dg.Config):
 
 def build_assets(pipeline: BatchPipeline) -> list[dg.AssetsDefinition]:
     """Return the assets of a pipeline, in the order in which data flows."""
-    return [_records(pipeline), _requests(pipeline), _batches(pipeline), _results(pipeline)]
+    specs = stage_specs(pipeline)
+    return [
+        _records(pipeline, specs["records"]),
+        _requests(pipeline, specs["requests"]),
+        _batches(pipeline, specs["batches"]),
+        _results(pipeline, specs["results"]),
+    ]
 
 
-def _records(pipeline: BatchPipeline) -> dg.AssetsDefinition:
-    upstream = [dg.AssetKey.from_coercible(key) for key in pipeline.upstream]
-    spec = _spec(
-        pipeline, "records", f"What needs an answer tonight, out of {_source_shown(pipeline.source)}: new, changed "
-        "and retryable records, and nothing else.", upstream,
-        {"duckdb" if isinstance(pipeline.source, DuckDBSource) else "parquet"},
-    )  # fmt: skip
+STAGES = ("records", "requests", "batches", "results")
+"""In the order in which data flows."""
 
-    def records(context: dg.AssetExecutionContext, config: AskConfig) -> dg.MaterializeResult:
-        from batch_pipeline.definitions.assets.records import materialize
-        from batch_pipeline.records.selection import Ask
 
-        ask = Ask(**{name: getattr(config, name) for name in type(config).model_fields})
-        return materialize(context, pipeline, ask)
+def stage_specs(pipeline: BatchPipeline) -> dict[str, dg.AssetSpec]:
+    """Return the specs of a pipeline's assets by stage, as its ``asset_spec`` leaves them."""
+    source = "duckdb" if isinstance(pipeline.source, DuckDBSource) else "parquet"
+    destination = "duckdb" if isinstance(pipeline.destination, DuckDBTable) else "parquet"
+    return {
+        "records": _spec(
+            pipeline, "records", f"What needs an answer tonight, out of {_source_shown(pipeline.source)}: new, changed "
+            "and retryable records, and nothing else.",
+            [dg.AssetKey.from_coercible(key) for key in pipeline.upstream], {source},
+        ),
+        "requests": _spec(
+            pipeline, "requests", f"What will be asked: one request a record for {pipeline.request.model}, in files cut "
+            "at the API's limits.", [pipeline.asset_key("records")], {"anthropic"},
+        ),
+        "batches": _spec(
+            pipeline, "batches", "What was sent and is paid for: each request file once. The status sensor watches the "
+            "batches; nothing waits in a run.", [pipeline.asset_key("requests")], {"anthropic"},
+        ),
+        "results": _spec(
+            pipeline, "results", "One row per record, with an answer or a reason, joined to its columns: "
+            f"{_destination_shown(pipeline.destination)}. The numbers are of one run; the row count is the table's.",
+            [pipeline.asset_key("batches")], {destination},
+        ),
+    }  # fmt: skip
+
+
+def execute(
+    context: dg.AssetExecutionContext, pipeline: BatchPipeline, stage: str
+) -> dg.MaterializeResult:
+    """Do the work of a stage: what its asset does when it is materialized."""
+    given = context.op_execution_context.op_config or {}
+    match stage:
+        case "records":
+            from batch_pipeline.definitions.assets.records import materialize
+            from batch_pipeline.records.selection import Ask
+
+            config = AskConfig(**given)
+            ask = Ask(**{name: getattr(config, name) for name in type(config).model_fields})
+            return materialize(context, pipeline, ask)
+        case "requests":
+            from batch_pipeline.definitions.assets.requests import materialize
+
+            return materialize(context, pipeline)
+        case "batches":
+            from batch_pipeline.definitions.assets.batches import materialize
+
+            return materialize(context, pipeline, approve=SendConfig(**given).approve)
+    from batch_pipeline.definitions.assets.results import materialize
+
+    return materialize(context, pipeline)
+
+
+def _execute(context: dg.AssetExecutionContext, pipeline: BatchPipeline, stage: str) -> Any:
+    own = pipeline.execute_stage
+    return execute(context, pipeline, stage) if own is None else own(context, stage)
+
+
+def _records(pipeline: BatchPipeline, spec: dg.AssetSpec) -> dg.AssetsDefinition:
+    def records(context: dg.AssetExecutionContext, config: AskConfig):
+        return _execute(context, pipeline, "records")
 
     return _define(pipeline, "records", spec, records)
 
 
-def _requests(pipeline: BatchPipeline) -> dg.AssetsDefinition:
-    spec = _spec(
-        pipeline, "requests", f"What will be asked: one request a record for {pipeline.request.model}, in files cut at "
-        "the API's limits.", [pipeline.asset_key("records")], {"anthropic"},
-    )  # fmt: skip
-
-    def requests(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        from batch_pipeline.definitions.assets.requests import materialize
-
-        return materialize(context, pipeline)
+def _requests(pipeline: BatchPipeline, spec: dg.AssetSpec) -> dg.AssetsDefinition:
+    def requests(context: dg.AssetExecutionContext):
+        return _execute(context, pipeline, "requests")
 
     return _define(pipeline, "requests", spec, requests)
 
 
-def _batches(pipeline: BatchPipeline) -> dg.AssetsDefinition:
-    spec = _spec(
-        pipeline, "batches", "What was sent and is paid for: each request file once. The status sensor watches the "
-        "batches; nothing waits in a run.", [pipeline.asset_key("requests")], {"anthropic"},
-    )  # fmt: skip
-
-    def batches(context: dg.AssetExecutionContext, config: SendConfig) -> dg.MaterializeResult:
-        from batch_pipeline.definitions.assets.batches import materialize
-
-        return materialize(context, pipeline, approve=config.approve)
+def _batches(pipeline: BatchPipeline, spec: dg.AssetSpec) -> dg.AssetsDefinition:
+    def batches(context: dg.AssetExecutionContext, config: SendConfig):
+        return _execute(context, pipeline, "batches")
 
     return _define(pipeline, "batches", spec, batches)
 
 
-def _results(pipeline: BatchPipeline) -> dg.AssetsDefinition:
-    kind = "duckdb" if isinstance(pipeline.destination, DuckDBTable) else "parquet"
-    where = _destination_shown(pipeline.destination)
-    spec = _spec(
-        pipeline, "results", f"One row per record, with an answer or a reason, joined to its columns: {where}. "
-        "The numbers are of one run; the row count is the table's.",
-        [pipeline.asset_key("batches")], {kind},
-    )  # fmt: skip
-
-    def results(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        from batch_pipeline.definitions.assets.results import materialize
-
-        return materialize(context, pipeline)
+def _results(pipeline: BatchPipeline, spec: dg.AssetSpec) -> dg.AssetsDefinition:
+    def results(context: dg.AssetExecutionContext):
+        return _execute(context, pipeline, "results")
 
     key = loader_key(pipeline)
     return _define(
@@ -140,10 +172,10 @@ def _define(
         # would tell users of something that they did not do.
         warnings.simplefilter("ignore", dg.BetaWarning)
         return dg.multi_asset(
-            name=pipeline.asset_key(stage).to_python_identifier(),
             specs=[spec],
             required_resource_keys={pipeline.claude_key, pipeline.store_key},
             backfill_policy=pipeline.backfill_policy,
+            **pipeline.op_options(stage),
             **more,
         )(compute)
 

@@ -1,0 +1,1 @@
+"""Front doors: classify, extract, summarize, translate, score; each makes a template."""
