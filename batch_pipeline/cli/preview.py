@@ -163,7 +163,7 @@ def _ask(
     question = found.records.question
     for shown in askable:
         assert shown.rendered.params is not None
-        result = api.ask(shown.rendered.params)
+        result = api.with_betas(question.template.betas).ask(shown.rendered.params)
         line = orjson.dumps({"custom_id": shown.first.custom_id, "result": result})
         judged = judge_line(line, question.output, found.at, question.tool_calls)
         if judged is None:

@@ -89,6 +89,7 @@ class CompiledTemplate:
             "output": self.output and self.output.fingerprint,
             "output_mode": declared.output_mode if self.output else None,
             "params": _without_cache(declared.params),
+            "betas": sorted(declared.betas),
         }
         # What is not used is left out, so that a field added later changes no version of today.
         used = {name: value for name, value in question.items() if value}
@@ -106,6 +107,8 @@ class CompiledTemplate:
             "messages": declared.messages and list(declared.messages),
             "version": self.version,
         }
+        if declared.betas:
+            constant["betas"] = sorted(declared.betas)
         text = orjson.dumps(constant, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(text).hexdigest()[:16]
 
@@ -243,6 +246,11 @@ class CompiledTemplate:
             raise RecordRejected(
                 f"{name}() set max_tokens {tokens!r}; 1 to {self.template.max_tokens} is allowed: "
                 "the budget counts with that.",
+                "build",
+            )
+        if "betas" in built:
+            raise RecordRejected(
+                f"{name}() set 'betas', which is a header of the whole batch: MessageTemplate(betas=[...]).",
                 "build",
             )
         if refused := [word for word in NOT_IN_A_BATCH if word in built]:

@@ -98,7 +98,7 @@ def prepare(
             rejected_path=rejected_path,
             rejected=built.rejected if built else 0,
             estimate_nanousd=None if usd is None else int(usd * NANO),
-            question=question_to_store(question) | {"request": question.request_hash}
+            question=question_to_store(question) | _as_sent(question)
             if question
             else {"output": None, "prefix": ""},
         )
@@ -113,6 +113,12 @@ def prepare(
         if built and priced:
             _add(report, built, priced.estimate)
     return report
+
+
+def _as_sent(question: CompiledTemplate) -> dict[str, Any]:
+    """Return what the ledger keeps of how a question is sent, besides what its answers must look like."""
+    betas = list(question.template.betas)
+    return {"request": question.request_hash} | ({"betas": betas} if betas else {})
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import orjson
 from pydantic import BaseModel
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.requests.betas import check_betas
 from batch_pipeline.requests.messages import declared_messages, declared_system
 from batch_pipeline.requests.schema import OutputSchema
 
@@ -64,6 +65,8 @@ class MessageTemplate:
             Another version asks every record again.
         params: further parameters of the Messages API, passed through untouched. With ``tools`` among
             them the results have a column ``tool_calls``.
+        betas: what the header ``anthropic-beta`` names, such as ``context-management-2025-06-27``. It is a
+            batch's header, so it holds for all requests. Other betas ask every record again.
 
     Raises:
         InputError: at construction, for a declaration that cannot be asked.
@@ -82,6 +85,7 @@ class MessageTemplate:
     version: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     max_tokens_limit: int | None = None
+    betas: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self._check_words()
@@ -159,6 +163,7 @@ class MessageTemplate:
                 "build needs columns=[...] (what it reads, so that a change of another column asks "
                 'nothing) and version="..." (change it when the function changes).'
             )
+        check_betas(self.betas)
         if self.build is None and self.columns:
             raise InputError("columns belongs to build; a prompt's columns are read from its text.")
 
@@ -190,6 +195,10 @@ class MessageTemplate:
         for name in OWN_FIELDS:
             if name in self.params:
                 raise InputError(f"params sets {name!r}; use the field `{name}` instead.")
+        if "betas" in self.params:
+            raise InputError(
+                "params sets 'betas', which is a header of the whole batch; use the field `betas` instead."
+            )
         for name in NOT_IN_A_BATCH:
             if name in self.params:
                 raise InputError(

@@ -21,7 +21,8 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
         closing(claude.api(patient=False)) as counter,
     ):
         reports = []
-        pricing = Pricing(pipeline.prices, counter.count_tokens)
+        counting = counter.with_betas(pipeline.request.betas).count_tokens
+        pricing = Pricing(pipeline.prices, counting)
         for scope in scopes:
             report = prepare(
                 store,
