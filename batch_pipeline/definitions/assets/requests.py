@@ -30,7 +30,11 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
                 lambda columns: compile_question(pipeline.request, columns, pipeline.output_prefix),
                 claude.limits,
                 lambda compiled: Question(
-                    compiled.output, pipeline.output_prefix, compiled.tool_calls, pipeline.prices
+                    compiled.output,
+                    pipeline.output_prefix,
+                    compiled.tool_calls,
+                    pipeline.prices,
+                    compiled.citations,
                 ).to_store(),
                 context.log.info,
                 pricing,
