@@ -96,7 +96,7 @@ class PlainLines:
                 or usage.get("speed") not in BATCH_SPEEDS
                 or usage.get("server_tool_use")
                 or usage.get("iterations")
-                or usage.get("fallback_credit")
+                or usage.get("fallback_credit") is not None
                 or message.get("container")
             ):
                 return None
