@@ -31,12 +31,14 @@ from batch_pipeline.batches.wire import (
     moment_of,
     reading,
     refusal,
+    refused_request,
 )
-from batch_pipeline.errors import BatchPipelineError
+from batch_pipeline.errors import BatchPipelineError, plain
 from batch_pipeline.store.submissions import Endpoint
 
 MESSAGES_PATH = "/v1/messages"
 BATCHES_PATH = f"{MESSAGES_PATH}/batches"
+MODELS_PATH = "/v1/models"
 TOKENS_PATH = f"{MESSAGES_PATH}/count_tokens"
 COUNTED_PARAMS = (
     "model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control"
@@ -298,21 +300,59 @@ class BatchesApi:
 
         Raises:
             HeldError: the key is refused.
+            RequestRefused: the API finds something wrong with it.
             ApiUnavailable: no answer, or the API does not count this request.
         """
         known = COUNTED_WITH_BETAS if self.betas else COUNTED_PARAMS
         counted = {name: value for name, value in params.items() if name in known}
         with self._reading():
-            reply = self._client.post(
-                TOKENS_PATH,
-                body=counted,
-                cast_to=httpx2.Response,
-                options={
-                    "headers": {**self._asking, **self._named()},
-                    "follow_redirects": False,
-                },
-            )
+            try:
+                reply = self._client.post(
+                    TOKENS_PATH,
+                    body=counted,
+                    cast_to=httpx2.Response,
+                    options={
+                        "headers": {**self._asking, **self._named()},
+                        "follow_redirects": False,
+                    },
+                )
+            except (anthropic.BadRequestError, anthropic.NotFoundError) as error:
+                if (refused := refused_request(error, self.base_url)) is None:
+                    raise
+                refused.said = self._without_secrets(refused.said)
+                raise self._hide(refused) from None
             return int(reply.json()["input_tokens"])
+
+    def longest_answer(self, model: str) -> int | None:
+        """Return how many tokens a model gives at most; None when the API knows no model of this name.
+
+        Raises:
+            HeldError, ApiUnavailable: as ``page``; also when it does not say.
+        """
+        with self._reading():
+            try:
+                reply = self._look(f"{MODELS_PATH}/{quote(model, safe='')}")
+            except anthropic.NotFoundError as error:
+                if refused_request(error, self.base_url) is None:
+                    raise
+                return None
+            longest = reply.json()["max_tokens"]
+            if type(longest) is not int or longest < 1:
+                raise ValueError(f"a model that gives {plain(repr(longest))[:80]} tokens")
+            return longest
+
+    def model_names(self) -> list[str]:
+        """Return the names of the models that the API lists.
+
+        Raises:
+            HeldError, ApiUnavailable: as ``page``.
+        """
+        with self._reading():
+            listed = self._look(f"{MODELS_PATH}?limit={PAGE}").json()["data"]
+            return [str(one["id"]) for one in listed]
+
+    def _look(self, path: str) -> httpx2.Response:
+        return self._client.get(path, cast_to=httpx2.Response, options={"follow_redirects": False})
 
     def ask(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Ask one request now, through the Messages API, at full price. It is sent once.

@@ -104,6 +104,10 @@ class ClaudeBatches(dg.ConfigurableResource):
         description="What all pipelines at the endpoint together may spend in a calendar month, UTC.",
     )
 
+    dry_run: bool = Field(
+        default=True,
+        description="Try each question once, for nothing, before anything of it is sent: its model, its parameters.",
+    )
     headers: dict[str, str] = Field(
         default={},
         repr=False,

@@ -21,8 +21,9 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
         closing(claude.api(patient=False)) as counter,
     ):
         reports = []
-        counting = counter.with_betas(pipeline.request.betas).count_tokens
-        pricing = Pricing(pipeline.prices, counting)
+        named = counter.with_betas(pipeline.request.betas)
+        trial = named if claude.dry_run else None
+        pricing = Pricing(pipeline.prices, named.count_tokens, trial=trial)
         for scope in scopes:
             report = prepare(
                 store,
