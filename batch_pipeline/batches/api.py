@@ -10,6 +10,7 @@ import math
 import ssl
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -20,6 +21,7 @@ import httpx2
 from anthropic.types.messages import MessageBatch
 
 from batch_pipeline.batches.bounded import Deadline, bind, bound_reply
+from batch_pipeline.batches.headers import BETA_HEADER, USER_PROFILE_HEADER
 from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch, NotAccepted, OutcomeUnknown
 from batch_pipeline.batches.wire import (
     Batch,
@@ -29,17 +31,23 @@ from batch_pipeline.batches.wire import (
     moment_of,
     reading,
     refusal,
+    refused_request,
 )
-from batch_pipeline.errors import BatchPipelineError
+from batch_pipeline.errors import BatchPipelineError, plain
 from batch_pipeline.store.submissions import Endpoint
 
 MESSAGES_PATH = "/v1/messages"
 BATCHES_PATH = f"{MESSAGES_PATH}/batches"
+MODELS_PATH = "/v1/models"
 TOKENS_PATH = f"{MESSAGES_PATH}/count_tokens"
 COUNTED_PARAMS = (
     "model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control"
 )  # fmt: skip
 """What the API takes for counting; other parameters are a 400 there."""
+COUNTED_WITH_BETAS = (*COUNTED_PARAMS, "context_management", "mcp_servers", "compaction")
+"""The same with the header ``anthropic-beta`` (SDK types/beta/message_count_tokens_params.py)."""
+SHORTEST_SECRET = 8
+"""Characters that the value of a header has at least to be taken out of errors, which quote shorter words."""
 PAGE = 1000  # the list's largest page (API reference: limit 1..1000)
 CHUNK = 1 << 20
 CONNECT_SECONDS = 5.0
@@ -59,6 +67,8 @@ class BatchesApi:
         budget_seconds: how long all calls together may take, from now on; a sensor's tick has a
             minute for everything.
         aliases: other addresses of the same API.
+        headers: further headers of every call.
+        user_profile: whom batches, and single requests, are made for.
     """
 
     def __init__(
@@ -70,12 +80,20 @@ class BatchesApi:
         patient: bool = True,
         budget_seconds: float = math.inf,
         aliases: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+        user_profile: str | None = None,
     ):
         self.base_url = base_url.rstrip("/")
         self.aliases = tuple(aliases)
         self._stored: dict[tuple[str, str], Endpoint] = {}
         self._origin = _origin(self.base_url)
         self._key = api_key
+        self.betas: tuple[str, ...] = ()  # see `with_betas`
+        self._headers = dict(headers or {})
+        self._asking = {USER_PROFILE_HEADER: user_profile} if user_profile else {}
+        # Longer ones first: one may be a part of another.
+        secrets = [one for one in self._headers.values() if len(one) >= SHORTEST_SECRET]
+        self._secrets = [api_key, *sorted(secrets, key=len, reverse=True)]
         self._timeout = timeout_seconds
         self._deadline = Deadline(budget_seconds)
         self._client = self._make(api_key, timeout_seconds, keepalive=True).with_options(
@@ -95,6 +113,14 @@ class BatchesApi:
         """Close the connections."""
         self._client.close()
         self._sender.close()
+
+    def with_betas(self, betas: Sequence[str]) -> "BatchesApi":
+        """Return this connection with betas that each call about requests and their batch names."""
+        if not betas:
+            return self
+        other = copy(self)
+        other.betas = tuple(betas)
+        return other
 
     def is_known_as(self, seen: Endpoint, stored: Endpoint) -> None:
         """Name an account of this address as a ledger does from now on, in every reply."""
@@ -137,7 +163,12 @@ class BatchesApi:
                 content=self._in_time(body),
                 cast_to=httpx2.Response,
                 options={
-                    "headers": {"Content-Type": "application/json", "Content-Length": str(length)},
+                    "headers": {
+                        "Content-Type": "application/json",
+                        "Content-Length": str(length),
+                        **self._asking,
+                        **self._named(),
+                    },
                     "max_retries": 0,
                     "follow_redirects": False,
                 },
@@ -203,7 +234,9 @@ class BatchesApi:
             HeldError, ApiUnavailable: as ``page``.
         """
         with self._reading():
-            found = batch_of(self._client.messages.batches.retrieve(batch_id))
+            found = batch_of(
+                self._client.messages.batches.retrieve(batch_id, extra_headers=self._named())
+            )
             if found.id != batch_id:
                 raise ApiUnavailable(
                     f"{self.base_url} was asked about {batch_id} and answers about {found.id}"
@@ -226,7 +259,8 @@ class BatchesApi:
             HeldError, ApiUnavailable: as ``page``; also when the stream breaks off.
         """
         with self._reading():
-            batch = self._client.messages.batches.retrieve(batch_id)
+            named = self._named()
+            batch = self._client.messages.batches.retrieve(batch_id, extra_headers=named)
             if not batch_of(batch).ended:
                 raise ApiUnavailable(
                     f"{self.base_url} showed {batch_id} as ended, and now says {batch.processing_status}"
@@ -242,7 +276,7 @@ class BatchesApi:
                 response = self._client.get(
                     url,
                     cast_to=httpx2.Response,
-                    options={"headers": STREAMED, "follow_redirects": False},
+                    options={"headers": {**STREAMED, **named}, "follow_redirects": False},
                 )
             except anthropic.NotFoundError as error:
                 # It says that there are results: a gateway without that route, or a passing fault.
@@ -266,17 +300,59 @@ class BatchesApi:
 
         Raises:
             HeldError: the key is refused.
+            RequestRefused: the API finds something wrong with it.
             ApiUnavailable: no answer, or the API does not count this request.
         """
-        counted = {name: value for name, value in params.items() if name in COUNTED_PARAMS}
+        known = COUNTED_WITH_BETAS if self.betas else COUNTED_PARAMS
+        counted = {name: value for name, value in params.items() if name in known}
         with self._reading():
-            reply = self._client.post(
-                TOKENS_PATH,
-                body=counted,
-                cast_to=httpx2.Response,
-                options={"follow_redirects": False},
-            )
+            try:
+                reply = self._client.post(
+                    TOKENS_PATH,
+                    body=counted,
+                    cast_to=httpx2.Response,
+                    options={
+                        "headers": {**self._asking, **self._named()},
+                        "follow_redirects": False,
+                    },
+                )
+            except (anthropic.BadRequestError, anthropic.NotFoundError) as error:
+                if (refused := refused_request(error, self.base_url)) is None:
+                    raise
+                refused.said = self._without_secrets(refused.said)
+                raise self._hide(refused) from None
             return int(reply.json()["input_tokens"])
+
+    def longest_answer(self, model: str) -> int | None:
+        """Return how many tokens a model gives at most; None when the API knows no model of this name.
+
+        Raises:
+            HeldError, ApiUnavailable: as ``page``; also when it does not say.
+        """
+        with self._reading():
+            try:
+                reply = self._look(f"{MODELS_PATH}/{quote(model, safe='')}")
+            except anthropic.NotFoundError as error:
+                if refused_request(error, self.base_url) is None:
+                    raise
+                return None
+            longest = reply.json()["max_tokens"]
+            if type(longest) is not int or longest < 1:
+                raise ValueError(f"a model that gives {plain(repr(longest))[:80]} tokens")
+            return longest
+
+    def model_names(self) -> list[str]:
+        """Return the names of the models that the API lists.
+
+        Raises:
+            HeldError, ApiUnavailable: as ``page``.
+        """
+        with self._reading():
+            listed = self._look(f"{MODELS_PATH}?limit={PAGE}").json()["data"]
+            return [str(one["id"]) for one in listed]
+
+    def _look(self, path: str) -> httpx2.Response:
+        return self._client.get(path, cast_to=httpx2.Response, options={"follow_redirects": False})
 
     def ask(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Ask one request now, through the Messages API, at full price. It is sent once.
@@ -298,12 +374,16 @@ class BatchesApi:
                     MESSAGES_PATH,
                     body=dict(params),
                     cast_to=httpx2.Response,
-                    options={"max_retries": 0, "follow_redirects": False},
+                    options={
+                        "headers": {**self._asking, **self._named()},
+                        "max_retries": 0,
+                        "follow_redirects": False,
+                    },
                 )
             except anthropic.APIStatusError as error:
                 if error.status_code in (401, 402, 403) or not isinstance(error.body, dict):
                     raise
-                said = json.dumps(error.body).replace(self._key, "***")
+                said = self._without_secrets(json.dumps(error.body))
                 return {"type": "errored", "error": json.loads(said)}
             return {"type": "succeeded", "message": dict(reply.json())}
 
@@ -314,8 +394,21 @@ class BatchesApi:
 
     def _hide(self, error: BatchPipelineError) -> BatchPipelineError:
         """Take the key out of an error's text: a server, or a gateway, may have quoted it."""
-        error.args = (str(error).replace(self._key, "***"),)
+        error.args = (self._without_secrets(str(error)),)
         return error
+
+    def _without_secrets(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def _named(self) -> dict[str, str]:
+        """Return the header that names the betas, beside those of ``ANTHROPIC_CUSTOM_HEADERS``."""
+        if not self.betas:
+            return {}
+        always = self._client.default_headers.get(BETA_HEADER)
+        named = [*always.split(","), *self.betas] if isinstance(always, str) else self.betas
+        return {BETA_HEADER: ",".join(dict.fromkeys(one.strip() for one in named))}
 
     def _endpoint(self, headers: httpx2.Headers) -> Endpoint:
         names = (headers.get("anthropic-organization-id"), headers.get("anthropic-workspace-id"))
@@ -341,7 +434,7 @@ class BatchesApi:
             timeout=httpx2.Timeout(timeout, connect=CONNECT_SECONDS),
             http_client=http_client,
             # What is packed in any other way is not unpacked; see ``bounded``.
-            default_headers={"Accept-Encoding": "gzip"},
+            default_headers={**self._headers, "Accept-Encoding": "gzip"},
         )
 
     def _guard(self, request: httpx2.Request) -> None:

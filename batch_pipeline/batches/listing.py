@@ -15,7 +15,7 @@ from batch_pipeline.batches.policy import CLOCK_MARGIN_SECONDS, UNDATED, SendPol
 from batch_pipeline.batches.wire import Batch
 from batch_pipeline.errors import counted
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Endpoint
+from batch_pipeline.store.submissions import Endpoint, betas_of
 from batch_pipeline.store.tables import NOT_RESULTS, FileKind, FileState, candidates, request_files
 
 STEPS_PER_COMMIT = 100
@@ -214,7 +214,8 @@ def _retrieve(
         return None
     report.list_calls += 1
     try:
-        return api.retrieve(file["batch_id"])
+        betas = betas_of(store.ledger, file["submission_id"])
+        return api.with_betas(betas).retrieve(file["batch_id"])
     except NoSuchBatch as error:
         now = store.clock.now()
         since = file["absent_since"]

@@ -43,5 +43,17 @@ class ApiUnavailable(BatchPipelineError):
     """A look at the API failed for a reason that passes. Nothing was changed."""
 
 
+class RequestRefused(ApiUnavailable):
+    """The API does not count a request's tokens because of what is in it: ``said`` are its words.
+
+    ``kind`` is the type of its error: ``invalid_request_error``, ``not_found_error``.
+    """
+
+    def __init__(self, message: str, kind: str, said: str):
+        super().__init__(message)
+        self.kind = kind
+        self.said = said
+
+
 class NoSuchBatch(BatchPipelineError):
     """The API knows no batch of this id, or no longer has its results."""

@@ -35,7 +35,7 @@ from batch_pipeline.store.high_water import note_attempt
 from batch_pipeline.store.ledger import new_owner
 from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Endpoint, Scope, know_endpoint
+from batch_pipeline.store.submissions import Endpoint, Scope, betas_of, know_endpoint
 from batch_pipeline.store.tables import FileState, endpoints, request_files
 
 OPENING, CLOSING = b'{"requests":[', b"]}"
@@ -120,7 +120,7 @@ def _attempt(
             )
 
     try:
-        length = _length(store, file)
+        length, betas = _length(store, file), betas_of(ledger, file["submission_id"])
         started = file["lease_until"] - timedelta(seconds=policy.lease_seconds)
         if (now() - started).total_seconds() > policy.lease_seconds / 2:
             raise NotAccepted(
@@ -128,7 +128,7 @@ def _attempt(
             )
         # Whoever brings back an older ledger is told by it that this may have been paid.
         note_attempt(store.files, file)
-        batch = api.create(body(store, file["path"]), length)
+        batch = api.with_betas(betas).create(body(store, file["path"]), length)
         if why := _not_believed(store, file, batch):
             raise OutcomeUnknown(f"a reply from {api.base_url} that cannot be so: {why}")
     except NotAccepted as error:

@@ -20,12 +20,15 @@ from batch_pipeline.batches.outcome import (
     NotAccepted,
     OutcomeUnknown,
     PipelineRefused,
+    RequestRefused,
 )
 from batch_pipeline.errors import BatchPipelineError, plain
 from batch_pipeline.store.submissions import Endpoint
 
 COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 MOST_REQUESTS = 100_000  # of a batch (API reference)
+REFUSALS = ((400, "invalid_request_error"), (404, "not_found_error"))
+"""Statuses and types of errors that are about what is in a request."""
 ID = re.compile(r"[ -~]{1,10000}")  # odd ones are hashed where they would name a file
 
 
@@ -243,6 +246,19 @@ def moment_of(header: str | None) -> datetime | None:
         return parsedate_to_datetime(header).astimezone(UTC) if header else None
     except ValueError:
         return None
+
+
+def refused_request(error: anthropic.APIStatusError, base_url: str) -> RequestRefused | None:
+    """Return what the API itself says is wrong with a request; None: it says no such thing."""
+    if not _is_the_apis(error):
+        return None
+    body: Any = error.body
+    kind = body["error"]["type"]
+    if (error.status_code, kind) not in REFUSALS or _spend_limit(error):
+        return None
+    said = _message(error)
+    text = f"{base_url} answers {error.status_code}: {said}{_request_id(error)}"
+    return RequestRefused(text, kind, said)
 
 
 def _seconds(header: str | None) -> float | None:

@@ -1,8 +1,9 @@
 """The command `batch-pipeline preview`: the requests that a run would send now, their size and price."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -150,28 +151,43 @@ def _question(askable: Sequence[Shown], one: "Declared", found: Preview) -> str:
     )
 
 
+def _full_cost(model: str, usage: Mapping[str, Any], at: datetime) -> Decimal | None:
+    """Return what an answer cost outside a batch."""
+    from batch_pipeline.requests.prices import geo_factor
+    from batch_pipeline.requests.sample import full_price
+    from batch_pipeline.results.cost import used_of
+
+    total = Decimal(0)
+    for used in used_of(model, usage) or ():
+        factor = geo_factor(used.model, usage.get("inference_geo"))
+        price = None if factor is None else full_price(used.model, used.tokens, at, factor)
+        if price is None:
+            return None
+        total += price
+    return total
+
+
 def _ask(
     api: "BatchesApi", askable: Sequence[Shown], found: Preview, answers: list[Answered]
 ) -> None:
     """Ask one after the other; what was answered before one fails is in ``answers``."""
     import orjson
 
-    from batch_pipeline.requests.sample import full_price
-    from batch_pipeline.results.cost import tokens_used
     from batch_pipeline.results.judge import judge_line
 
     question = found.records.question
     for shown in askable:
         assert shown.rendered.params is not None
-        result = api.ask(shown.rendered.params)
+        result = api.with_betas(question.template.betas).ask(shown.rendered.params)
         line = orjson.dumps({"custom_id": shown.first.custom_id, "result": result})
-        judged = judge_line(line, question.output, found.at, question.tool_calls)
+        judged = judge_line(
+            line, question.output, found.at, question.tool_calls, citations=question.citations
+        )
         if judged is None:
             raise InputError(f"The API's answer for {', '.join(shown.first.key)} cannot be read.")
-        cost = judged.cost
         # The judge knows a batch's prices: what it cannot price there, nobody can here.
         usage: Any = (result.get("message") or {}).get("usage")
+        cost = judged.cost
         if cost is not None and judged.model and isinstance(usage, dict):
-            used = tokens_used(usage)
-            cost = full_price(judged.model, used, found.at) if used else None
+            cost = _full_cost(judged.model, usage, found.at)
         answers.append(Answered(shown, judged, cost))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from batch_pipeline.records.preview import PreviewedRecord, RecordsPreview
     from batch_pipeline.requests.compiled import CompiledTemplate
     from batch_pipeline.requests.estimate import Estimate
+    from batch_pipeline.requests.kept_rate import Counting
     from batch_pipeline.requests.sample import Rendered
     from batch_pipeline.results.judge import Judged
     from batch_pipeline.store.store import Store
@@ -160,7 +161,8 @@ def build_preview(
         render(first.path, template, limits, f"{folder}/request-{place}")
         for place, first in enumerate(records.first)
     ]
-    tokens, counted_by = _tokens(rendered, api, why_not)
+    counting = api.with_betas(template.template.betas).count_tokens if api else None
+    tokens, counted_by = _tokens(rendered, counting, why_not)
     weighed = records.selection.asked
     built = weigh(
         records.selection.records_path, template, limits, f"{folder}/all", records.asked, weighed
@@ -168,7 +170,7 @@ def build_preview(
     lengths = lengths_of(store, name, template.version) if store else NO_ANSWERS
     rate = rate_of(
         store, name, template, [file.path for file in built.files], [file.bytes for file in built.files],
-        sum(file.requests for file in built.files), api.count_tokens if api else None, why_not, keep=False,
+        sum(file.requests for file in built.files), counting, why_not, keep=False,
     )  # fmt: skip
     going_by = {"at": now, "lengths": lengths, "rate": rate, "prices": pipeline.prices}
     shown = [
@@ -248,15 +250,15 @@ def _partition(one: "Declared", given: str | None, now: datetime) -> str:
 
 
 def _tokens(
-    rendered: "Sequence[Rendered]", api: "BatchesApi | None", why_not: str
+    rendered: "Sequence[Rendered]", counting: "Counting | None", why_not: str
 ) -> tuple[list[int], str]:
     """Return the input tokens of some requests, and who counted them."""
     from batch_pipeline.requests.sample import estimated_tokens
 
-    if api is not None:
+    if counting is not None:
         try:
             return [
-                api.count_tokens(one.params) if one.params is not None else 0 for one in rendered
+                counting(one.params) if one.params is not None else 0 for one in rendered
             ], "counted by the API"
         except BatchPipelineError as error:
             why_not = str(error)

@@ -177,6 +177,11 @@ class RequestFields(Fields):
         description="An answer that was cut short is asked again with twice as many tokens, up to this many. None: up "
         "to 8 times max_tokens, and 32,000 at most.",
     )
+    betas: Annotated[list[Text], OrTemplate()] = Field(
+        [],
+        description="What the header anthropic-beta of the batches names. Another set asks every record again.",
+        examples=[["context-management-2025-06-27"]],
+    )
 
 
 class ScheduleFields(Fields):

@@ -66,6 +66,8 @@ def _resource(kind: type[BaseModel]) -> Any:
 
 def _text(context: dg.ResolutionContext, value: Any) -> Any:
     """Return a text, read at run time where it is a variable of the environment: a key stays out of the code."""
+    if isinstance(value, Mapping):
+        return {name: _text(context.at_path(name), one) for name, one in value.items()}
     if isinstance(value, list):
         return [_text(context.at_path(place), one) for place, one in enumerate(value)]
     if isinstance(value, str) and (found := _VARIABLE.fullmatch(value)):

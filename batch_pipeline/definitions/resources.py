@@ -4,12 +4,14 @@ import ipaddress
 import math
 import os
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import dagster as dg
 from pydantic import ConfigDict, Field, field_validator
 
+from batch_pipeline.batches.headers import WORKSPACE_HEADER, check_headers, check_values
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.definitions.secret_fields import (
     hide_key,
@@ -17,7 +19,7 @@ from batch_pipeline.definitions.secret_fields import (
     revealed,
     stands_for_secret,
 )
-from batch_pipeline.errors import InputError, StoreError
+from batch_pipeline.errors import InputError, StoreError, plain
 from batch_pipeline.settings import PUBLIC_API, project_path, resolve
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ SENSOR_TIMEOUT_SECONDS = 15.0  # a sensor tick has 60 s for everything (Dagster'
 TICK_SECONDS = 40.0  # for all calls of a tick together
 
 
+ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 API_PATH = re.compile(r"/v1(/messages(/batches)?|/complete)?$", re.IGNORECASE)
 OWN_DOMAINS = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc", ".test")
 
@@ -101,6 +104,24 @@ class ClaudeBatches(dg.ConfigurableResource):
         description="What all pipelines at the endpoint together may spend in a calendar month, UTC.",
     )
 
+    dry_run: bool = Field(
+        default=True,
+        description="Try each question once, for nothing, before anything of it is sent: its model, its parameters.",
+    )
+    headers: dict[str, str] = Field(
+        default={},
+        repr=False,
+        description="Further headers of every call, such as a gateway wants; use dg.EnvVar for what is secret.",
+    )
+    workspace: str | None = Field(
+        default=None,
+        description="The workspace (wrkspc_...) that a key of several is used for: anthropic-workspace-id.",
+    )
+    user_profile: str | None = Field(
+        default=None,
+        description="The user profile that batches are attributed to: anthropic-user-profile-id.",
+    )
+
     label: str | None = Field(
         default=None,
         max_length=200,
@@ -112,21 +133,36 @@ class ClaudeBatches(dg.ConfigurableResource):
     def _hide_key(cls, value: object) -> object:
         return hide_key(value)
 
+    @field_validator("headers", mode="before")
+    @classmethod
+    def _hide_headers(cls, value: object) -> object:
+        check_headers(value)
+        assert isinstance(value, Mapping)
+        return {name: hide_key(one) for name, one in value.items()}
+
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Refuse a key that came through run config, where Dagster keeps it and shows it.
+        """Refuse a key, or headers, that came through run config, where Dagster keeps it and shows it.
 
         Raises:
             InputError: it did.
         """
         resources: Any = (context.run.run_config if context.run else {}).get("resources") or {}
         for name, given in resources.items():
-            key = ((given or {}).get("config") or {}).get("api_key")
+            config = (given or {}).get("config") or {}
+            key, headers = config.get("api_key"), config.get("headers") or {}
             if isinstance(key, str) and not stands_for_secret(key):
                 raise InputError(
                     f"The run's config gives the resource {name} an API key, and Dagster keeps run "
                     "config for all to see. Nothing was sent with it. Revoke this key, delete the run, "
                     "and launch it without api_key in its config, or with {env: ANTHROPIC_API_KEY}."
                 )
+            for header, value in headers.items():
+                if isinstance(value, str) and not stands_for_secret(value):
+                    raise InputError(
+                        f"The run's config gives the resource {name} the header {plain(str(header))}, and Dagster "
+                        "keeps run config for all to see. Nothing was sent with it. If it is secret, change it "
+                        "and delete the run; launch it without headers in its config, or with {env: NAME}."
+                    )
 
     def api(self, *, patient: bool = True) -> "BatchesApi":
         """Return a connection to the endpoint.
@@ -165,7 +201,26 @@ class ClaudeBatches(dg.ConfigurableResource):
             patient=patient,
             budget_seconds=budget,
             aliases=self.addresses[1:],
+            headers=self._headers_to_send(),
+            user_profile=self._text_of("user_profile", self.user_profile),
         )
+
+    def _headers_to_send(self) -> dict[str, str]:
+        """Return what goes with every call besides the key."""
+        headers = {name: revealed(resolve(value)).strip() for name, value in self.headers.items()}
+        check_values(headers)
+        workspace = self._text_of("workspace", self.workspace)
+        return headers | ({WORKSPACE_HEADER: workspace} if workspace else {})
+
+    @staticmethod
+    def _text_of(field: str, value: str | None) -> str | None:
+        """Return an id that goes into a header, as it is at run time."""
+        text = resolve(value).strip() if value else ""
+        if text and not ID.fullmatch(text):
+            raise InputError(
+                f"ClaudeBatches({field}=...) is no id: letters, digits, underscores and hyphens. Nothing was sent."
+            )
+        return text or None
 
     def _check_address(self) -> None:
         parts = urlsplit(self.url)
@@ -183,7 +238,7 @@ class ClaudeBatches(dg.ConfigurableResource):
             raise InputError(
                 f"ClaudeBatches(base_url=...) holds a user name or a password for {parts.hostname}, and the "
                 "address stands in logs and in the ledger. Write it without them; what a gateway wants besides "
-                "the key can go into the environment variable ANTHROPIC_CUSTOM_HEADERS."
+                "the key can go into ClaudeBatches(headers=...) or the environment variable ANTHROPIC_CUSTOM_HEADERS."
             )
         if parts.scheme == "http" and not (self.allow_http or _is_own_network(parts.hostname)):
             raise InputError(

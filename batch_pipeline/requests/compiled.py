@@ -19,6 +19,8 @@ ANSWER_TOOL = "answer"
 """Name of the one tool an answer comes through when ``output_mode="tool"``."""
 TOOL_CALLS = "tool_calls"
 """Name of the column of what the model calls, where the user declares tools; after the prefix."""
+CITATIONS = "citations"
+"""Name of the column of what the model cites, where documents ask for it; after the prefix."""
 EMPTY = "empty"
 """The kind of rejection of a record that leaves nothing to ask."""
 
@@ -53,6 +55,7 @@ class CompiledTemplate:
         columns: the columns it reads, sorted: a change in one of these is a changed record.
         output: the schema of answers, None for plain text.
         tool_calls: the user declared tools: there is a column for what the model calls.
+        citations: documents ask for citations: there is a column for them.
         output_columns: ``(name, DuckDB type)`` of what an answer adds to a row.
     """
 
@@ -63,7 +66,8 @@ class CompiledTemplate:
         self._system = declared_system(template.system)
         self.columns = tuple(sorted(self._columns_read(available)))
         self.tool_calls = template.calls_tools
-        found = answer_columns(self.output, self.tool_calls)
+        self.citations = template.cites
+        found = answer_columns(self.output, self.tool_calls, self.citations)
         self.output_columns = [(f"{output_prefix}{name}", kind) for name, kind in found]
         self._fixed = self._fixed_params()
 
@@ -89,6 +93,7 @@ class CompiledTemplate:
             "output": self.output and self.output.fingerprint,
             "output_mode": declared.output_mode if self.output else None,
             "params": _without_cache(declared.params),
+            "betas": sorted(declared.betas),
         }
         # What is not used is left out, so that a field added later changes no version of today.
         used = {name: value for name, value in question.items() if value}
@@ -106,6 +111,8 @@ class CompiledTemplate:
             "messages": declared.messages and list(declared.messages),
             "version": self.version,
         }
+        if declared.betas:
+            constant["betas"] = sorted(declared.betas)
         text = orjson.dumps(constant, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(text).hexdigest()[:16]
 
@@ -245,6 +252,11 @@ class CompiledTemplate:
                 "the budget counts with that.",
                 "build",
             )
+        if "betas" in built:
+            raise RecordRejected(
+                f"{name}() set 'betas', which is a header of the whole batch: MessageTemplate(betas=[...]).",
+                "build",
+            )
         if refused := [word for word in NOT_IN_A_BATCH if word in built]:
             raise RecordRejected(f"{name}() set {refused[0]!r}, which a batch refuses.", "build")
         if clash := [
@@ -268,10 +280,13 @@ class CompiledTemplate:
         return merged
 
 
-def answer_columns(output: OutputSchema | None, tool_calls: bool) -> list[tuple[str, str]]:
+def answer_columns(
+    output: OutputSchema | None, tool_calls: bool, citations: bool = False
+) -> list[tuple[str, str]]:
     """Return ``(name, DuckDB type)`` of what an answer adds to a row, without a prefix."""
     columns = list(output.columns) if output else [("answer", "VARCHAR")]
-    return [*columns, (TOOL_CALLS, "JSON")] if tool_calls else columns
+    columns += [(TOOL_CALLS, "JSON")] if tool_calls else []
+    return columns + ([(CITATIONS, "JSON")] if citations else [])
 
 
 def compile_question(

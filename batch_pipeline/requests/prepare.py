@@ -1,13 +1,13 @@
 """Preparing requests: every selection that waits for its request files gets them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import RowMapping
 
-from batch_pipeline.errors import InputError
+from batch_pipeline.errors import InputError, sentence
 from batch_pipeline.records.columns import HELPER_COLUMNS
 from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.requests.build import Built, Limits, build_requests
@@ -16,12 +16,15 @@ from batch_pipeline.requests.estimate import Estimate, estimate, sum_of
 from batch_pipeline.requests.kept_rate import Counting, rate_of
 from batch_pipeline.requests.lengths import lengths_of
 from batch_pipeline.requests.own_prices import OwnPrices
+from batch_pipeline.requests.token_rate import lines_at
+from batch_pipeline.requests.trial import Api, CountedOnce, dry_run
 from batch_pipeline.requests.weight import Weight, more_tokens_in, weigh
 from batch_pipeline.store.layout import rejected_name, request_name
 from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import NewFile, Scope, abandon, commit_build, unbuilt
 from batch_pipeline.store.tables import FileKind
+from batch_pipeline.store.tried import note_tried, was_tried
 
 NANO = 10**9
 
@@ -54,11 +57,13 @@ class Pricing:
         prices: that the user declared.
         counting: asks the API how many tokens a request has; None: it cannot be asked.
         why_not: why it cannot.
+        trial: the endpoint, where each question is tried once before anything is sent; None: it is not.
     """
 
     prices: OwnPrices = field(default_factory=dict)
     counting: Counting | None = None
     why_not: str = ""
+    trial: Api | None = None
 
 
 def prepare(
@@ -83,7 +88,7 @@ def prepare(
         with store.files.scratch() as folder:
             try:
                 built, priced, question = _build(
-                    store, submission, compile_question, limits, folder, pricing, tell
+                    store, scope, submission, compile_question, limits, folder, pricing, tell
                 )
             except _AnotherQuestion:
                 if abandon(store.ledger, submission["id"]):
@@ -98,7 +103,7 @@ def prepare(
             rejected_path=rejected_path,
             rejected=built.rejected if built else 0,
             estimate_nanousd=None if usd is None else int(usd * NANO),
-            question=question_to_store(question) | {"request": question.request_hash}
+            question=question_to_store(question) | _as_sent(question)
             if question
             else {"output": None, "prefix": ""},
         )
@@ -115,6 +120,12 @@ def prepare(
     return report
 
 
+def _as_sent(question: CompiledTemplate) -> dict[str, Any]:
+    """Return what the ledger keeps of how a question is sent, besides what its answers must look like."""
+    betas = list(question.template.betas)
+    return {"request": question.request_hash} | ({"betas": betas} if betas else {})
+
+
 @dataclass(frozen=True)
 class _Priced:
     """What a submission may cost, and what each of its files weighs, by its number."""
@@ -129,6 +140,7 @@ class _AnotherQuestion(Exception):
 
 def _build(
     store: Store,
+    scope: Scope,
     submission: RowMapping,
     compile_question: Callable[[Mapping[str, str]], CompiledTemplate],
     limits: Limits,
@@ -153,7 +165,39 @@ def _build(
             folder,
             lambda done: tell(f"wrote {done:,} of {total:,} requests"),
         )
+        pricing = _tried(store, scope, question, built, pricing, tell)
         return built, _priced(store, submission, question, built, pricing), question
+
+
+def _tried(
+    store: Store,
+    scope: Scope,
+    question: CompiledTemplate,
+    built: Built,
+    pricing: Pricing,
+    tell: Callable[[str], None],
+) -> Pricing:
+    """Try a question once at its endpoint, before anything of it is sent; what was counted is not counted again.
+
+    Raises:
+        InputError: the API refuses every request of it.
+    """
+    name = question.request_hash
+    if pricing.trial is None or pricing.counting is None or not built.requests:
+        return pricing
+    if was_tried(store.ledger, scope.endpoint, name):
+        return pricing
+    paths, sizes = [file.path for file in built.files], [file.bytes for file in built.files]
+    counting = CountedOnce(pricing.counting)
+    why_not = dry_run(question, lines_at(paths, sizes, built.requests), pricing.trial, counting)
+    if why_not is None:
+        note_tried(store.ledger, scope.endpoint, name)
+        return replace(pricing, counting=counting)
+    tell(
+        f"Whether the API takes this question could not be found out before it is sent: {sentence(why_not)} "
+        "The run goes on."
+    )
+    return replace(pricing, counting=counting if counting.has_counted else None, why_not=why_not)
 
 
 def _priced(

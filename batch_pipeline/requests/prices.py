@@ -32,6 +32,14 @@ _DECLARED = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h"
 """The same parts, as a user writes them."""
 _SEARCHES = "web_searches_kcount"
 _RELEASE = re.compile(r"(-latest|[-@]\d{8})$")
+_VERSION = re.compile(r"claude-[a-z]+-(\d{1,2})(?:-(\d{1,2}))?")
+GLOBAL_GEOS = (None, "", "global", "not_available")
+"""Values of ``inference_geo`` at which the listed prices hold."""
+GEO_FACTORS = {"us": Decimal("1.1")}
+"""What all token prices are multiplied with for inference in one region, and from which models on (docs
+Pricing and Data residency: Opus 4.6, Sonnet 4.6 and later ones)."""
+GEO_SINCE = (4, 6)
+ONE = Decimal(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +53,31 @@ class Tokens:
     cache_write_1h: int = 0
     web_searches: int = 0
 
+    def plus(self, other: "Tokens") -> "Tokens":
+        """Return the sum of both."""
+        return Tokens(*(getattr(self, one) + getattr(other, one) for one in self.__slots__))
+
 
 @dataclass(frozen=True)
 class BatchPrice:
-    """The prices of one model in a batch, in USD per token; a part that is not known is absent."""
+    """The prices of one model in a batch, in USD per token; a part that is not known is absent.
+
+    ``own`` ones are those that the user declared: what a list says beside its prices does not hold for them.
+    """
 
     per_token: dict[str, Decimal | TieredPrices]
     per_search: Decimal | None
+    own: bool = False
 
-    def cost(self, tokens: Tokens) -> Decimal | None:
-        """Return what one request costs in USD, exactly; None when a part has no known price."""
+    def cost(self, tokens: Tokens, factor: Decimal = ONE) -> Decimal | None:
+        """Return what one request costs in USD, exactly; None when a part has no known price.
+
+        Args:
+            tokens: what it uses.
+            factor: what the prices of all tokens are multiplied with, see `geo_factor`.
+        """
+        if self.own and factor != ONE:
+            return None
         prompt = tokens.input + tokens.cache_read + tokens.cache_write_5m + tokens.cache_write_1h
         # In the order of _PER_MTOK: genai-prices calls the price of 5-minute writes `cache_write`.
         counts = (
@@ -74,6 +97,7 @@ class BatchPrice:
             if isinstance(price, TieredPrices):
                 price = _in_tier(price, prompt)
             total += price * count
+        total *= factor
         if tokens.web_searches:
             if self.per_search is None:
                 return None
@@ -82,7 +106,11 @@ class BatchPrice:
 
 
 def batch_cost(
-    model: str, tokens: Tokens, at: datetime, own: OwnPrices | None = None
+    model: str,
+    tokens: Tokens,
+    at: datetime,
+    own: OwnPrices | None = None,
+    factor: Decimal = ONE,
 ) -> Decimal | None:
     """Return the USD that one request of a batch costs, None when it is not known.
 
@@ -91,9 +119,19 @@ def batch_cost(
         tokens: what the request used.
         at: when it was processed; its UTC day decides which price was valid.
         own: prices that the user declared, which go before the list's.
+        factor: what the prices of all tokens are multiplied with, see `geo_factor`.
     """
     price = price_of(model, utc_day(at), own)
-    return price.cost(tokens) if price else None
+    return price.cost(tokens, factor) if price else None
+
+
+def geo_factor(model: str, geo: Any) -> Decimal | None:
+    """Return what the listed prices are multiplied with where inference ran; None when that is not known."""
+    if geo in GLOBAL_GEOS:
+        return ONE
+    found = _VERSION.fullmatch(_RELEASE.sub("", model.lower()))
+    since = found and (int(found[1]), int(found[2] or 0)) >= GEO_SINCE
+    return GEO_FACTORS.get(geo) if since and isinstance(geo, str) else None
 
 
 def price_of(model: str, day: date, own: OwnPrices | None = None) -> BatchPrice | None:
@@ -119,6 +157,7 @@ def _declared(parts: tuple[tuple[str, Any], ...]) -> BatchPrice:
             if name in given
         },
         None if searches is None else searches / 1000,
+        own=True,
     )
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from batch_pipeline.errors import InputError
 from batch_pipeline.requests.build import Built, Limits, build_requests
 from batch_pipeline.requests.compiled import CompiledTemplate
-from batch_pipeline.requests.prices import Tokens, batch_price, utc_day
+from batch_pipeline.requests.prices import ONE, Tokens, batch_price, utc_day
 from batch_pipeline.requests.token_rate import BYTES_PER_TOKEN
 
 
@@ -101,14 +101,14 @@ def weigh(
     )
 
 
-def full_price(model: str, tokens: Tokens, at: datetime) -> Decimal | None:
+def full_price(model: str, tokens: Tokens, at: datetime, factor: Decimal = ONE) -> Decimal | None:
     """Return the USD of a request outside a batch, None when that is not known.
 
-    A batch halves the price of every token (pricing page); a web search costs the same in both.
+    ``factor`` is that of the region, see `geo_factor`. A batch halves the price of every token (pricing page); a web search costs the same in both.
     """
     price = batch_price(model, utc_day(at))
     if price is None:
         return None
-    batched = price.cost(replace(tokens, web_searches=0))
-    both = price.cost(tokens)
+    batched = price.cost(replace(tokens, web_searches=0), factor)
+    both = price.cost(tokens, factor)
     return None if batched is None or both is None else batched + both

@@ -8,6 +8,7 @@ import orjson
 from pydantic import BaseModel
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.requests.betas import check_betas
 from batch_pipeline.requests.messages import declared_messages, declared_system
 from batch_pipeline.requests.schema import OutputSchema
 
@@ -17,6 +18,8 @@ DOUBLED_MOST = 8
 """How often max_tokens an answer that was cut short may have at its next attempts."""
 DOUBLED_LIMIT = 32_000
 """And how many tokens at most: each model of today takes so many (model overview, 2026)."""
+CITED = ("document", "search_result")
+"""Blocks that may ask for citations."""
 OWN_FIELDS = ("model", "max_tokens", "messages", "system")
 """Parameters that `MessageTemplate` has fields for."""
 NO_FORCED_TOOL = (
@@ -63,7 +66,10 @@ class MessageTemplate:
         version: replaces the computed version; with ``build`` it stands for the function's code.
             Another version asks every record again.
         params: further parameters of the Messages API, passed through untouched. With ``tools`` among
-            them the results have a column ``tool_calls``.
+            them the results have a column ``tool_calls``; where documents in ``messages`` ask for citations,
+            one ``citations``.
+        betas: what the header ``anthropic-beta`` names, such as ``context-management-2025-06-27``. It is a
+            batch's header, so it holds for all requests. Other betas ask every record again.
 
     Raises:
         InputError: at construction, for a declaration that cannot be asked.
@@ -82,6 +88,7 @@ class MessageTemplate:
     version: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     max_tokens_limit: int | None = None
+    betas: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self._check_words()
@@ -111,6 +118,11 @@ class MessageTemplate:
     def calls_tools(self) -> bool:
         """Whether ``params`` declares tools, so that what the model calls has a column."""
         return bool(self.params.get("tools"))
+
+    @property
+    def cites(self) -> bool:
+        """Whether documents of ``messages`` ask for citations, so that what is cited has a column."""
+        return any(_asks_for_citations(message) for message in self.messages or ())
 
     @property
     def most_tokens(self) -> int:
@@ -159,6 +171,7 @@ class MessageTemplate:
                 "build needs columns=[...] (what it reads, so that a change of another column asks "
                 'nothing) and version="..." (change it when the function changes).'
             )
+        check_betas(self.betas)
         if self.build is None and self.columns:
             raise InputError("columns belongs to build; a prompt's columns are read from its text.")
 
@@ -178,9 +191,20 @@ class MessageTemplate:
                     f"params sets the stop sequence {stop!r}, which every answer in the form of `output` "
                     "contains: each would be cut there. Remove it."
                 )
-        if self.calls_tools and any(name.casefold() == "tool_calls" for name, _ in output.columns):
+        names = {name.casefold() for name, _ in output.columns}
+        if self.calls_tools and "tool_calls" in names:
             raise InputError(
                 "output has a field `tool_calls`, the column of what the tools of params are called with. "
+                "Give the field another name."
+            )
+        if self.cites and self.output_mode == "json_schema":
+            raise InputError(
+                "messages has documents that ask for citations, which the API refuses beside `output`: JSON has no "
+                'place for them. Remove one of the two, or use output_mode="tool".'
+            )
+        if self.cites and "citations" in names:
+            raise InputError(
+                "output has a field `citations`, the column of what the documents of messages are cited for. "
                 "Give the field another name."
             )
 
@@ -190,6 +214,10 @@ class MessageTemplate:
         for name in OWN_FIELDS:
             if name in self.params:
                 raise InputError(f"params sets {name!r}; use the field `{name}` instead.")
+        if "betas" in self.params:
+            raise InputError(
+                "params sets 'betas', which is a header of the whole batch; use the field `betas` instead."
+            )
         for name in NOT_IN_A_BATCH:
             if name in self.params:
                 raise InputError(
@@ -213,6 +241,17 @@ class MessageTemplate:
                     )
         elif "format" in (self.params.get("output_config") or {}):
             raise InputError("params sets output_config.format; use the field `output` instead.")
+
+
+def _asks_for_citations(message: Any) -> bool:
+    content = message.get("content") if isinstance(message, Mapping) else None
+    return isinstance(content, Sequence) and any(
+        block.get("type") in CITED
+        and isinstance(block.get("citations"), Mapping)
+        and block["citations"].get("enabled") is True
+        for block in content
+        if isinstance(block, Mapping)
+    )
 
 
 def _has_key(value: Any, key: str) -> bool:

@@ -13,14 +13,12 @@ from typing import Any, Literal
 import orjson
 
 from batch_pipeline.requests.lengths import NO_ANSWERS, Lengths
-from batch_pipeline.requests.prices import BatchPrice, Tokens
+from batch_pipeline.requests.prices import BatchPrice, Tokens, geo_factor
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.requests.token_rate import BY_BYTES, TokenRate
 
 Kind = Literal["expected", "p99", "max"]
 SEARCH = "web_search"
-LISTED = (None, "", "global", "not_available")
-"""Values of ``inference_geo`` at which the listed prices hold."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,8 @@ class Weight:
         output_max: output tokens at most: ``max_tokens`` each.
         searches: web searches at most; None: nobody can tell.
         billed: the share of requests that is answered and paid, about.
-        listed: whether its prices are the listed ones (they are not for inference in one region).
+        listed: whether its prices are known from the listed ones.
+        factor: what these are multiplied with, for inference in one region.
     """
 
     model: str
@@ -62,6 +61,7 @@ class Weight:
     searches: int | None = 0
     listed: bool = True
     billed: float = 1.0
+    factor: float = 1.0
 
     @classmethod
     def stored(cls, value: Mapping[str, Any]) -> "Weight":
@@ -108,7 +108,7 @@ class Weight:
             cache_write_1h=math.ceil(written / self.requests) if self.cache == "1h" else 0,
             web_searches=math.ceil(self.searches / self.requests),
         )
-        cost = price.cost(each)
+        cost = price.cost(each, Decimal(str(self.factor)))
         if cost is None:
             return None
         billed = Decimal(str(self.billed)) if kind == "expected" else 1
@@ -140,6 +140,7 @@ def weigh(
     cached = shared if lengths.cached is None else lengths.cached
     if not template.cache or not (template.system or template.messages or template.build):
         cached = shared = 0
+    factor = geo_factor(template.model, template.params.get("inference_geo"))
     return Weight(
         model=template.model,
         requests=requests,
@@ -155,8 +156,9 @@ def weigh(
         output_p99=_of(requests, lengths.p99, output_max) if lengths.same_question else None,
         output_max=output_max,
         searches=_searches(template, requests),
-        listed=template.params.get("inference_geo") in LISTED,
+        listed=factor is not None,
         billed=lengths.billed,
+        factor=1.0 if factor is None else float(factor),
     )
 
 

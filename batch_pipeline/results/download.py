@@ -23,6 +23,7 @@ from batch_pipeline.results.readable import UNREADABLE
 from batch_pipeline.store.layout import answers_name, safe_part
 from batch_pipeline.store.ledger import seconds_since
 from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import betas_of
 from batch_pipeline.store.tables import NOT_RESULTS, WAITS, FileState, request_files
 
 MOST_DOWNLOADS = 5
@@ -168,7 +169,7 @@ def answers_of(
             downloads += 1
             is_ours = True
             try:
-                excess = _fetch(api, file, fresh, expected)
+                excess = _fetch(store, api, file, fresh, expected)
                 served = _read_local(fresh, lines(fresh))
                 if served.damage is None and not excess:
                     return _keep(store, file, _place(store, file, fresh), downloads, first, None, 0)
@@ -261,11 +262,12 @@ def _begins(served: Lines) -> str:
     return f" (it begins with {plain(served.beginning.decode('utf-8', 'replace')).strip()!r})"
 
 
-def _fetch(api: BatchesApi, file: RowMapping, path: str, requests: int) -> str:
+def _fetch(store: Store, api: BatchesApi, file: RowMapping, path: str, requests: int) -> str:
     """Download the results, as far as results can go; returns what was too much of it, or ""."""
     most_bytes = SPARE_BYTES + requests * BYTES_EACH
     most_lines = SPARE_LINES + requests * LINES_EACH
     size = lines = 0
+    api = api.with_betas(betas_of(store.ledger, file["submission_id"]))
     with closing(api.results(file["batch_id"])) as stream, open(path, "wb") as out:
         for chunk in stream:
             size += len(chunk)
@@ -313,7 +315,7 @@ def fetch_again(store: Store, api: BatchesApi, file: RowMapping) -> str:
     with store.files.scratch() as folder:
         local = f"{folder}/answers"
         try:
-            _fetch(api, file, local, len(lines.asked))
+            _fetch(store, api, file, local, len(lines.asked))
         except NoSuchBatch as error:
             raise ValueError(
                 f"its answers are gone from the store and from the API: {error}"

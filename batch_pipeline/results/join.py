@@ -18,7 +18,7 @@ from batch_pipeline.records.connections import (
     quote_text,
     with_enough_memory,
 )
-from batch_pipeline.requests.compiled import TOOL_CALLS, answer_columns
+from batch_pipeline.requests.compiled import CITATIONS, TOOL_CALLS, answer_columns
 from batch_pipeline.requests.own_prices import OwnPrices, prices_to_store
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results import sql
@@ -40,7 +40,7 @@ JUDGED_TYPES = {
     "custom_id": "varchar", "status": "varchar", "error": "varchar", "model": "varchar",
     "stop_reason": "varchar", "input_tokens": "bigint", "output_tokens": "bigint",
     "cache_read_tokens": "bigint", "cache_write_tokens": "bigint", "cost": "decimal(38,15)",
-    "answer": "varchar", "tool_calls": "varchar",
+    "answer": "varchar", "tool_calls": "varchar", "citations": "varchar",
 }  # fmt: skip
 """The columns of a batch of judged rows, as DuckDB sees them."""
 
@@ -58,12 +58,14 @@ class Question:
         prefix: put before the names of the output's columns.
         tool_calls: the user declared tools: there is a column for what the model calls.
         prices: that the user declared: what answers cost. Today's go before those of the asking.
+        citations: documents asked for citations: there is a column for them.
     """
 
     output: OutputSchema | None
     prefix: str
     tool_calls: bool = False
     prices: OwnPrices = field(default_factory=dict)
+    citations: bool = False
 
     @classmethod
     def stored(cls, value: dict[str, Any], today: "Question | None" = None) -> "Question":
@@ -76,16 +78,16 @@ class Question:
         output = OutputSchema.stored(value["output"])
         # Questions of earlier versions do not say whether there are tools.
         tools = value.get("tool_calls", False)
-        prices = value.get("prices", {})
+        prices, cites = value.get("prices", {}), value.get("citations", False)
         if today is None:
-            return cls(output, value["prefix"], tools, prices)
+            return cls(output, value["prefix"], tools, prices, cites)
         if output is None or today.output is None:
             same = output is today.output
         else:
             same = output.fingerprint == today.output.fingerprint
         if same:
             output, tools = today.output, value.get("tool_calls", today.tool_calls)
-        return cls(output, value["prefix"], tools, {**prices, **today.prices})
+        return cls(output, value["prefix"], tools, {**prices, **today.prices}, cites)
 
     def to_store(self) -> dict[str, Any]:
         """Return what the ledger keeps of a question."""
@@ -94,7 +96,8 @@ class Question:
             "prefix": self.prefix,
             "tool_calls": self.tool_calls,
         }
-        return question | ({"prices": prices_to_store(self.prices)} if self.prices else {})
+        question |= {"prices": prices_to_store(self.prices)} if self.prices else {}
+        return question | ({"citations": True} if self.citations else {})
 
     def outdates(self, today: "Question | None") -> bool:
         """Whether today's class has another schema than was asked, so that it does not judge."""
@@ -105,7 +108,8 @@ class Question:
     @property
     def columns(self) -> list[tuple[str, str]]:
         """The output's columns and their DuckDB types."""
-        return [(f"{self.prefix}{n}", k) for n, k in answer_columns(self.output, self.tool_calls)]
+        columns = answer_columns(self.output, self.tool_calls, self.citations)
+        return [(f"{self.prefix}{name}", kind) for name, kind in columns]
 
     def parsed(self) -> str:
         """Return SQL for the typed fields of a judged answer; NULL unless it was answered."""
@@ -125,6 +129,8 @@ class Question:
         ]
         if self.tool_calls:
             fields.append(f"judged.tool_calls::json as {quote_name(self.prefix + TOOL_CALLS)}")
+        if self.citations:
+            fields.append(f"judged.citations::json as {quote_name(self.prefix + CITATIONS)}")
         return ", ".join(fields)
 
     def null_list(self) -> str:
@@ -186,6 +192,7 @@ def join_batch(
                 asked=[custom_id for (custom_id,) in asked],
                 tools=question.tool_calls,
                 prices=question.prices,
+                citations=question.citations,
             ):
                 _put(connection, batch, question)
         # A second batch of the same file is there for what it answered, not for what it lacks.
@@ -386,7 +393,7 @@ def _summed_up(
     )
     retryable = connection.execute(
         f"select count(*) from joined where _attempt < {int(max_attempts)} "
-        f"and _status not in {FINAL}"
+        f"and _status not in {FINAL} and not {sql.OVERFLOWED}"
     ).fetchone()
     return Joined(
         rows_path,

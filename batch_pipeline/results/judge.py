@@ -34,9 +34,11 @@ JUDGED_SCHEMA = pa.schema(
         ("cost", pa.decimal128(38, SCALE)),
         ("answer", pa.string()),
         ("tool_calls", pa.string()),
+        ("citations", pa.string()),
     ]
 )
-"""Columns of judged rows; ``cost`` in USD, ``answer`` as text or as JSON text, ``tool_calls`` as JSON."""
+"""Columns of judged rows; ``cost`` in USD, ``answer`` as text or as JSON text, ``tool_calls`` and
+``citations`` as JSON."""
 
 ROWS_AT_ONCE = 4_000
 BYTES_AT_ONCE = 8_000_000
@@ -48,11 +50,17 @@ RAW_SHOWN = 500
 
 CUT_SHORT = {
     "max_tokens": "The answer reached max_tokens; raise it to have it whole.",
-    "model_context_window_exceeded": "The answer reached the end of the model's context window.",
+    "model_context_window_exceeded": "The answer reached the end of the model's context window. More max_tokens "
+    "would not help: shorten the prompt, or ask a model with a larger window. It is asked again once its request "
+    "differs.",
 }
 PAUSED = (
     "The turn was paused while a server tool ran, and a batch cannot go on with it. Ask for less: fewer "
     "uses of the tool (max_uses), a narrower question. A changed question is asked again."
+)
+COMPACTED = (
+    "The turn was paused after its context was compacted (pause_after_compaction, or compaction on demand), and "
+    "a batch cannot go on with it. Leave that out of params. A changed question is asked again."
 )
 TOOL_CALLS = ("tool_use", "server_tool_use", "mcp_tool_use")
 """Blocks that call a tool: the user's own, one that the API runs, one of an MCP server."""
@@ -76,6 +84,7 @@ class Judged(NamedTuple):
     cost: Decimal | None = None
     answer: str | None = None
     tool_calls: str | None = None
+    citations: str | None = None
 
 
 class _Verdict(NamedTuple):
@@ -135,6 +144,7 @@ def judge_line(
     priced_at: datetime,
     tools: bool = False,
     prices: OwnPrices | None = None,
+    citations: bool = False,
 ) -> Judged | None:
     """Return what one line of results says, None when it is damaged (no JSON, no custom_id).
 
@@ -144,6 +154,7 @@ def judge_line(
         priced_at: when the batch was processed; it decides the prices.
         tools: the user declared tools: what the model calls is part of the answer.
         prices: that the user declared.
+        citations: documents asked for citations: they are kept.
     """
     # What tools are called with is kept as it was written.
     exact = tools or (output is not None and output.exact and b'"tool_use"' in line)
@@ -155,7 +166,8 @@ def judge_line(
     body = body if isinstance(body, dict) else {}
     match body.get("type"):
         case "succeeded" if isinstance(body.get("message"), dict):
-            return _judged_message(custom_id, body["message"], output, priced_at, tools, prices)
+            judged = _judged_message(custom_id, body["message"], output, priced_at, tools, prices)
+            return judged._replace(citations=_citations(body["message"])) if citations else judged
         case "errored":
             return _judged_error(custom_id, body)
         case "expired":
@@ -193,7 +205,7 @@ def _judged_message(
         _count(usage.get("output_tokens")),
         _count(usage.get("cache_read_input_tokens")),
         _count(usage.get("cache_creation_input_tokens")),
-        answer_cost(model, usage, priced_at, prices),
+        answer_cost(model, usage, priced_at, prices, ran_code=bool(message.get("container"))),
         verdict.answer,
         verdict.tool_calls,
     )
@@ -212,6 +224,8 @@ def _verdict(
         return _Verdict("truncated", CUT_SHORT[stop_reason])
     if stop_reason == "pause_turn":
         return _Verdict("paused", PAUSED)
+    if stop_reason == "compaction":
+        return _Verdict("paused", COMPACTED)
     blocks = message.get("content")
     blocks = [b for b in blocks if isinstance(b, dict)] if isinstance(blocks, list) else []
     calls = _calls(blocks) if tools else None
@@ -245,6 +259,20 @@ def _calls(blocks: list[dict[str, Any]]) -> str | None:
     """Return all calls of tools as a JSON list of name and input, None when there is none."""
     calls = [_call(block) for block in blocks if block.get("type") in TOOL_CALLS]
     return f"[{','.join(calls)}]" if calls else None
+
+
+def _citations(message: dict[str, Any]) -> str | None:
+    """Return what each text of an answer cites, as a JSON list of text and citations; None: it cites nothing."""
+    content = message.get("content")
+    found = [
+        {"text": block.get("text"), "citations": block["citations"]}
+        for block in (content if isinstance(content, list) else ())
+        if isinstance(block, dict) and block.get("type") == "text" and block.get("citations")
+    ]
+    try:
+        return orjson.dumps(found, default=number_as_written).decode() if found else None
+    except TypeError:  # nested deeper than JSON is written
+        return None
 
 
 def _called(blocks: list[dict[str, Any]]) -> list[str]:
@@ -310,6 +338,7 @@ def judge_file(
     asked: Collection[str] | None = None,
     tools: bool = False,
     prices: OwnPrices | None = None,
+    citations: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the judged rows of a results file, in the file's order, in memory of bounded size.
 
@@ -322,13 +351,14 @@ def judge_file(
             come.
         tools: the user declared tools, so that calls count as answers.
         prices: that the user declared.
+        citations: documents asked for citations: they are kept.
 
     Yields:
         Batches of `JUDGED_SCHEMA`. A damaged line gives no row; ``counts.damaged`` counts it.
     """
     counts = Counts() if counts is None else counts
     left = None if asked is None else set(asked)
-    work = _Judging(output, priced_at, tools, counts, left, prices)
+    work = _Judging(output, priced_at, tools, counts, left, prices, citations)
     lines: list[bytes] = []
     size = 0
     with open(path, "rb") as source:
@@ -354,12 +384,14 @@ class _Judging:
         counts: Counts,
         left: set[str] | None,
         prices: OwnPrices | None,
+        citations: bool,
     ) -> None:
         self._output, self._priced_at, self._tools = output, priced_at, tools
+        self._citations = citations
         self._counts, self._left, self._prices = counts, left, prices
         # Text fits as it is, and so does what matches the pattern of a simple schema.
         self._pattern = None if output is None else pattern_of(output)
-        has_plain = not tools and (output is None or self._pattern is not None)
+        has_plain = not tools and not citations and (output is None or self._pattern is not None)
         self._plain = PlainLines(priced_at, prices) if has_plain else None
 
     def batch(self, lines: list[bytes]) -> Iterator[pa.RecordBatch]:
@@ -368,7 +400,7 @@ class _Judging:
         rows: list[Row | Judged] = []
         for line, plain in zip(lines, self._read(lines), strict=True):
             row = plain or judge_line(
-                line, self._output, self._priced_at, self._tools, self._prices
+                line, self._output, self._priced_at, self._tools, self._prices, self._citations
             )
             if row is None:
                 self._counts.damaged += 1

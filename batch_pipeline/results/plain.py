@@ -21,7 +21,19 @@ MOST_TOKENS = 10**8
 MOST_PARTS_A_TOKEN = 10**10
 
 Row = tuple[
-    str, str, None, str, str, int, int, int | None, int | None, int | Decimal | None, str, None
+    str,
+    str,
+    None,
+    str,
+    str,
+    int,
+    int,
+    int | None,
+    int | None,
+    int | Decimal | None,
+    str,
+    None,
+    None,
 ]
 """A judged line, in the order of ``Judged``; its cost is in parts."""
 
@@ -83,6 +95,9 @@ class PlainLines:
                 or usage.get("inference_geo") not in GLOBAL_GEOS
                 or usage.get("speed") not in BATCH_SPEEDS
                 or usage.get("server_tool_use")
+                or usage.get("iterations")
+                or usage.get("fallback_credit") is not None
+                or message.get("container")
             ):
                 return None
             prices = self._prices[model] if model in self._prices else self._learn(model)
@@ -102,7 +117,7 @@ class PlainLines:
         return (
             custom_id, "answered", None, model, stop_reason, sent, written,
             read if type(read) is int else None, made if type(made) is int else None,
-            cost, text, None,
+            cost, text, None, None,
         )  # fmt: skip
 
     def _learn(self, model: str) -> Prices | None:

@@ -23,7 +23,7 @@ from asked as records {join} join judged on judged.custom_id = records._custom_i
 # How it went with each of these records, without what is wide.
 OUTCOMES = """
 select records._key_hash, records._content_hash, records._custom_id, records._attempt,
-       coalesce(judged.status, $unanswered) as _status,
+       coalesce(judged.status, $unanswered) as _status, judged.stop_reason as _stop_reason,
        case when judged.status = 'rejected' then judged.error end as _error
 from asked as records {join} join judged on judged.custom_id = records._custom_id
 """
@@ -77,10 +77,17 @@ select {source}, {output},
 from wanted as records left join earlier on earlier._custom_id = records._custom_id
 """
 
-# The index rows of joined rows: all that a later selection reads of them.
-INDEX = """
+# Whether an answer filled the model's context window: more tokens for it would not help.
+OVERFLOWED = (
+    "(_status = 'truncated' and _stop_reason is not distinct from 'model_context_window_exceeded')"
+)
+
+# The index rows of joined rows: all that a later selection reads of them. What filled the context window
+# is asked again as what was rejected is: once its request differs.
+INDEX = f"""
 select _key_hash as key_hash, _content_hash as content_hash, $version as version,
-       _custom_id as custom_id, _attempt as attempt, _status as status
+       _custom_id as custom_id, _attempt as attempt,
+       case when {OVERFLOWED} then 'rejected' else _status end as status
 from joined
 """
 

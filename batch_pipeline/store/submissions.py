@@ -123,6 +123,15 @@ REQUEST = submissions.c.question["request"].as_string()
 """The hash of what a submission's requests have in common; NULL for those of earlier versions."""
 
 
+def betas_of(ledger: Ledger, submission_id: str) -> tuple[str, ...]:
+    """Return the betas that a submission's batches are created with, as it was built."""
+    rows = ledger.rows(
+        select(submissions.c.question).where(submissions.c.id == submission_id).limit(1)
+    )
+    question = (rows[0]["question"] if rows else None) or {}
+    return tuple(question.get("betas") or ())
+
+
 def know_endpoint(ledger: Ledger, endpoint: Endpoint, aliases: Collection[str] = ()) -> Endpoint:
     """Return an endpoint as the ledger knows it, however its address is spelled; a new one is written down.
 

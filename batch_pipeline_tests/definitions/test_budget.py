@@ -52,6 +52,7 @@ def test_without_a_known_price_it_is_held_until_one_is_declared(
     nights, claude_emulator: EmulatorProcess
 ) -> None:
     budget, question = Budget(per_month_usd=1000), {"model": "claude-of-tomorrow"}
+    claude_emulator.configure(any_model=True)  # the API knows it before a price list does
     unpriced = nights(question, budget=budget)
     unpriced.submit()
     assert claude_emulator.batches() == []

@@ -8,6 +8,7 @@ from dagster.components.testing import create_defs_folder_sandbox
 
 from batch_pipeline import BatchStore, ClaudeBatches, ClaudeBatchesComponent
 from batch_pipeline.definitions.component_problems import YamlError
+from batch_pipeline.definitions.secret_fields import revealed
 from batch_pipeline_tests.definitions.test_component import attributes
 
 KIND = "batch_pipeline.ClaudeBatchesComponent"
@@ -38,11 +39,15 @@ def test_a_variable_is_read_when_a_run_needs_it() -> None:
         "api_key": "{{ env.NOT_SET_YET }}",
         "base_url": "http://127.0.0.1:9",
         "timeout_seconds": 5,
+        "headers": {"x-gateway": "{{ env.NOT_SET_EITHER }}", "x-team": "billing"},
+        "workspace": "wrkspc_1",
     }
     resources = defined({"claude": said, "store": {"root": "{{ env('BP_ROOT') }}"}}).resources or {}
     claude, store = resources["claude"], resources["store"]
     assert isinstance(claude, ClaudeBatches) and isinstance(store, BatchStore)
     assert claude.api_key == dg.EnvVar("NOT_SET_YET") and claude.timeout_seconds == 5
+    assert claude.headers["x-gateway"] == dg.EnvVar("NOT_SET_EITHER")
+    assert revealed(claude.headers["x-team"]) == "billing" and claude.workspace == "wrkspc_1"
     assert store.root == dg.EnvVar("BP_ROOT")
 
 
@@ -57,6 +62,10 @@ def test_a_wrong_field_is_named_and_a_key_never_shown() -> None:
     assert "there is no field rot; did you mean root?" in said
     assert "attributes.claude.max_batch_bytes is str; it must be a valid integer" in said
     assert SECRET not in said
+    said = problem({"claude": {"headers": {"Authorization": SECRET}}})
+    assert (
+        "headers has Authorization; use ClaudeBatches(api_key=...)" in said and SECRET not in said
+    )
 
 
 def test_a_project_of_yaml_alone_has_all_that_it_needs() -> None:

@@ -75,6 +75,55 @@ def test_secrets_are_not_shown() -> None:
     assert "secret" not in shown
 
 
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ({"X-Api-Key": "k"}, r"X-Api-Key; use ClaudeBatches\(api_key"),
+        ({"authorization": "k"}, r"authorization; use ClaudeBatches\(api_key"),
+        ({"x-other": " sk-ant-secret"}, r"x-other holds what looks like an API key; use .*api_key"),
+        ({"x-other": "Bearer secret"}, "looks like an API key"),
+        ({"anthropic-beta": "a"}, r"use MessageTemplate\(betas="),
+        ({"Anthropic-Workspace-Id": "w"}, r"use ClaudeBatches\(workspace="),
+        ({"anthropic-user-profile-id": "u"}, r"use ClaudeBatches\(user_profile="),
+        ({"Content-Length": "1"}, "the client sets itself"),
+        ({"a b": "c"}, "no name of a header"),
+        ({"x-a": "1", "X-A": "2"}, "twice"),
+        ({"x-a": "secret\nX-B: c"}, "no header has"),
+        ({"x-a": 7}, "must be a text"),
+        (["x-a"], "must be a mapping"),
+    ],
+)
+def test_a_header_that_cannot_be_given_is_refused_with_the_field_that_is_meant(
+    headers: Any, says: str
+) -> None:
+    with pytest.raises(InputError, match=says) as refused:
+        ClaudeBatches(headers=headers)
+    assert "secret" not in str(refused.value)
+
+
+def test_what_a_header_holds_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BP_GATEWAY", "secret-of-the-gateway")
+    claude = ClaudeBatches(
+        api_key="k", headers={"x-gateway": dg.EnvVar("BP_GATEWAY"), "x-literal": "secret-literal"}
+    )
+
+    @dg.asset
+    def sent(claude: ClaudeBatches) -> None:
+        seen.append(claude.api()._headers)
+
+    seen: list[Any] = []
+    definitions = dg.Definitions([sent], resources={"claude": claude})
+    job = definitions.resolve_implicit_global_asset_job_def()
+    assert "secret-" not in repr(claude) + repr(job.get_job_snapshot())
+    assert dg.materialize([sent], resources={"claude": claude}).success
+    assert seen == [{"x-gateway": "secret-of-the-gateway", "x-literal": "secret-literal"}]
+    monkeypatch.setenv("BP_GATEWAY", "sk-ant-secret")
+    with pytest.raises(InputError, match="x-gateway holds what looks like an API key"):
+        claude.api()
+    with pytest.raises(InputError, match=r"workspace=.*no id"):
+        ClaudeBatches(api_key="k", workspace="a b").api()
+
+
 def test_a_ledger_on_disk_starts_at_the_project_root_and_keeps_its_options(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

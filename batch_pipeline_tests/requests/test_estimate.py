@@ -56,6 +56,16 @@ def test_an_unknown_price_is_an_unknown_cost() -> None:
     assert found.input_tokens == 400
 
 
+def test_inference_in_the_us_is_estimated_with_its_factor_where_that_is_published() -> None:
+    def usd(**fields: Any) -> Decimal | None:
+        return estimate(built(10, 5_000), compiled(**fields), at=NOW).usd_max
+
+    us, plain = {"params": {"inference_geo": "us"}}, usd(model="claude-opus-4-8")
+    assert plain is not None and usd(model="claude-opus-4-8", **us) == plain * Decimal("1.1")
+    assert usd(**us) is None  # on Haiku 4.5 the API refuses it
+    assert usd(model="claude-opus-4-8", params={"inference_geo": "eu"}) is None
+
+
 def test_nothing_to_ask_costs_nothing_whatever_the_model() -> None:
     assert estimate(built(0, 0), compiled(model="claude-x"), at=NOW).usd_max == 0
 

@@ -75,6 +75,11 @@ def shout(record: dict[str, Any]) -> dict[str, Any]:
         ({"params": {"model": "x"}}, "use the field `model`"),
         ({"params": {"system": "x"}}, "use the field `system`"),
         ({"params": {"stream": True}}, "refuses in a batch"),
+        ({"params": {"betas": ["a-1"]}}, "use the field `betas`"),
+        ({"betas": "compact-2026-01-12"}, "betas is 'compact-2026-01-12'; it must be a list"),
+        ({"betas": ["a, b"]}, "betas has 'a, b', which is no name"),
+        ({"betas": [None]}, "betas has None"),
+        ({"betas": ["a-1", "a-1"]}, "betas names a-1 more than once"),
         ({"params": {"metadata": object()}}, "params is not JSON"),
         (
             {"params": {"output_config": {"format": {}}}, "output": Invoice},
@@ -311,7 +316,8 @@ def test_the_version_is_golden() -> None:
 def test_the_version_does_not_change_with_what_changes_no_answer() -> None:
     base = {"prompt": "{{ supplier }}", "system": "S", "output": SCHEMA}
     assert version(**base) == version(**base, cache="1h") == version(**base, max_tokens=9)
-    assert version(**base) == version(**(base | {"output": BARE}))
+    assert version(**base) == version(**(base | {"output": BARE})) == version(**base, betas=[])
+    assert version(**base, betas=["a", "b"]) == version(**base, betas=("b", "a"))
     block = {"type": "text", "text": "{{ text }}"}
     cached = block | {"cache_control": {"type": "ephemeral"}}
     assert version(messages=[{"role": "user", "content": [block]}]) == version(
@@ -329,6 +335,7 @@ def test_the_version_does_not_change_with_what_changes_no_answer() -> None:
         {"output": None},
         {"output_mode": "tool"},
         {"params": {"temperature": 1}},
+        {"betas": ["compact-2026-01-12"]},
         {"version": "2"},
     ],
 )

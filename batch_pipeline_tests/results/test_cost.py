@@ -68,6 +68,76 @@ def test_what_cannot_be_priced_for_sure_has_no_cost(change: dict[str, Any]) -> N
     assert cost(**change) is None
 
 
+def iteration(type: str, sent: int, written: int, **more: Any) -> dict[str, Any]:
+    return {"type": type, "input_tokens": sent, "output_tokens": written, **more}
+
+
+PLAIN: dict[str, Any] = {"input_tokens": 100, "output_tokens": 10}
+
+
+def test_what_compaction_and_an_advisor_used_beside_the_total_is_billed_too() -> None:
+    each = answer_cost("claude-opus-4-8", PLAIN, NOW)
+    assert each is not None
+    message, compaction = iteration("message", 100, 10), iteration("compaction", 1000, 100)
+    assert answer_cost("claude-opus-4-8", PLAIN | {"iterations": [message]}, NOW) == each
+    iterations = [compaction, iteration("message", 40, 4), iteration("message", 60, 6)]
+    assert answer_cost("claude-opus-4-8", PLAIN | {"iterations": iterations}, NOW) == 11 * each
+    advisor = iteration("advisor_message", 100, 10, model="claude-haiku-4-5")
+    cheap = answer_cost("claude-haiku-4-5", PLAIN, NOW)
+    both = answer_cost("claude-opus-4-8", PLAIN | {"iterations": [message, advisor]}, NOW)
+    assert cheap is not None and both == each + cheap
+    searched = {"iterations": [message], "server_tool_use": {"web_search_requests": 2}}
+    assert answer_cost("claude-opus-4-8", PLAIN | searched, NOW) == each + Decimal("0.02")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"iterations": [iteration("message", 100, 9)]},  # not what the total says
+        {"iterations": [iteration("message", 100, 10), iteration("fallback_message", 5, 5)]},
+        {"iterations": [iteration("message", 100, 10, model="claude-opus-5")]},
+        {"iterations": [iteration("message", 100, 10), iteration("dreaming", 0, 0)]},
+        {
+            "iterations": [
+                iteration("message", 100, 10),
+                iteration("advisor_message", 1, 1, model="x"),
+            ]
+        },
+        {"iterations": [iteration("message", 100, 10), iteration("compaction", 1, -1)]},
+        {"iterations": [7]},
+        {"iterations": {"message": 1}},
+        {"fallback_credit": {"status": {"type": "redeemed"}}},
+        {"fallback_credit": 1},
+    ],
+)
+def test_iterations_and_credits_that_cannot_be_priced_leave_no_cost(change: dict[str, Any]) -> None:
+    assert answer_cost("claude-opus-4-8", PLAIN | change, NOW) is None
+    given = {"fallback_credit": {"status": {"type": "not_applied", "reason": "expired"}}}
+    assert answer_cost("claude-opus-4-8", PLAIN | given, NOW) is not None
+
+
+def test_inference_in_the_us_costs_a_tenth_more_where_that_is_published() -> None:
+    for model in ("claude-opus-4-6", "claude-sonnet-5", "claude-opus-4-8-20260528"):
+        here, tools = (
+            answer_cost(model, PLAIN, NOW),
+            {"server_tool_use": {"web_search_requests": 1}},
+        )
+        us = answer_cost(model, PLAIN | {"inference_geo": "us"}, NOW)
+        assert here is not None and us == here * Decimal("1.1")
+        searched = answer_cost(model, PLAIN | tools | {"inference_geo": "us"}, NOW)
+        assert searched == us + Decimal("0.01")
+        assert answer_cost(model, PLAIN | {"inference_geo": "eu"}, NOW) is None
+    own = {"claude-opus-4-8": {"input": 1, "output": 1}}
+    assert answer_cost("claude-opus-4-8", PLAIN, NOW, own) is not None
+    assert answer_cost("claude-opus-4-8", PLAIN | {"inference_geo": "us"}, NOW, own) is None
+
+
+def test_hours_of_a_container_are_known_only_where_they_are_free() -> None:
+    assert answer_cost("claude-opus-4-8", PLAIN, NOW, ran_code=True) is None
+    fetched = PLAIN | {"server_tool_use": {"web_fetch_requests": 1}}
+    assert answer_cost("claude-opus-4-8", fetched, NOW, ran_code=True) is not None
+
+
 @pytest.mark.parametrize("usage", [None, [], {}])
 def test_no_usage_has_no_cost(usage: Any) -> None:
     assert answer_cost("claude-haiku-4-5", usage, NOW) is None

@@ -103,6 +103,7 @@ def test_an_answer_without_text_is_invalid(content: Any) -> None:
         ("max_tokens", "truncated"),
         ("model_context_window_exceeded", "truncated"),
         ("pause_turn", "paused"),
+        ("compaction", "paused"),
         ("end_turn", "answered"),
         ("stop_sequence", "answered"),
         ("tool_use", "answered"),

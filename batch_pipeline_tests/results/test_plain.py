@@ -211,6 +211,11 @@ def envelope(rng: random.Random, number: int, text: str) -> str:
                 "[]",
                 "5",
             ),
+            '"iterations": '
+            + other(
+                "null", "[]", '[{"type": "compaction", "input_tokens": 5, "output_tokens": 1}]', "7"
+            ),
+            f'"fallback_credit": {other("null", "{}")}',
         ]
     )
     model = other(

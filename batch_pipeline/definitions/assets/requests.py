@@ -21,7 +21,9 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
         closing(claude.api(patient=False)) as counter,
     ):
         reports = []
-        pricing = Pricing(pipeline.prices, counter.count_tokens)
+        named = counter.with_betas(pipeline.request.betas)
+        trial = named if claude.dry_run else None
+        pricing = Pricing(pipeline.prices, named.count_tokens, trial=trial)
         for scope in scopes:
             report = prepare(
                 store,
@@ -29,7 +31,11 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
                 lambda columns: compile_question(pipeline.request, columns, pipeline.output_prefix),
                 claude.limits,
                 lambda compiled: Question(
-                    compiled.output, pipeline.output_prefix, compiled.tool_calls, pipeline.prices
+                    compiled.output,
+                    pipeline.output_prefix,
+                    compiled.tool_calls,
+                    pipeline.prices,
+                    compiled.citations,
                 ).to_store(),
                 context.log.info,
                 pricing,

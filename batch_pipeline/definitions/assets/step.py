@@ -95,7 +95,9 @@ def question_of(pipeline: BatchPipeline) -> Question:
     """Return the question of today's code: what judges the answers."""
     request = pipeline.request
     output = OutputSchema.stored(request.output)
-    return Question(output, pipeline.output_prefix, request.calls_tools, pipeline.prices)
+    return Question(
+        output, pipeline.output_prefix, request.calls_tools, pipeline.prices, request.cites
+    )
 
 
 def make_again(

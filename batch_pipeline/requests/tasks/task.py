@@ -40,7 +40,7 @@ class Task:
             (what labels mean, the rubric, the language) is put below.
         prompt: Jinja text in the place of the prompt.
         max_tokens: the longest answer, in tokens; None: what the output takes at most, and some more.
-        max_tokens_limit, cache, params, version: as in ``MessageTemplate``.
+        max_tokens_limit, cache, params, version, betas: as in ``MessageTemplate``.
 
     Raises:
         InputError: at construction, for a declaration that cannot be asked.
@@ -55,6 +55,7 @@ class Task:
     cache: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     version: str | None = None
+    betas: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse what could not be asked."""
@@ -91,6 +92,7 @@ class Task:
             cache=self.cache,
             params=params,
             version=self.version,
+            betas=self.betas,
         )
 
     def output(self) -> type[BaseModel] | dict[str, Any]:
