@@ -75,7 +75,7 @@ def costs(
 def _table(
     store: "Store", by: str, some: "Sequence[Cost]"
 ) -> tuple[str, Sequence[str], Sequence[Row]]:
-    columns = (by, "batches", "requests", "answered", "tokens in", "read", "written", "tokens out", "cost")  # fmt: skip
+    columns = (by, "batches", "requests", "answered", "tokens in", "read", "written", "for 1h", "tokens out", "searches", "cost")  # fmt: skip
     rows = [
         Row(
             (
@@ -86,7 +86,9 @@ def _table(
                 f"{one.input_tokens:,}",
                 f"{one.cache_read_tokens:,}",
                 f"{one.cache_write_tokens:,}",
+                f"{one.cache_write_1h_tokens:,}" if one.cache_write_1h_tokens else "",
                 f"{one.output_tokens:,}",
+                f"{one.web_searches:,}" if one.web_searches else "",
                 in_usd(one.cost_usd),
             ),
             tuple(_left(one)),
