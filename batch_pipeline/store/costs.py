@@ -4,7 +4,7 @@ A file belongs to the day and month (UTC) in which it was sent, as for the caps.
 guessed: such requests are counted beside the cost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -89,10 +89,20 @@ def costs(
     return [*found.values()] if by in ("day", "month", "batch") else _sorted(found)
 
 
-def each(store: Store) -> list[dict[str, Any]]:
-    """Return what was sent and what it cost, a row for each request file, oldest first: `COLUMNS`."""
+def each(
+    store: Store, endpoints: Collection[str] | None = None, since: datetime | None = None
+) -> list[dict[str, Any]]:
+    """Return what was sent and what it cost, a row for each request file, oldest first: `COLUMNS`.
+
+    Args:
+        store: where the ledger is.
+        endpoints: only what was sent to these, by their ids; None: to all.
+        since: only what was sent from then on.
+    """
     rows: list[dict[str, Any]] = []
-    for file in _sent(store):
+    for file in _sent(store, since=since):
+        if endpoints is not None and file["endpoint_id"] not in endpoints:
+            continue
         one = Cost("")
         one.add(file)
         counts = {name: value for name, value in vars(one).items() if name in COLUMNS}

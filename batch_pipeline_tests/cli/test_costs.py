@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import dagster as dg
 import duckdb
 import pyarrow.parquet as pq
@@ -20,7 +21,9 @@ from batch_pipeline_tests.support.extent import every_form
 from batch_pipeline_tests.support.user_project import UserProject, inside
 
 
-def test_costs_are_the_bill_by_whatever_they_are_added_up(user_project: UserProject) -> None:
+def test_costs_are_the_bill_by_whatever_they_are_added_up(
+    user_project: UserProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = (user_project.folder / "pipelines.py").read_text()
     assert "ClaudeBatches(" in code
     user_project.write(
@@ -57,6 +60,38 @@ def test_costs_are_the_bill_by_whatever_they_are_added_up(user_project: UserProj
     later = json.loads(user_project.run("costs", "--since", "2099-01-01", "--json").stdout)
     assert later["costs"] == []
     check_table(user_project, bill)
+    check_comparison(user_project, bill, monkeypatch)
+
+
+def check_comparison(
+    user_project: UserProject, bill: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Console's reports stand beside the ledger, with what explains a difference."""
+    compared = ("costs", "--compare", "--json")
+    missing = user_project.run(*compared)
+    assert missing.exit_code == 1 and "ANTHROPIC_ADMIN_KEY" in missing.stderr
+    monkeypatch.setenv("ANTHROPIC_ADMIN_KEY", "shop-key")
+    refused = user_project.run(*compared)
+    assert refused.exit_code == 1 and "does not accept the key" in refused.stderr
+    assert "shop-key" not in refused.output
+    monkeypatch.setenv("ANTHROPIC_ADMIN_KEY", "sk-ant-admin01-test")
+    monkeypatch.setattr("batch_pipeline.batches.console.MOST_DAYS", 2)  # so there are pages
+    [same] = json.loads(user_project.run(*compared).stdout)["days"]
+    assert same["ledger_usd"] == pytest.approx(bill, abs=1e-6)
+    assert same["console_batch_usd"] == pytest.approx(bill, abs=1e-6)
+    assert same["why"] == [] and same["console_other_usd"] == 0
+    # Somebody else uses the account, in a batch of another model and without a batch.
+    client = anthropic.Anthropic(api_key="k", base_url=user_project.emulator.base_url)
+    turn = {"role": "user", "content": "long " * 20_000}
+    params: Any = {"model": "claude-opus-5", "max_tokens": 9, "messages": [turn]}
+    client.messages.create(**params)
+    client.messages.batches.create(requests=[{"custom_id": "a", "params": params}])
+    user_project.emulator.end()
+    [other] = json.loads(user_project.run(*compared).stdout)["days"]
+    assert other["console_other_usd"] == pytest.approx(2 * other["difference_usd"])
+    assert "Other uses of the account" in other["why"][0] and "claude-opus-5" in other["why"][0]
+    assert "Other uses" in user_project.run("costs", "--compare").output
+    assert user_project.run("costs", "notes", "--compare").exit_code == 2
 
 
 def check_table(user_project: UserProject, bill: float) -> None:
