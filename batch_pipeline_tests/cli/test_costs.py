@@ -172,3 +172,10 @@ def answer_line(custom_id: str, usage: dict[str, Any]) -> str:
     }  # fmt: skip
     result = {"type": "succeeded", "message": message}
     return json.dumps({"custom_id": custom_id, "result": result}) + "\n"
+
+
+def test_advice_on_the_command_line_is_that_of_the_store(user_project: UserProject) -> None:
+    assert "no submission is settled" in user_project.run("advise", "notes").output
+    said = json.loads(user_project.run("advise", "notes", "--json").stdout)
+    assert said == {"pipeline": "notes", "submission": None, "advice": []}
+    assert "There is no pipeline nots" in user_project.run("advise", "nots").stderr
