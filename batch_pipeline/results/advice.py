@@ -109,6 +109,9 @@ def advise(
         )
         if file["kind"] == FileKind.BATCH and file["results_path"] and file["batch_id"]
     ]
+    answers = sum(sum((file["statuses"] or {}).values()) for file in files)
+    if answers < FEWEST:
+        return []
     try:
         figures = _figures(store, submission, files) if files else None
     except (duckdb.Error, OSError):

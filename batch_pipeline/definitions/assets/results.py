@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.definitions import lineage, metadata
 from batch_pipeline.definitions.assets.checks import accounted_for, in_time
+from batch_pipeline.definitions.assets.reports import reports
 from batch_pipeline.definitions.assets.step import (
     count_rows,
     make_again,
@@ -124,6 +125,7 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
         shown |= metadata.of_advice(
             next(filter(None, (_advice(store, pipeline, one) for one in reversed(settled))), [])
         )
+        shown |= reports(context, store, pipeline, settled, [scope.partition for scope in scopes])
         kept = retention(store, pipeline.name)
         if kept.level != "fine":
             context.log.warning(kept.description)
