@@ -9,7 +9,7 @@ PYTEST := $(BIN)/pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
 # Compiled code is kept, whatever the shell says: each test and each process would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test e2e soak bench dev lint clean
+.PHONY: help demo test e2e soak bench claims dev lint clean
 
 help:
 	@echo "make demo   play a night of the two demo pipelines, and show what came out"
@@ -18,6 +18,7 @@ help:
 	@echo "make e2e    play nights in a running Dagster, hurt it, and look at its pages in Chromium"
 	@echo "make soak   run the tests whole, walk through 10,000 nights that go wrong, let eight processes work at once"
 	@echo "make bench  measure each stage beside the plain SDK loop (SIZES=50000,200000 REPEAT=3 WIDE=2000)"
+	@echo "make claims play what is said about the price of batches and caches, and write the table in docs/money.md"
 	@echo "make lint   check style, types and who imports whom"
 	@echo "make clean  remove .venv and caches (make demo's data in .demo stays)"
 
@@ -40,6 +41,9 @@ REPEAT ?= 1
 WIDE ?=
 bench: .venv/installed
 	$(BIN)/python -m benchmarks --sizes "$(SIZES)" --repeat "$(REPEAT)" --wide "$(WIDE)"
+
+claims: .venv/installed
+	$(BIN)/python -m benchmarks.claims
 
 # exec: a Ctrl-C or a kill reaches the command itself, which stops all that it started.
 dev: .venv/installed

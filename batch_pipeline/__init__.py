@@ -4,8 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from batch_pipeline.definitions.batch_costs import batch_costs
     from batch_pipeline.definitions.build import build_definitions
     from batch_pipeline.definitions.component import BatchPipelineComponent
+    from batch_pipeline.definitions.component_costs import BatchCostsComponent
     from batch_pipeline.definitions.component_resources import ClaudeBatchesComponent
     from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
     from batch_pipeline.errors import BatchPipelineError, HeldError, InputError, StoreError
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 # seconds to import.
 _HOMES = {
     "Arrivals": "batch_pipeline.pipeline",
+    "BatchCostsComponent": "batch_pipeline.definitions.component_costs",
     "BatchPipeline": "batch_pipeline.pipeline",
     "BatchPipelineComponent": "batch_pipeline.definitions.component",
     "BatchPipelineError": "batch_pipeline.errors",
@@ -44,11 +47,13 @@ _HOMES = {
     "StoreError": "batch_pipeline.errors",
     "Summarize": "batch_pipeline.requests.tasks.summarize",
     "Translate": "batch_pipeline.requests.tasks.translate",
+    "batch_costs": "batch_pipeline.definitions.batch_costs",
     "build_definitions": "batch_pipeline.definitions.build",
 }
 
 __all__ = [
     "Arrivals",
+    "BatchCostsComponent",
     "BatchPipeline",
     "BatchPipelineComponent",
     "BatchPipelineError",
@@ -70,6 +75,7 @@ __all__ = [
     "StoreError",
     "Summarize",
     "Translate",
+    "batch_costs",
     "build_definitions",
 ]
 

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import dagster as dg
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.notify import check_notify
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.own_prices import check_prices
 from batch_pipeline.requests.tasks.task import Task, template_of
@@ -192,6 +193,12 @@ class BatchPipeline:
         budget: what it may spend; None: there is no cap of its own.
         prices: USD for a million tokens in a batch, by model: of an own contract, or of a model that no
             price list knows, such as ``{"claude-x": {"input": 0.5, "output": 2.5}}``.
+        notify: who gets a report on each settled submission: Apprise URLs, or ``dg.EnvVar`` of such. They may
+            hold passwords, and are shown nowhere.
+        notify_when: ``always``, or only when there is ``trouble``: rows without an answer or flagged, an
+            unknown cost.
+        notify_rows: one SELECT from ``results``, the rows of the submission: these are flagged, and the
+            first 20 stand in the report.
 
     Raises:
         InputError: a field cannot be what it is.
@@ -222,6 +229,9 @@ class BatchPipeline:
     renamed_from: str | None = None
     budget: Budget | None = None
     prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    notify: Sequence[str] = field(default=(), repr=False)
+    notify_when: Literal["always", "trouble"] = "always"
+    notify_rows: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -269,6 +279,7 @@ class BatchPipeline:
             )
         try:
             check_prices(self.prices)
+            check_notify(self.notify, self.notify_when, self.notify_rows)
         except InputError as error:
             raise InputError(f"Pipeline {self.name}: {error}") from None
         if self.max_attempts < 1:

@@ -14,7 +14,7 @@ from copy import copy
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import anthropic
 import httpx2
@@ -353,6 +353,26 @@ class BatchesApi:
 
     def _look(self, path: str) -> httpx2.Response:
         return self._client.get(path, cast_to=httpx2.Response, options={"follow_redirects": False})
+
+    def report(self, path: str, query: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a page of one of the Admin API's reports; the key must be an admin key.
+
+        Args:
+            path: of the report.
+            query: what it is asked for; a list is a parameter that comes several times.
+
+        Raises:
+            NoSuchBatch: there is no such report here.
+            HeldError: the key is refused.
+            ApiUnavailable: no answer.
+        """
+        with self._reading():
+            reply = self._client.get(
+                f"{path}?{urlencode(query, doseq=True)}",
+                cast_to=httpx2.Response,
+                options={"follow_redirects": False},
+            )
+            return dict(reply.json())
 
     def ask(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Ask one request now, through the Messages API, at full price. It is sent once.

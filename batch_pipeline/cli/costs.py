@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batch_pipeline.cli.compare import compare
 from batch_pipeline.cli.deployments import Deployments, on_deployments
 from batch_pipeline.cli.output import (
     Row,
@@ -37,9 +38,13 @@ BY = ("day", "month", "model", "label", "pipeline", "submission", "batch")
 )  # fmt: skip
 @click.option("--csv", "csv_path", metavar="FILE", help="Write the table to a CSV file, too.")
 @click.option("--parquet", "parquet_path", metavar="FILE", help="Or to a Parquet file.")
+@click.option(
+    "--compare", "beside_console", is_flag=True,
+    help="Show the Console's figures beside the ledger's, by day; the admin key is ANTHROPIC_ADMIN_KEY.",
+)  # fmt: skip
 @json_option("Print it as JSON.")
 @errors_shown
-@on_deployments(api=False, unused=True)
+@on_deployments(api=True, unused=True)
 def costs(
     deployments: Deployments,
     pipeline: str | None,
@@ -47,6 +52,7 @@ def costs(
     since: datetime | None,
     csv_path: str | None,
     parquet_path: str | None,
+    beside_console: bool,
     as_json: bool,
 ) -> None:
     """Show what all pipelines, or NAME, have sent and what it cost, from the ledger.
@@ -55,6 +61,13 @@ def costs(
     """
     from batch_pipeline.store import costs as ledger
 
+    if beside_console:
+        if pipeline or csv_path or parquet_path or by not in ("month", "day"):
+            raise click.UsageError(
+                "--compare is about all pipelines, by day: the Console knows no names. It takes --since and --json."
+            )
+        compare(deployments, since, as_json)
+        return
     start = since.replace(tzinfo=UTC) if since else None
     stores = deployments.stores(pipeline)
     found = [(store, ledger.costs(store, pipeline, by=by, since=start)) for store in stores]
@@ -75,7 +88,7 @@ def costs(
 def _table(
     store: "Store", by: str, some: "Sequence[Cost]"
 ) -> tuple[str, Sequence[str], Sequence[Row]]:
-    columns = (by, "batches", "requests", "answered", "tokens in", "read", "written", "tokens out", "cost")  # fmt: skip
+    columns = (by, "batches", "requests", "answered", "tokens in", "read", "written", "for 1h", "tokens out", "searches", "cost")  # fmt: skip
     rows = [
         Row(
             (
@@ -86,7 +99,9 @@ def _table(
                 f"{one.input_tokens:,}",
                 f"{one.cache_read_tokens:,}",
                 f"{one.cache_write_tokens:,}",
+                f"{one.cache_write_1h_tokens:,}" if one.cache_write_1h_tokens else "",
                 f"{one.output_tokens:,}",
+                f"{one.web_searches:,}" if one.web_searches else "",
                 in_usd(one.cost_usd),
             ),
             tuple(_left(one)),

@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from batch_pipeline.cli.advise import advise
 from batch_pipeline.cli.cancel import cancel
 from batch_pipeline.cli.collect import collect
 from batch_pipeline.cli.costs import costs
@@ -34,7 +35,7 @@ def main() -> None:
 
 
 for command in (
-    cancel, collect, costs, demo, dev, doctor, emulator, estimate, held, history, preview, publish, rebuild_ledger,
+    advise, cancel, collect, costs, demo, dev, doctor, emulator, estimate, held, history, preview, publish, rebuild_ledger,
     reconcile, status,
 ):  # fmt: skip
     main.add_command(command)

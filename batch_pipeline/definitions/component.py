@@ -248,6 +248,33 @@ class BatchPipelineComponent(YamlComponent):
             [{"claude-haiku-4-5": {"input": 0.5, "output": 2.5}}],
         ),
     ] = {}  # noqa: RUF012 - pydantic copies defaults
+    notify: Annotated[
+        SkipValidation[Sequence[str]],
+        Written(
+            fields.SecretTexts,
+            "Who gets a report on each settled submission: Apprise URLs. {{ env.NAME }} is read when it is sent.",
+            values.notify,
+            [],
+            [["{{ env.REPORT_URL }}"]],
+        ),
+    ] = ()
+    notify_when: Annotated[
+        Literal["always", "trouble"],
+        Written(
+            Annotated[Literal["always", "trouble"], OrTemplate()],
+            "Always, or only when rows have no answer or are flagged, or a cost is unknown.",
+            shown="always",
+        ),
+    ] = "always"
+    notify_rows: Annotated[
+        str | None,
+        Written(
+            fields.OptionalText,
+            "One SELECT from results, the rows of the submission; the first 20 stand in the report.",
+            shown=None,
+            examples=["select invoice_id, amount from results where amount > 100000"],
+        ),
+    ] = None
     executor: Annotated[
         SkipValidation[dg.ExecutorDefinition | None],
         Written(
@@ -341,6 +368,9 @@ class BatchPipelineComponent(YamlComponent):
             renamed_from=self.renamed_from,
             budget=self.budget,
             prices=self.prices,
+            notify=self.notify,
+            notify_when=self.notify_when,
+            notify_rows=self.notify_rows,
         )
 
     def get_asset_spec(self, stage: str) -> dg.AssetSpec:

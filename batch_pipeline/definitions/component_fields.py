@@ -377,6 +377,12 @@ OptionalTexts = Annotated[Text | list[Text] | None, OrTemplate()]
 ListOfTexts = Annotated[list[Text], OrTemplate()]
 
 
+SecretTexts = Annotated[
+    JsonValue, WithJsonSchema({"type": ["array", "string"], "items": {"type": "string"}})
+]
+"""Texts that may be secrets: what is wrong with them is said by whoever makes them, without showing them."""
+
+
 class SingleRunFields(Fields):
     """One run for all partitions of a backfill."""
 

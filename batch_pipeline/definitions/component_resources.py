@@ -1,6 +1,5 @@
 """The two resources in YAML, so that a project needs no Python at all."""
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args
 
@@ -16,11 +15,9 @@ from batch_pipeline.definitions.component_problems import (
 )
 from batch_pipeline.definitions.component_scaffold import ResourcesScaffolder
 from batch_pipeline.definitions.component_templates import OrTemplate, rendered
-from batch_pipeline.definitions.component_values import Written
+from batch_pipeline.definitions.component_values import Written, text_of_environment
 from batch_pipeline.definitions.component_yaml import YamlComponent
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
-
-_VARIABLE = re.compile(r"\s*\{\{\s*env(?:\.(\w+)|\(\s*['\"](\w+)['\"]\s*\))\s*\}\}\s*")
 
 
 def _fields_of(name: str, resource: type[BaseModel]) -> type[Fields]:
@@ -70,9 +67,9 @@ def _text(context: dg.ResolutionContext, value: Any) -> Any:
         return {name: _text(context.at_path(name), one) for name, one in value.items()}
     if isinstance(value, list):
         return [_text(context.at_path(place), one) for place, one in enumerate(value)]
-    if isinstance(value, str) and (found := _VARIABLE.fullmatch(value)):
-        return dg.EnvVar(found[1] or found[2])
-    return rendered(context, value)
+    return (
+        text_of_environment(context, value) if isinstance(value, str) else rendered(context, value)
+    )
 
 
 @dg.scaffold_with(ResourcesScaffolder)

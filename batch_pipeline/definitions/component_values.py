@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from importlib import import_module
@@ -32,6 +33,7 @@ from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 
 AS_WRITTEN = ("prompt", "system", "messages", "labels", "rubric", "fields")
 """What is told to Claude: Dagster does not render it."""
+_VARIABLE = re.compile(r"\s*\{\{\s*env(?:\.(\w+)|\(\s*['\"](\w+)['\"]\s*\))\s*\}\}\s*")
 Make = Callable[[dg.ResolutionContext, Any], Any]
 Made = TypeVar("Made")
 Status = TypeVar("Status", bound=Enum)
@@ -174,6 +176,21 @@ def prices(context: dg.ResolutionContext, raw: Any) -> dict[str, Any]:
     given = dict(_fields(rendered(context, raw), "prices"))
     check_prices(given)
     return given
+
+
+def notify(context: dg.ResolutionContext, raw: Any) -> list[str]:
+    """Return the addresses of reports; a variable of the environment is read when one is sent."""
+    given = [raw] if isinstance(raw, str) else raw
+    if not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
+        raise InputError("notify must be a list of Apprise URLs. What was given is not shown.")
+    return [text_of_environment(context.at_path(place), one) for place, one in enumerate(given)]
+
+
+def text_of_environment(context: dg.ResolutionContext, value: str) -> Any:
+    """Return a text, read at run time where it is a variable of the environment: it stays out of the code."""
+    if found := _VARIABLE.fullmatch(value):
+        return dg.EnvVar(found[1] or found[2])
+    return rendered(context, value)
 
 
 def partitions(context: dg.ResolutionContext, raw: Any) -> dg.PartitionsDefinition | None:

@@ -19,6 +19,7 @@ from batch_pipeline.requests.estimate import sum_of
 from batch_pipeline.requests.prepare import Prepared
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.requests.template import MessageTemplate
+from batch_pipeline.results.advice import Advice
 from batch_pipeline.results.collect import Collected
 from batch_pipeline.results.destinations import Destination, DuckDBTable, ParquetDataset
 from batch_pipeline.results.publish import Published
@@ -197,6 +198,15 @@ def of_results(
         rows_shown = sample.to_pylist()
         metadata["sample"] = dg.MetadataValue.table([_record(row) for row in rows_shown])
     return metadata | schema(columns, {**(said or {}), **RESERVED})
+
+
+def of_advice(advice: Sequence[Advice]) -> dict[str, Any]:
+    """Return what a settled submission shows that could be cheaper; nothing where there is nothing."""
+    if not advice:
+        return {}
+    lines = "\n".join(f"- {unmarked(one.line)}" for one in advice)
+    saved = sum((one.usd_a_month or Decimal(0) for one in advice), Decimal(0))
+    return {"advice": dg.MetadataValue.md(lines), "advice_usd_a_month": float(saved)}
 
 
 def sample_of(destination: Destination) -> pa.Table | None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from batch_pipeline.store.store import Store
 
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
+ADMIN_KEY_VARIABLE = "ANTHROPIC_ADMIN_KEY"
 URL_VARIABLE = "ANTHROPIC_BASE_URL"
 SENSOR_TIMEOUT_SECONDS = 15.0  # a sensor tick has 60 s for everything (Dagster's gRPC time-out)
 TICK_SECONDS = 40.0  # for all calls of a tick together
@@ -221,6 +222,21 @@ class ClaudeBatches(dg.ConfigurableResource):
                 f"ClaudeBatches({field}=...) is no id: letters, digits, underscores and hyphens. Nothing was sent."
             )
         return text or None
+
+    def reports(self) -> "BatchesApi":
+        """Return a connection to the endpoint's Admin API, with the admin key of the environment.
+
+        Raises:
+            InputError: there is no key, or it cannot be one; or the address would give it away.
+        """
+        key = os.environ.get(ADMIN_KEY_VARIABLE, "").strip()
+        if not key:
+            raise InputError(
+                f"There is no admin key: set the environment variable {ADMIN_KEY_VARIABLE} for this command. An "
+                "organization's admin makes one in the Console (Settings, Admin keys); it begins with sk-ant-admin."
+            )
+        own = self.model_copy(update={"api_key": hide_key(key)})
+        return own.api()
 
     def _check_address(self) -> None:
         parts = urlsplit(self.url)

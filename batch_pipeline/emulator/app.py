@@ -17,6 +17,7 @@ from batch_pipeline.emulator.database import File
 from batch_pipeline.emulator.errors import ApiError, error_document, invalid
 from batch_pipeline.emulator.files import LEAST_SECONDS, MAX_BYTES, MOST_SECONDS, document_of
 from batch_pipeline.emulator.forms import parts_of
+from batch_pipeline.emulator.organization import cost_report, usage_report
 from batch_pipeline.emulator.queries import integer_of, limit_of, values_of
 from batch_pipeline.emulator.replies import Reply
 from batch_pipeline.emulator.respond import count
@@ -52,6 +53,8 @@ def build_app(server: Server) -> Starlette:
         ("files", "GET", "/v1/files", _list_files),
         ("files", "GET", "/v1/files/{file_id}", _retrieve_file),
         ("files", "GET", "/v1/files/{file_id}/content", _download_file),
+        ("reports", "GET", "/v1/organizations/usage_report/messages", usage_report),
+        ("reports", "GET", "/v1/organizations/cost_report", cost_report),
         ("files", "DELETE", "/v1/files/{file_id}", _delete_file),
     ]
     routes = [

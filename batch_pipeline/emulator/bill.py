@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from batch_pipeline.emulator.database import Database
+from batch_pipeline.emulator.database import Batch, Database
 from batch_pipeline.emulator.texts import Texts
 
 
@@ -39,6 +39,14 @@ class Bill:
         for batch in self._db.all_batches():
             if batch.status == "ended":
                 yield from self._texts.lines(batch.id, "bill")
+
+    def batches(self) -> list[Batch]:
+        """Batches that have ended, deleted ones included."""
+        return [batch for batch in self._db.all_batches() if batch.status == "ended"]
+
+    def messages(self) -> list[dict[str, Any]]:
+        """Direct messages, as they are billed."""
+        return self._db.messages()
 
     def note_queue(self) -> None:
         """Remember how full the queue is, if it never was fuller."""

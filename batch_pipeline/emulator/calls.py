@@ -26,6 +26,8 @@ TRANSPORT = "batch_pipeline.emulator.transport"
 _logger = logging.getLogger(__name__)
 _BLOCK_BYTES = 256 * 1024
 _REPORTED_LIMIT = 1000
+ADMIN_KEY = "sk-ant-admin"
+"""How the keys of the Admin API begin; they belong to no workspace."""
 
 
 @dataclass
@@ -172,7 +174,7 @@ class ApiCall:
         if reply.document is not None and reply.document.get("type") == "error":
             reply.document["request_id"] = request_id
         whose = {"anthropic-organization-id": emulator.options.organization}
-        if scene.workspace is not None and reply.status != 401:
+        if scene.workspace and reply.status != 401:
             whose["anthropic-workspace-id"] = scene.workspace
         return reply, {**date, "request-id": request_id, **whose, **limits, **reply.headers}
 
@@ -229,7 +231,10 @@ def _scene_of(name: str, request: Request, emulator: Emulator) -> Scene:
     key = _key_of(request)
     workspace = refusal = None
     try:
-        workspace = _workspace_of(key, request, emulator.options)
+        if name == "reports" and key.startswith(ADMIN_KEY):
+            workspace = ""
+        else:
+            workspace = _workspace_of(key, request, emulator.options)
     except ApiError as error:
         refusal = error
     batch_id = request.path_params.get("batch_id")

@@ -254,6 +254,8 @@ class Emulator:
             {
                 "batch_id": None,
                 "custom_id": None,
+                "at": self.clock.now(),
+                "workspace": workspace,
                 "params_sha256": digest_of_params(params, b""),
                 "result": "succeeded",
                 **billed(params["model"], answered, batch=False),

@@ -145,6 +145,11 @@ def price_of(model: str, day: date, own: OwnPrices | None = None) -> BatchPrice 
     return batch_price(model, day)
 
 
+def without_release(model: str) -> str:
+    """Return a model's name without its release: of one model, the API has two names."""
+    return _RELEASE.sub("", model.lower())
+
+
 @lru_cache(maxsize=256)
 def _declared(parts: tuple[tuple[str, Any], ...]) -> BatchPrice:
     """Return declared prices; a part that is not among them is unknown where it is used."""

@@ -42,6 +42,7 @@ class Account:
     pending: int = 0  # requests that are still on their way
     over_budget: int = 0  # of these, those that a budget holds back
     failures: list[str] = field(default_factory=list)
+    balanced_now: list[RowMapping] = field(default_factory=list)  # submissions, in their order
 
     @property
     def balanced(self) -> bool:
@@ -86,6 +87,7 @@ def account(store: Store, scope: Scope) -> Account:
                 .where(submissions.c.id == submission["id"])
                 .values(verified_at=store.clock.now())
             )
+        report.balanced_now.append(submission)
     return report
 
 

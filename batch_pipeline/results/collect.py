@@ -354,12 +354,7 @@ def join_file(
             "results_path": store.files.put(joined.rows_path, results_name(*where)),
             "index_path": store.files.put(joined.index_path, index_name(*where)),
             "statuses": joined.statuses,
-            "tokens": {
-                "input": counts.input_tokens,
-                "output": counts.output_tokens,
-                "cache_read": counts.cache_read_tokens,
-                "cache_write": counts.cache_write_tokens,
-            },
+            "tokens": counts.tokens,
             "cost_nanousd": int((counts.cost * NANO).to_integral_value()),
             "cost_unknown": counts.cost_unknown,
             "retryable": joined.retryable,

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from batch_pipeline.requests.compiled import ANSWER_TOOL
 from batch_pipeline.requests.own_prices import OwnPrices
 from batch_pipeline.requests.schema import OutputSchema
-from batch_pipeline.results.cost import answer_cost
+from batch_pipeline.results.cost import answer_cost, tokens_used
 from batch_pipeline.results.json_text import number_as_written, parsed
 from batch_pipeline.results.pattern import pattern_of
 from batch_pipeline.results.plain import SCALE, PlainLines, Row
@@ -87,6 +87,10 @@ class Judged(NamedTuple):
     citations: str | None = None
 
 
+WRITTEN = Judged._fields.index("cache_write_tokens")
+USES_TOOLS = b'"web_search_requests"'
+
+
 class _Verdict(NamedTuple):
     status: str
     error: str | None = None
@@ -105,6 +109,9 @@ class Counts:
             they count nowhere else.
         statuses: rows by status.
         input_tokens: and the other tokens: sums of what was reported.
+        cache_write_5m: of the tokens written to the cache, those that are said to be for five minutes.
+        cache_write_1h: the same for an hour.
+        web_searches: that the API ran for the answers.
         cost: USD of the rows whose cost is known.
         cost_unknown: rows that may have been billed and whose cost is not known.
     """
@@ -117,8 +124,39 @@ class Counts:
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    web_searches: int = 0
     cost: Decimal = Decimal(0)
     cost_unknown: int = 0
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """What the ledger keeps of the tokens; what few files have is left out where there is none."""
+        rare = {
+            name: count
+            for name in ("cache_write_5m", "cache_write_1h", "web_searches")
+            if (count := getattr(self, name))
+        }
+        return {
+            "input": self.input_tokens,
+            "output": self.output_tokens,
+            "cache_read": self.cache_read_tokens,
+            "cache_write": self.cache_write_tokens,
+            **rare,
+        }
+
+    def add_usage(self, line: bytes) -> None:
+        """Count what no column has, of a line whose request wrote to the cache or used a tool of the API."""
+        try:
+            usage = orjson.loads(line)["result"]["message"]["usage"]
+            tokens = tokens_used(usage)
+        except (ValueError, KeyError, TypeError):
+            return
+        if tokens is not None:
+            self.cache_write_5m += tokens.cache_write_5m
+            self.cache_write_1h += tokens.cache_write_1h
+            self.web_searches += tokens.web_searches
 
     def add(self, columns: Mapping[str, Sequence[Any]]) -> None:
         """Count rows, given by column."""
@@ -411,6 +449,8 @@ class _Judging:
                     self._counts.foreign += 1
                     continue
                 self._left.remove(custom_id)
+            if row[WRITTEN] or USES_TOOLS in line:
+                self._counts.add_usage(line)
             rows.append(row)
         if rows:
             columns: dict[str, Sequence[Any]] = dict(

@@ -4,10 +4,11 @@ A file belongs to the day and month (UTC) in which it was sent, as for the caps.
 guessed: such requests are counted beside the cost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import RowMapping, func, select
 
@@ -30,6 +31,9 @@ class Cost:
         answered: of these, answered ones.
         open: of these, those that are not collected yet.
         input_tokens: that were not cached; and the other tokens.
+        cache_write_5m_tokens: of those written to the cache, the ones for five minutes; for an hour; neither
+            knows what earlier versions collected.
+        web_searches: that the API ran for the answers.
         cost_usd: what is known of the cost.
         unknown: requests that may have been paid, and whose cost is not known.
     """
@@ -43,6 +47,9 @@ class Cost:
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_5m_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    web_searches: int = 0
     cost_usd: Decimal = Decimal(0)
     unknown: int = 0
 
@@ -57,6 +64,9 @@ class Cost:
         self.output_tokens += tokens.get("output", 0)
         self.cache_read_tokens += tokens.get("cache_read", 0)
         self.cache_write_tokens += tokens.get("cache_write", 0)
+        self.cache_write_5m_tokens += tokens.get("cache_write_5m", 0)
+        self.cache_write_1h_tokens += tokens.get("cache_write_1h", 0)
+        self.web_searches += tokens.get("web_searches", 0)
         self.cost_usd += Decimal(file["cost_nanousd"] or 0) / NANO
         self.unknown += file["cost_unknown"] or 0
 
@@ -72,8 +82,64 @@ def costs(
         by: one of `BY`.
         since: only what was sent from then on.
     """
+    found: dict[str, Cost] = {}
+    for file in _sent(store, pipeline, since):
+        name = _name(file, by)
+        found.setdefault(name, Cost(name)).add(file)
+    return [*found.values()] if by in ("day", "month", "batch") else _sorted(found)
+
+
+def each(
+    store: Store, endpoints: Collection[str] | None = None, since: datetime | None = None
+) -> list[dict[str, Any]]:
+    """Return what was sent and what it cost, a row for each request file, oldest first: `COLUMNS`.
+
+    Args:
+        store: where the ledger is.
+        endpoints: only what was sent to these, by their ids; None: to all.
+        since: only what was sent from then on.
+    """
+    rows: list[dict[str, Any]] = []
+    for file in _sent(store, since=since):
+        if endpoints is not None and file["endpoint_id"] not in endpoints:
+            continue
+        one = Cost("")
+        one.add(file)
+        counts = {name: value for name, value in vars(one).items() if name in COLUMNS}
+        rows.append(
+            {
+                **{by: _name(file, by) for by in ("month", "pipeline", "model", "label")},
+                "day": date.fromisoformat(_name(file, "day")),
+                "partition": file["partition"] or None,
+                "submission": file["number"],
+                "batch_id": file["batch_id"],
+                "sent_at": file["day"],
+                "collected_at": file["collected_at"],
+                "state": file["state"],
+                **counts,
+                "cost_usd": float(one.cost_usd),
+            }
+        )
+    return rows
+
+
+COLUMNS = {
+    "day": "date", "month": "varchar", "pipeline": "varchar", "partition": "varchar", "model": "varchar",
+    "label": "varchar", "submission": "bigint", "batch_id": "varchar", "sent_at": "timestamptz",
+    "collected_at": "timestamptz", "state": "varchar", "requests": "bigint", "answered": "bigint",
+    "open": "bigint", "input_tokens": "bigint", "output_tokens": "bigint", "cache_read_tokens": "bigint",
+    "cache_write_tokens": "bigint", "cache_write_5m_tokens": "bigint", "cache_write_1h_tokens": "bigint",
+    "web_searches": "bigint", "cost_usd": "double", "unknown": "bigint",
+}  # fmt: skip
+"""The columns of `each`, and their DuckDB types."""
+
+
+def _sent(
+    store: Store, pipeline: str | None = None, since: datetime | None = None
+) -> Sequence[RowMapping]:
+    """Return the request files that were sent, oldest first; ``day`` is the moment."""
     sent_at = func.coalesce(request_files.c.sent_at, request_files.c.batch_created_at)
-    files = store.ledger.rows(
+    return store.ledger.rows(
         select(request_files, sent_at.label("day"))
         .where(
             request_files.c.kind.in_([FileKind.BATCH, FileKind.LATE]),
@@ -84,11 +150,6 @@ def costs(
         )
         .order_by(sent_at, request_files.c.id)
     )
-    found: dict[str, Cost] = {}
-    for file in files:
-        name = _name(file, by)
-        found.setdefault(name, Cost(name)).add(file)
-    return [*found.values()] if by in ("day", "month", "batch") else _sorted(found)
 
 
 def _sorted(found: dict[str, Cost]) -> list[Cost]:

@@ -247,6 +247,18 @@ def test_a_backfill_is_divided_into_runs_as_declared() -> None:
             assert component.pipeline().backfill_policy == policy
 
 
+def test_addresses_of_reports_are_read_at_run_time_and_never_shown() -> None:
+    secret = "hidden-pass-word"
+    said = {"notify": "{{ env.REPORT_URL }}", "notify_when": "trouble", "notify_rows": "select 1"}
+    with loaded(attributes(**said)) as (component, _):
+        pipeline = component.pipeline()
+        assert [*pipeline.notify] == [dg.EnvVar("REPORT_URL")]
+        assert (pipeline.notify_when, pipeline.notify_rows) == ("trouble", "select 1")
+    for wrong in ({"url": f"mailto://a:{secret}@x"}, [f"mialto://a:{secret}@x"], [[secret]]):
+        refused = problem(attributes(notify=wrong))
+        assert "notify" in refused and secret not in refused
+
+
 def test_arrivals_are_asked_as_declared() -> None:
     said = {"min_records": 10, "cooldown_minutes": 5, "status": "running"}
     with loaded(attributes(arrivals=said)) as (component, definitions):

@@ -6,28 +6,29 @@ import dagster as dg
 import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
-from batch_pipeline import BatchStore, ClaudeBatches, ClaudeBatchesComponent
+from batch_pipeline import BatchCostsComponent, BatchStore, ClaudeBatches, ClaudeBatchesComponent
 from batch_pipeline.definitions.component_problems import YamlError
 from batch_pipeline.definitions.secret_fields import revealed
 from batch_pipeline_tests.definitions.test_component import attributes
+from batch_pipeline_tests.support.extent import every_form
 
 KIND = "batch_pipeline.ClaudeBatchesComponent"
 SECRET = "sk-ant-" + "secret-of-the-file"
 
 
-def defined(values: dict[str, Any]) -> dg.Definitions:
+def defined(values: dict[str, Any], kind: type = ClaudeBatchesComponent) -> dg.Definitions:
     with create_defs_folder_sandbox() as sandbox:
         folder = sandbox.scaffold_component(
-            component_cls=ClaudeBatchesComponent,
-            defs_yaml_contents={"type": KIND, "attributes": values},
+            component_cls=kind,
+            defs_yaml_contents={"type": f"batch_pipeline.{kind.__name__}", "attributes": values},
         )
         with sandbox.load_component_and_build_defs(defs_path=folder) as (_, definitions):
             return definitions
 
 
-def problem(values: dict[str, Any]) -> str:
+def problem(values: dict[str, Any], kind: type = ClaudeBatchesComponent) -> str:
     with pytest.raises(Exception) as failed:
-        defined(values)
+        defined(values, kind)
     error: BaseException | None = failed.value
     while error is not None and not isinstance(error, YamlError):
         error = error.__cause__ or error.__context__
@@ -83,3 +84,27 @@ def test_a_project_of_yaml_alone_has_all_that_it_needs() -> None:
         with sandbox.build_all_defs() as definitions:
             dg.Definitions.validate_loadable(definitions)
             assert set(definitions.resources or {}) >= {"claude", "store"}
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ({"to": {"path": "costs.parquet"}}, ""),
+        ({"to": {"database": "w.duckdb", "table": "batch_costs"}, "schedule": None}, ""),
+        ({"to": {"path": "costs.csv"}}, "ends in .parquet"),
+        ({"to": {"database": "w.duckdb", "tabel": "x"}}, "did you mean table?"),
+        ({"to": {"path": "costs.parquet"}, "shedule": "5 * * * *"}, "did you mean schedule?"),
+    ],
+)
+@every_form
+def test_a_table_of_costs_in_yaml(written: dict[str, Any], said: str) -> None:
+    kind = BatchCostsComponent
+    if said:
+        assert said in problem(written, kind)
+        return
+    made = defined(written, kind)
+    assert [asset.key for asset in made.assets or []] == [dg.AssetKey("batch_costs")]  # type: ignore[union-attr]
+    schedules = list(made.schedules or [])
+    assert len(schedules) == (0 if "schedule" in written else 1)
+    for schedule in schedules:
+        assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING

@@ -8,7 +8,7 @@ import yaml
 from dagster.components.testing import create_defs_folder_sandbox
 from sybil import Example
 
-from batch_pipeline import BatchPipelineComponent, ClaudeBatchesComponent
+from batch_pipeline import BatchCostsComponent, BatchPipelineComponent, ClaudeBatchesComponent
 from batch_pipeline.cli.project import load_project
 from batch_pipeline_tests.docs.project import Project, partitions_of, pipelines_of
 
@@ -55,6 +55,10 @@ class YamlBlocks:
             with sandbox.load_component_and_build_defs(defs_path=folder) as (component, loaded):
                 if isinstance(component, ClaudeBatchesComponent):
                     assert set(loaded.resources or {}) == {"claude", "store"}
+                    return
+                if isinstance(component, BatchCostsComponent):
+                    complete = self._project.complete(loaded)
+                    assert complete.resolve_job_def("batch_costs_update")
                     return
                 assert isinstance(component, BatchPipelineComponent)
                 self._project.play(self._project.complete(loaded))

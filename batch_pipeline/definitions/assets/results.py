@@ -1,13 +1,16 @@
 """The step of ``NAME/results``: the answers, joined to their records."""
 
+import logging
 from contextlib import suppress
 from functools import partial
 
 import dagster as dg
+from sqlalchemy import RowMapping
 
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.definitions import lineage, metadata
 from batch_pipeline.definitions.assets.checks import accounted_for, in_time
+from batch_pipeline.definitions.assets.reports import reports
 from batch_pipeline.definitions.assets.step import (
     count_rows,
     make_again,
@@ -19,9 +22,13 @@ from batch_pipeline.definitions.rows import destination_of, earlier_names, rows_
 from batch_pipeline.errors import LostFileError, StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.account import account
+from batch_pipeline.results.advice import Advice, advise
 from batch_pipeline.results.collect import Collected, collect, keep_answers, refused_alike
 from batch_pipeline.results.publish import Published, publish
 from batch_pipeline.results.retention import retention
+from batch_pipeline.store.store import Store
+
+log = logging.getLogger(__name__)
 
 
 def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> dg.MaterializeResult:
@@ -114,6 +121,11 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
         if table and pipeline.partitions is not None:
             rows = [rows_in(pipeline, destination, scope.partition) for scope in scopes]
             count_rows(context, pipeline, scopes, rows)
+        settled = [one for report in accounts for one in report.balanced_now]
+        shown |= metadata.of_advice(
+            next(filter(None, (_advice(store, pipeline, one) for one in reversed(settled))), [])
+        )
+        shown |= reports(context, store, pipeline, settled, [scope.partition for scope in scopes])
         kept = retention(store, pipeline.name)
         if kept.level != "fine":
             context.log.warning(kept.description)
@@ -124,3 +136,12 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
             dg.AssetCheckResult(**in_time(kept)),
         ],
     )
+
+
+def _advice(store: Store, pipeline: BatchPipeline, submission: RowMapping) -> list[Advice]:
+    """Return what a settled submission shows that could be cheaper: advice, which fails no run."""
+    try:
+        return advise(store, pipeline.request, pipeline.prices, submission)
+    except Exception:
+        log.warning("There is no advice on %s.", pipeline.name, exc_info=True)
+        return []

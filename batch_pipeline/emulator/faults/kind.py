@@ -26,6 +26,7 @@ CALLS = (
     "count_tokens",
     "models",
     "files",
+    "reports",
 )
 ANY = "any"
 

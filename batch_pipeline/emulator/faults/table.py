@@ -15,7 +15,7 @@ from batch_pipeline.emulator.faults.kind import ANY, CALLS, COMMON, KINDS, Kind,
 from batch_pipeline.emulator.replies import Reply
 
 # Calls about no batch, as they begin: a fault on these that waits for a batch would never hit.
-_WITHOUT_BATCH = ("create", "list", "messages", "count_tokens", "models")
+_WITHOUT_BATCH = ("create", "list", "messages", "count_tokens", "models", "reports")
 
 
 @dataclass
