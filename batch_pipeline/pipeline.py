@@ -192,6 +192,8 @@ class BatchPipeline:
         budget: what it may spend; None: there is no cap of its own.
         prices: USD for a million tokens in a batch, by model: of an own contract, or of a model that no
             price list knows, such as ``{"claude-x": {"input": 0.5, "output": 2.5}}``.
+        dedupe: whether records of one submission that would ask the same are asked once, and all get
+            that answer.
 
     Raises:
         InputError: a field cannot be what it is.
@@ -222,6 +224,7 @@ class BatchPipeline:
     renamed_from: str | None = None
     budget: Budget | None = None
     prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    dedupe: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -271,6 +274,10 @@ class BatchPipeline:
             check_prices(self.prices)
         except InputError as error:
             raise InputError(f"Pipeline {self.name}: {error}") from None
+        if not isinstance(self.dedupe, bool):
+            raise InputError(
+                f"Pipeline {self.name}: dedupe is {self.dedupe!r}; it must be True or False."
+            )
         if self.max_attempts < 1:
             raise InputError(
                 f"Pipeline {self.name}: max_attempts is {self.max_attempts}; it must be 1 or more."

@@ -241,6 +241,14 @@ class BatchPipelineComponent(YamlComponent):
             [{"claude-haiku-4-5": {"input": 0.5, "output": 2.5}}],
         ),
     ] = {}  # noqa: RUF012 - pydantic copies defaults
+    dedupe: Annotated[
+        bool,
+        Written(
+            fields.Flag,
+            "Records of one submission that would ask the same are asked once, and all get that answer.",
+            shown=True,
+        ),
+    ] = True
     executor: Annotated[
         SkipValidation[dg.ExecutorDefinition | None],
         Written(
@@ -334,6 +342,7 @@ class BatchPipelineComponent(YamlComponent):
             renamed_from=self.renamed_from,
             budget=self.budget,
             prices=self.prices,
+            dedupe=self.dedupe,
         )
 
     def get_asset_spec(self, stage: str) -> dg.AssetSpec:

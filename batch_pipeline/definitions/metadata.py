@@ -52,6 +52,7 @@ RESERVED = {
     "_batch_id": "The batch's id at the API.",
     "_attempt": "How many times this record, with this content, had been asked.",
     "_answered_at": "When the batch ended.",
+    "_duplicate_of": "The request that was asked for this record, too, because it is the same; else empty.",
     "_last_error": "Why a later attempt failed, while this earlier answer stays; else empty.",
 }
 CALLED = "The tools that the answer calls: a JSON list of name and input."
@@ -60,7 +61,7 @@ ANSWERED = "What the model answered; empty when there is no answer."
 NOT_SAMPLED = {*RESERVED} - {"_status", "_error", "_cost_usd", "_attempt"}
 SELECTED = (
     "source_rows", "asked", "new", "changed", "version_changed", "retried", "forced",
-    "reused", "deleted", "in_flight", "settled", "exhausted", "left_out",
+    "reused", "deleted", "in_flight", "settled", "exhausted", "left_out", "duplicates",
 )  # fmt: skip
 # To Dagster's event log a dictionary with such a key is an object of Dagster's own: a column of that
 # name would make an event that cannot be read again, or one that is something else.

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from batch_pipeline.errors import InputError, plain
 from batch_pipeline.records import statements
-from batch_pipeline.records.columns import DOUBLED, has_wide_integers, stored_columns, stored_type
+from batch_pipeline.records.columns import ASKED_ROW, DOUBLED, DUPLICATE_OF, has_wide_integers, stored_columns, stored_type
 from batch_pipeline.records.connections import (
     MANY_ROWS,
     MEMORY_LIMIT,
@@ -79,6 +79,7 @@ class Comparison:
         self.key_hash = key_hash_sql(self.keys, self.named_types)
         self.content_hash = content_hash_sql(content_columns, self.named_types)
         self.same_content = same_content_sql(content_columns, self.named_types)
+        self.duplicates = 0
         self.key_names = ", ".join(f"k{i}" for i in range(len(self.keys)))
 
     def check_where(self) -> None:
@@ -230,6 +231,14 @@ class Comparison:
             )
         return dict(self.con.execute(statements.REASONS).fetchall())
 
+    def ask_once(self) -> int:
+        """Let one of several records that would ask the same be asked for all; return how many are not."""
+        (self.duplicates,) = one_row(self.con, statements.DUPLICATES)
+        if self.duplicates:
+            with in_order(self.con):
+                self.con.execute(statements.ASKED_ONCE)
+        return self.duplicates
+
     def stands(self) -> tuple[int, ...]:
         """Return how many source rows are answered, and how many failed, besides those that are asked now."""
         known = "('retry', 'forced', 'reuse', 'exhausted', 'settled')"
@@ -274,6 +283,9 @@ class Comparison:
         for join, order in ways:
             sql = statements.RECORDS.format(
                 doubled=f", plan.doubled AS {DOUBLED}" if doubled else "",
+                duplicates=f", plan.asked_row AS {ASKED_ROW}, plan.duplicate_of AS {DUPLICATE_OF}"
+                if self.duplicates
+                else "",
                 columns=", ".join(values),
                 source=source,
                 partition=self.partition_sql,

@@ -76,6 +76,7 @@ class Selection:
     Attributes:
         source_rows: rows of the source in this partition.
         asked: records to ask.
+        duplicates: asked, by the request of another one that is the same.
         new: asked, their key was never seen.
         changed: asked, their content is new.
         version_changed: asked, this content was only seen under another version.
@@ -116,6 +117,7 @@ class Selection:
     unknown: Unknown | None = None
     answered: int = 0
     failed: int = 0
+    duplicates: int = 0
 
 
 def check_keys(
@@ -149,6 +151,7 @@ def select(
     on_deleted: Literal["keep", "drop"] = "keep",
     partition: PartitionFilter | None = None,
     ask: Ask | None = None,
+    dedupe: bool = False,
     destination: Destination | None = None,
 ) -> Selection:
     """Write the records that need an answer to ``out_dir`` and say what was found.
@@ -171,6 +174,7 @@ def select(
         on_deleted: "drop" marks keys that left the source as deleted.
         partition: the part of the source this run is about.
         ask: the run's limit, where, force and retries_only.
+        dedupe: records that would ask the same are asked once.
         destination: where answers may be that the store lost; None: it is in the store itself.
 
     Raises:
@@ -194,6 +198,7 @@ def select(
             refresh, max_attempts, ask.force, drops_into, request, most_doublings
         )
         reasons = question.plan(ledger_id, asked_verdicts, ask.limit, not ask.retries_only)
+        duplicates = question.ask_once() if dedupe else 0
         # A whole source without any row is taken for an accident upstream, not for a wish to drop
         # the table; a partition may well be empty.
         look = look_for_gone and (partition is not None or bool(verdicts))
@@ -202,7 +207,7 @@ def select(
             deleted -= question.leave_moved(source)
         selection = _counted(verdicts, reasons, deleted, stored_columns(question.types))
         answered, failed = question.stands()
-        selection = replace(selection, answered=answered, failed=failed)
+        selection = replace(selection, answered=answered, failed=failed, duplicates=duplicates)
         # Small partitions are counted together.
         least = LEAST if partition is None else 1
         asked = verdicts.get("new", 0) + verdicts.get("changed", 0)

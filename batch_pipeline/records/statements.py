@@ -239,7 +239,7 @@ paid AS (
     ))
 ),
 questions AS (
-    SELECT custom_id FROM _bp_plan WHERE kind = 'ask'
+    SELECT custom_id FROM _bp_plan WHERE kind <> 'reuse'
     UNION ALL
     SELECT custom_id FROM _bp_index WHERE number IN {unsent} AND rank & 3 = 0
       AND key_hash IN (SELECT key_hash FROM paid)
@@ -300,6 +300,37 @@ SELECT count(*) FILTER (WHERE kind = 'ask'),
 FROM _bp_plan
 """
 
+DUPLICATES = """
+-- One row: how many records of the plan would ask what another one asks: the same content, and as many
+-- tokens for the answer.
+SELECT count(*) - count(DISTINCT (content_hash, doubled)) FROM _bp_plan WHERE kind = 'ask'
+"""
+
+ASKED_ONCE = """
+-- Table _bp_plan, in which the first of several alike is asked and the others are its duplicates, which
+-- stand behind all the rest in the order of what they are duplicates of.
+CREATE OR REPLACE TEMP TABLE _bp_plan AS
+WITH alike AS (
+    SELECT content_hash, doubled, min(row) AS asked_row, arg_min(custom_id, row) AS asked_as
+    FROM _bp_plan WHERE kind = 'ask' GROUP BY ALL HAVING count(*) > 1
+),
+marked AS (
+    SELECT plan.*,
+           CASE WHEN plan.row > alike.asked_row THEN alike.asked_row END AS asked_row,
+           CASE WHEN plan.row > alike.asked_row THEN alike.asked_as END AS duplicate_of
+    FROM _bp_plan AS plan LEFT JOIN alike
+        ON plan.kind = 'ask' AND alike.content_hash = plan.content_hash
+        AND alike.doubled = plan.doubled
+)
+SELECT * REPLACE (
+           CASE WHEN asked_row IS NULL THEN row
+                ELSE (SELECT count(*) FROM _bp_plan) - 1
+                     + row_number() OVER (PARTITION BY asked_row IS NULL ORDER BY asked_row, row)
+           END AS row,
+           CASE WHEN asked_row IS NULL THEN kind ELSE 'duplicate' END AS kind)
+FROM marked ORDER BY 1
+"""
+
 REASONS = """
 -- One row per reason: how many records of the plan have it.
 SELECT reason, count(*) FROM _bp_plan GROUP BY reason
@@ -310,10 +341,10 @@ STANDS = """
 -- they are now, and how many failed, for good or to be asked again.
 SELECT (SELECT count(*) FILTER (latest & 3 = 3) FROM _bp_verdicts WHERE verdict IN {known})
        - (SELECT count(*) FILTER (latest & 3 = 3) FROM _bp_plan
-          WHERE kind = 'ask' AND reason IN {known}),
+          WHERE kind <> 'reuse' AND reason IN {known}),
        (SELECT count(*) FILTER (latest & 3 < 3) FROM _bp_verdicts WHERE verdict IN {known})
        - (SELECT count(*) FILTER (latest & 3 < 3) FROM _bp_plan
-          WHERE kind = 'ask' AND reason IN {known})
+          WHERE kind <> 'reuse' AND reason IN {known})
 """
 
 GONE = """
@@ -347,7 +378,7 @@ RECORDS = """
 COPY (
     SELECT {columns}, plan.row AS _row, plan.kind AS _kind, plan.reason AS _reason,
            plan.key_hash AS _key_hash, plan.content_hash AS _content_hash,
-           plan.custom_id AS _custom_id, plan.attempt AS _attempt{doubled}
+           plan.custom_id AS _custom_id, plan.attempt AS _attempt{doubled}{duplicates}
     FROM (SELECT * FROM {source} AS source WHERE {partition}) AS source
     {join}
     WHERE {same_key} AND xor({same_content}, plan.same_content) = 0

@@ -80,6 +80,7 @@ def select_submission(
     max_attempts: int,
     on_deleted: Literal["keep", "drop"],
     ask: Ask,
+    dedupe: bool = True,
     destination: Destination | None = None,
     against: str | None = None,
 ) -> SelectedSubmission:
@@ -88,6 +89,7 @@ def select_submission(
     Two selections at the same time read the same generation; the one that commits second discards
     its files and selects again, so no record is ever in two submissions at once.
 
+    ``dedupe``: records that would ask the same are asked once.
     ``against`` is what speaks against asking anything, unless the run says force or allow_reask.
 
     Raises:
@@ -139,6 +141,7 @@ def select_submission(
                 on_deleted=on_deleted,
                 partition=partition_filter(columns),
                 ask=ask,
+                dedupe=dedupe,
                 destination=destination,
             )
             if selection.unknown is not None and not looked_again:

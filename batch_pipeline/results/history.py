@@ -10,6 +10,7 @@ import duckdb
 from sqlalchemy import RowMapping, select
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.records.columns import ASKED_ROW, asked_row, file_columns
 from batch_pipeline.records.connections import (
     lost_files_told,
     memory_connection,
@@ -238,9 +239,12 @@ def _selected(
     connection: duckdb.DuckDBPyConnection, store: Store, submission: RowMapping, custom_id: str
 ) -> tuple[str, int | None]:
     """Return why a record was selected, and its row among the selected ones."""
-    path = quote_files([store.files.url(submission["records_path"])])
+    url = store.files.url(submission["records_path"])
+    path = quote_files([url])
+    row = asked_row("records", ASKED_ROW in file_columns(connection, url))
     rows = connection.execute(
-        f"SELECT _kind, _reason, _row FROM read_parquet({path}) WHERE _custom_id = ?", [custom_id]
+        f"SELECT _kind, _reason, {row} FROM read_parquet({path}) AS records WHERE _custom_id = ?",
+        [custom_id],
     ).fetchall()
     if not rows:
         return "unknown", None

@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 from sqlalchemy import RowMapping, select
 
-from batch_pipeline.records.columns import HELPER_COLUMNS
+from batch_pipeline.records.columns import DUPLICATE_OF, HELPER_COLUMNS, asked_row
 from batch_pipeline.records.connections import (
     memory_connection,
     one_thread,
@@ -23,7 +23,7 @@ from batch_pipeline.requests.own_prices import OwnPrices, prices_to_store
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results import sql
 from batch_pipeline.results.download import Answers
-from batch_pipeline.results.file_records import view_requested
+from batch_pipeline.results.file_records import has_duplicates, view_requested
 from batch_pipeline.results.judge import Counts, judge_file
 from batch_pipeline.results.widening import read_widened, schemas_of, widened
 from batch_pipeline.store.store import Store
@@ -43,6 +43,33 @@ JUDGED_TYPES = {
     "answer": "varchar", "tool_calls": "varchar",
 }  # fmt: skip
 """The columns of a batch of judged rows, as DuckDB sees them."""
+
+
+@dataclass(frozen=True)
+class _Billed:
+    """What of an answer a row shows as billed, as SQL."""
+
+    input_tokens: str = "judged.input_tokens"
+    output_tokens: str = "judged.output_tokens"
+    cache_read_tokens: str = "judged.cache_read_tokens"
+    cache_write_tokens: str = "judged.cache_write_tokens"
+    cost: str = "cast(judged.cost as double)"
+    duplicate_of: str = "null::varchar"
+    asked_as: str = "_custom_id"
+
+
+BILLED = _Billed()
+_ASKED = "case when records._duplicate_of is null then {} end"
+BILLED_ONCE = _Billed(
+    _ASKED.format(BILLED.input_tokens),
+    _ASKED.format(BILLED.output_tokens),
+    _ASKED.format(BILLED.cache_read_tokens),
+    _ASKED.format(BILLED.cache_write_tokens),
+    f"case when records._duplicate_of is null then {BILLED.cost} else 0 end",
+    "records._duplicate_of",
+    "_bp_asked_as",
+)
+"""Where some rows are duplicates: these show that nothing was billed for them."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +217,12 @@ def join_batch(
                 _put(connection, batch, question)
         # A second batch of the same file is there for what it answered, not for what it lacks.
         join = "inner" if file["kind"] == FileKind.LATE else "left"
+        billed = BILLED_ONCE if _has_duplicates(connection) else BILLED
         query = sql.JOINED.format(
-            source=_source_list(connection, "asked"), output=question.select_list(), join=join
+            source=_source_list(connection, "asked"),
+            output=question.select_list(),
+            join=join,
+            billed=billed,
         )
         unanswered = "canceled" if _was_withdrawn(file) else "missing"
         parameters = {
@@ -204,7 +235,8 @@ def join_batch(
         with _in_order(connection):
             write_parquet(connection, query, rows_path, parameters)
             connection.execute(
-                f"create or replace temp table joined as {sql.OUTCOMES.format(join=join)}",
+                "create or replace temp table joined as "
+                + sql.OUTCOMES.format(join=join, asked_as=billed.asked_as),
                 {"unanswered": unanswered},
             )
         joined = _summed_up(connection, rows_path, submission["version"], max_attempts, folder)
@@ -212,6 +244,12 @@ def join_batch(
     joined.counts = counts
     joined.judged_by_schema_alone = question.outdates(today)
     return joined
+
+
+def _has_duplicates(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the view ``recipients`` may hold more than ``asked`` does."""
+    described = connection.execute("describe recipients").fetchall()
+    return any(row[0] == BILLED_ONCE.asked_as for row in described)
 
 
 def _empty_table(connection: duckdb.DuckDBPyConnection, question: Question) -> None:
@@ -261,10 +299,13 @@ def join_rejected(store: Store, file: RowMapping, submission: RowMapping, folder
         connection.execute(
             f"create temp view rejected as select * from read_parquet({quote_files([rejected])})"
         )
+        duplicates = has_duplicates(connection, records)
         query = sql.REJECTED.format(
             source=_source_list(connection, records),
             output=question.null_list(),
             records=quote_files([records]),
+            duplicate_of="records._duplicate_of" if duplicates else "null::varchar",
+            asked_row=asked_row("records", duplicates),
         )
         parameters = {"answered_at": submission["created_at"]}
         return _write(connection, query, parameters, submission["version"], 0, folder)
@@ -305,6 +346,9 @@ def join_reused(
         query = sql.REUSED.format(
             source=_source_list(connection, records),
             output=output,
+            duplicate_of="earlier._duplicate_of"
+            if DUPLICATE_OF in columns
+            else "null::varchar",
             records=quote_files([records]),
             results=read_widened(connection, schemas, kinds),
         )

@@ -57,6 +57,7 @@ select null::uuid as key_hash, null::uuid as content_hash, '' as version, '' as 
 FROM_REJECTED = """
 select records._row, rows._custom_id, rows._error as reason
 from read_parquet({rows}) as rows join read_parquet({records}) as records using (_custom_id)
+where records._kind = 'ask'
 order by records._row
 """
 

@@ -63,6 +63,7 @@ def materialize(
                     max_attempts=pipeline.max_attempts,
                     on_deleted=pipeline.on_deleted,
                     ask=ask,
+                    dedupe=pipeline.dedupe,
                     destination=lookup and lookup(scope),
                     against=against,
                 )
@@ -218,6 +219,8 @@ def _selection_line(pipeline: BatchPipeline, scope: Scope, number: int, found) -
         "left out of this run": found.left_out,
     }
     asked = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
+    if found.duplicates:
+        asked += f"; {found.duplicates:,} of them by the request of another one that is the same"
     rest = ", ".join(f"{count:,} {name}" for name, count in known.items() if count)
     head = f"{found.asked:,} of {counted(found.source_rows, 'record')} need an answer ({asked})" if found.asked else (
         f"nothing of {counted(found.source_rows, 'record')} needs an answer"
