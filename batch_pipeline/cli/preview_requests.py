@@ -149,6 +149,7 @@ def build_preview(
         most=MOST_WEIGHED,
         where=wanted.where,
         force=wanted.force,
+        dedupe=pipeline.dedupe,
         folder=folder,
     )
     if records.selection.reask is not None and not wanted.force:
@@ -161,9 +162,9 @@ def build_preview(
         for place, first in enumerate(records.first)
     ]
     tokens, counted_by = _tokens(rendered, api, why_not)
-    weighed = records.selection.asked
+    weighed = records.selection.asked - records.selection.duplicates
     built = weigh(
-        records.selection.records_path, template, limits, f"{folder}/all", records.asked, weighed
+        records.selection.records_path, template, limits, f"{folder}/all", records.requests, weighed
     )
     lengths = lengths_of(store, name, template.version) if store else NO_ANSWERS
     rate = rate_of(
