@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import isfinite
 from typing import Any, Literal, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -10,11 +11,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import dagster as dg
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.records.rules import Rule
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.own_prices import check_prices
 from batch_pipeline.requests.tasks.task import Task, template_of
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
+from batch_pipeline.results.rules import rules_of
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -194,6 +197,10 @@ class BatchPipeline:
             price list knows, such as ``{"claude-x": {"input": 0.5, "output": 2.5}}``.
         dedupe: whether records of one submission that would ask the same are asked once, and all get
             that answer.
+        skip_when: a SQL condition over a record's columns: nothing is asked about the records for which
+            it holds; their rows say ``skipped``.
+        answer_when: by such conditions the answer of the records for which one holds: a text, or with an
+            ``output`` a dict of its fields. The first that holds counts, after ``skip_when``.
 
     Raises:
         InputError: a field cannot be what it is.
@@ -225,6 +232,8 @@ class BatchPipeline:
     budget: Budget | None = None
     prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     dedupe: bool = True
+    skip_when: str | None = None
+    answer_when: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -278,6 +287,10 @@ class BatchPipeline:
             raise InputError(
                 f"Pipeline {self.name}: dedupe is {self.dedupe!r}; it must be True or False."
             )
+        try:
+            _ = self.rules
+        except InputError as error:
+            raise InputError(f"Pipeline {self.name}: {error}") from None
         if self.max_attempts < 1:
             raise InputError(
                 f"Pipeline {self.name}: max_attempts is {self.max_attempts}; it must be 1 or more."
@@ -312,6 +325,11 @@ class BatchPipeline:
                 f" of which needs a column of the source: partition_column={{{example}}}; it is"
                 f" {column!r}."
             )
+
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """What settles records without asking, in the order in which it counts."""
+        return rules_of(self.skip_when, self.answer_when, self.request.output)
 
     @property
     def prefix(self) -> list[str]:

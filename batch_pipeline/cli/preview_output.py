@@ -28,6 +28,7 @@ KNOWN = {
     "settled": "settled, with nothing new about them",
     "in_flight": "on their way",
     "exhausted": "out of attempts",
+    "ruled": "settled by a rule, at no cost",
     "reused": "answered earlier and published again at no cost",
 }
 

@@ -150,6 +150,7 @@ def build_preview(
         where=wanted.where,
         force=wanted.force,
         dedupe=pipeline.dedupe,
+        rules=pipeline.rules,
         folder=folder,
     )
     if records.selection.reask is not None and not wanted.force:

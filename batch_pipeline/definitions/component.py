@@ -249,6 +249,25 @@ class BatchPipelineComponent(YamlComponent):
             shown=True,
         ),
     ] = True
+    skip_when: Annotated[
+        str | None,
+        Written(
+            fields.OptionalText,
+            "A SQL condition over a record's columns: what it holds for is kept as skipped, and not asked.",
+            shown=None,
+            examples=["amount < 5"],
+        ),
+    ] = None
+    answer_when: Annotated[
+        SkipValidation[dict[str, Any] | None],
+        Written(
+            fields.AnswersValue,
+            "Answers by such conditions: what one holds for gets its answer, and is not asked.",
+            values.answers,
+            None,
+            [{"amount = 0": {"category": "empty"}}],
+        ),
+    ] = None
     executor: Annotated[
         SkipValidation[dg.ExecutorDefinition | None],
         Written(
@@ -343,6 +362,8 @@ class BatchPipelineComponent(YamlComponent):
             budget=self.budget,
             prices=self.prices,
             dedupe=self.dedupe,
+            skip_when=self.skip_when,
+            answer_when=self.answer_when,
         )
 
     def get_asset_spec(self, stage: str) -> dg.AssetSpec:

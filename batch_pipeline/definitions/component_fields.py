@@ -245,6 +245,9 @@ class PriceFields(Fields):
 PricesValue = Annotated[dict[str, PriceFields], OrTemplate()]
 
 
+AnswersValue = Annotated[dict[str, Any] | None, OrTemplate()]
+
+
 class _WindowFields(Fields):
     end_date: OptionalText = Field(None, description="Where the partitions end; None: now.")
     timezone: OptionalText = Field(None, description="The IANA name of a zone. None: UTC.")

@@ -174,6 +174,12 @@ def prices(context: dg.ResolutionContext, raw: Any) -> dict[str, Any]:
     return given
 
 
+def answers(context: dg.ResolutionContext, raw: Any) -> dict[str, Any] | None:
+    """Return answers by condition."""
+    value = rendered(context, raw)
+    return None if value is None else dict(_fields(value, "answer_when"))
+
+
 def partitions(context: dg.ResolutionContext, raw: Any) -> dg.PartitionsDefinition | None:
     """Return the partitions that a mapping declares by its type."""
     value = rendered(context, raw)

@@ -36,6 +36,8 @@ STATUSES = (
     "canceled",
     "missing",
     "rejected",
+    "skipped",
+    "rule",
 )
 # What the columns that every results table has say, for the column schema.
 RESERVED = {
@@ -61,7 +63,7 @@ ANSWERED = "What the model answered; empty when there is no answer."
 NOT_SAMPLED = {*RESERVED} - {"_status", "_error", "_cost_usd", "_attempt"}
 SELECTED = (
     "source_rows", "asked", "new", "changed", "version_changed", "retried", "forced",
-    "reused", "deleted", "in_flight", "settled", "exhausted", "left_out", "duplicates",
+    "reused", "deleted", "in_flight", "settled", "exhausted", "left_out", "duplicates", "ruled", "by_rule",
 )  # fmt: skip
 # To Dagster's event log a dictionary with such a key is an object of Dagster's own: a column of that
 # name would make an event that cannot be read again, or one that is something else.
@@ -84,7 +86,7 @@ def of_selection(
         name: sum(getattr(one, name) for one in selections) for name in SELECTED
     }
     counts["selected"] = counts["asked"]
-    counts["dagster/row_count"] = counts["asked"] + counts["reused"]
+    counts["dagster/row_count"] = counts["asked"] + counts["reused"] + counts["ruled"]
     return counts | schema(columns)
 
 

@@ -37,6 +37,9 @@ ASKED_ROW = "_bp_asked_row"
 DUPLICATE_OF = "_duplicate_of"
 """The column beside it: what that one's request is called."""
 
+OUTCOME = "_bp_rule"
+"""The column of records.parquet that says what a rule makes of a record: `rules.Rule.outcome`."""
+
 HELPER_COLUMNS: dict[str, str] = {
     "_row": "BIGINT",
     "_kind": "VARCHAR",
@@ -48,6 +51,7 @@ HELPER_COLUMNS: dict[str, str] = {
     DOUBLED: "INTEGER",
     ASKED_ROW: "BIGINT",
     DUPLICATE_OF: "VARCHAR",
+    OUTCOME: "VARCHAR",
 }
 """What records.parquet holds after the source columns, in order, and their DuckDB types."""
 

@@ -1,6 +1,6 @@
 """What would be asked now: the selection of a night, without its consequences. It reads only."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -10,6 +10,7 @@ from batch_pipeline.records.columns import check_names
 from batch_pipeline.records.connections import quote_files, quote_name, quote_text
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import open_source, source_columns
+from batch_pipeline.records.rules import Rule
 from batch_pipeline.records.selection import ASKED_VERDICTS, Ask, IndexFile, Selection
 from batch_pipeline.records.selection import select as select_records
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
@@ -99,6 +100,7 @@ def preview_records(
     where: str | None,
     force: bool,
     dedupe: bool,
+    rules: Sequence[Rule],
     folder: str,
 ) -> RecordsPreview[QuestionT]:
     """Select as ``NAME_submit`` would, and keep nothing of it.
@@ -115,7 +117,7 @@ def preview_records(
         most: how many to write together.
         where: the run's condition.
         force: as if the run had it.
-        dedupe: the pipeline's.
+        dedupe, rules: the pipeline's.
         folder: an empty local folder; it gets the records.
 
     Raises:
@@ -151,6 +153,7 @@ def preview_records(
             partition=partition_filter(columns),
             ask=Ask(limit=max(first, most), where=where, force=force),
             dedupe=dedupe,
+            rules=rules,
         )
         found = dict(connection.execute(WANTED).fetchall())
         reasons = {name: found[name] for name in ASKED_VERDICTS if name in found}

@@ -46,9 +46,7 @@ def view_requested(stack: ExitStack, store: Store, connection, submission: Row, 
     }
     connection.execute("create or replace temp view asked as " + sql.ASKED.format(**about))
     recipients = sql.RECIPIENTS if has_duplicates(connection, records) else "from asked"
-    connection.execute(
-        "create or replace temp view recipients as " + recipients.format(**about)
-    )
+    connection.execute("create or replace temp view recipients as " + recipients.format(**about))
 
 
 def has_duplicates(connection, records: str) -> bool:

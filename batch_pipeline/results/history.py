@@ -19,6 +19,7 @@ from batch_pipeline.records.connections import (
 )
 from batch_pipeline.records.earlier import look_back
 from batch_pipeline.records.identity import key_hash_sql
+from batch_pipeline.records.rules import RULE
 from batch_pipeline.results.join import Question
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import index_files, latest_records
@@ -204,7 +205,7 @@ def _asking(
         reason, place = _selected(connection, store, submission, custom_id)
     file = by_index.get(name) if is_settled else _file_of(files, reason, place)
     result = _result(connection, store, submission, file, custom_id) if is_settled else {}
-    is_reused = reason == "reuse"
+    is_reused = reason in ("reuse", RULE)
     return Asking(
         submission=number,
         partition=submission["partition"],
@@ -254,7 +255,7 @@ def _selected(
 
 def _file_of(files: Sequence[RowMapping], reason: str, row: int | None) -> RowMapping | None:
     """Return the request file that a record which is not settled belongs to."""
-    if reason in ("reuse", DELETED):
+    if reason in ("reuse", RULE, DELETED):
         return next((file for file in files if file["kind"] == FileKind.REUSED), None)
     for file in files:
         is_batch = file["kind"] == FileKind.BATCH and file["state"] != FileState.SPLIT

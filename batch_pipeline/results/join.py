@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 from sqlalchemy import RowMapping, select
 
+from batch_pipeline.records import rules
 from batch_pipeline.records.columns import DUPLICATE_OF, HELPER_COLUMNS, asked_row
 from batch_pipeline.records.connections import (
     memory_connection,
@@ -29,7 +30,7 @@ from batch_pipeline.results.widening import read_widened, schemas_of, widened
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files
 
-FINAL = ("answered", "refused", "rejected", "paused")
+FINAL = ("answered", "refused", "rejected", "paused", *rules.STATUSES)
 MEMORY = "200MB"  # per connection, before more is given
 ROW_GROUP_SIZE = 20_480
 ROW_GROUP_BYTES = (
@@ -314,7 +315,7 @@ def join_rejected(store: Store, file: RowMapping, submission: RowMapping, folder
 def join_reused(
     store: Store, submission: RowMapping, folder: str, lost: Collection[str] = ()
 ) -> Joined | None:
-    """Make the rows of records whose answer is known from earlier; None when only keys are deleted.
+    """Make the rows of records whose answer is known: from earlier, or by a rule; None when only keys are deleted.
 
     Args:
         store: where the files are.
@@ -322,7 +323,8 @@ def join_reused(
         folder: gets the files.
         lost: names of rows that are known to be lost; they are left out.
     """
-    if not submission["records_path"] or not submission["counts"].get("reused"):
+    counts = submission["counts"]
+    if not submission["records_path"] or not (counts.get("reused") or counts.get("ruled")):
         return None
     question = Question.stored(submission["question"])
     with (
@@ -330,29 +332,53 @@ def join_reused(
         store.files.local(submission["records_path"]) as records,
     ):
         store.files.register(connection)
-        # Rows that are gone from the store are made again after the others, from the others.
-        named = results_files(store, submission["pipeline"])
-        there = store.files.present(named) - set(lost)
-        there -= store.files.damaged(there)
-        results = [store.files.url(name) for name in named if name in there]
-        schemas = schemas_of(connection, results)
-        kinds = widened(connection, schemas)
-        columns = {name.lower() for name in kinds}
-        output = ", ".join(
-            f"try_cast(earlier.{quote_name(name)} as {kind}) as {quote_name(name)}"
-            if name.lower() in columns else f"null::{kind} as {quote_name(name)}"
-            for name, kind in question.columns
-        )  # fmt: skip
-        query = sql.REUSED.format(
-            source=_source_list(connection, records),
-            output=output,
-            duplicate_of="earlier._duplicate_of"
-            if DUPLICATE_OF in columns
-            else "null::varchar",
-            records=quote_files([records]),
-            results=read_widened(connection, schemas, kinds),
-        )
-        return _write(connection, query, {}, submission["version"], 0, folder)
+        parts: list[str] = []
+        parameters: dict[str, Any] = {}
+        if counts.get("reused"):
+            parts.append(_reused(connection, store, submission, question, records, lost))
+        if counts.get("ruled"):
+            parameters["answered_at"] = submission["created_at"]
+            parts.append(
+                sql.RULED.format(
+                    source=_source_list(connection, records),
+                    output=question.select_list(),
+                    parsed=question.parsed(),
+                    records=quote_files([records]),
+                )
+            )
+        query = " union all by name ".join(f"(from ({part}))" for part in parts)
+        return _write(connection, query, parameters, submission["version"], 0, folder)
+
+
+def _reused(
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    submission: RowMapping,
+    question: Question,
+    records: str,
+    lost: Collection[str],
+) -> str:
+    """Return SQL for the rows of records whose answer is known from earlier."""
+    # Rows that are gone from the store are made again after the others, from the others.
+    named = results_files(store, submission["pipeline"])
+    there = store.files.present(named) - set(lost)
+    there -= store.files.damaged(there)
+    results = [store.files.url(name) for name in named if name in there]
+    schemas = schemas_of(connection, results)
+    kinds = widened(connection, schemas)
+    columns = {name.lower() for name in kinds}
+    output = ", ".join(
+        f"try_cast(earlier.{quote_name(name)} as {kind}) as {quote_name(name)}"
+        if name.lower() in columns else f"null::{kind} as {quote_name(name)}"
+        for name, kind in question.columns
+    )  # fmt: skip
+    return sql.REUSED.format(
+        source=_source_list(connection, records),
+        output=output,
+        duplicate_of="earlier._duplicate_of" if DUPLICATE_OF in columns else "null::varchar",
+        records=quote_files([records]),
+        results=read_widened(connection, schemas, kinds),
+    )
 
 
 def results_files(store: Store, pipeline: str) -> list[str]:

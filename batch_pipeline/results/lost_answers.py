@@ -47,7 +47,7 @@ ANSWERED = """
 select files.id, count(*)
 from (values {files}) as files (id, first_row, last_row)
 join read_parquet({records}) as records on {asked_row} between first_row and last_row
-where records._kind <> 'reuse' and (
+where records._kind in ('ask', 'duplicate') and (
     substr(records._custom_id, 10, 16) in (select substr(_custom_id, 10, 16) from lost)
     or exists (select 1 from lost where not settled and {same_key}))
 group by all

@@ -89,6 +89,27 @@ select {source}, {output},
 from wanted as records left join earlier on earlier._custom_id = records._custom_id
 """
 
+# One row per record that a rule settled: its columns, and the answer that the rule gives, if it gives one.
+RULED = """
+with wanted as (select * from read_parquet({records}) where _kind = 'rule'),
+     judged as (
+       select *, {parsed} as fields, null::varchar as tool_calls from (
+         select _custom_id as custom_id, split_part(_bp_rule, ':', 1) as outcome,
+                case when contains(_bp_rule, ':') then 'answered' else 'skipped' end as status,
+                substr(_bp_rule, strpos(_bp_rule, ':') + 1) as answer
+         from wanted))
+select {source}, {output},
+       judged.outcome as _status, null::varchar as _error,
+       null::varchar as _model, null::varchar as _stop_reason,
+       null::bigint as _input_tokens, null::bigint as _output_tokens,
+       null::bigint as _cache_read_tokens, null::bigint as _cache_write_tokens,
+       0::double as _cost_usd, records._custom_id as _custom_id, null::varchar as _batch_id,
+       records._attempt as _attempt, cast($answered_at as timestamptz) as _answered_at,
+       null::varchar as _duplicate_of,
+       records._key_hash as _key_hash, records._content_hash as _content_hash
+from wanted as records join judged on judged.custom_id = records._custom_id
+"""
+
 # The index rows of joined rows: all that a later selection reads of them.
 INDEX = """
 select _key_hash as key_hash, _content_hash as content_hash, $version as version,

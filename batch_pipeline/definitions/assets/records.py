@@ -64,6 +64,7 @@ def materialize(
                     on_deleted=pipeline.on_deleted,
                     ask=ask,
                     dedupe=pipeline.dedupe,
+                    rules=pipeline.rules,
                     destination=lookup and lookup(scope),
                     against=against,
                 )
@@ -80,7 +81,9 @@ def materialize(
             context.log.info(_selection_line(pipeline, scope, selected.number, selected.selection))
         # Not earlier: a store that was restored from before the last night would put back old rows.
         _put_right(context, store, api, pipeline, destination)
-    count_rows(context, pipeline, scopes, [one.asked + one.reused for one in selections])
+    count_rows(
+        context, pipeline, scopes, [one.asked + one.reused + one.ruled for one in selections]
+    )
     columns = selections[-1].columns
     return dg.MaterializeResult(
         metadata=metadata.of_selection(selections, columns)
@@ -211,6 +214,7 @@ def _selection_line(pipeline: BatchPipeline, scope: Scope, number: int, found) -
         "forced": found.forced,
     }
     known = {
+        "settled by a rule, at no cost": found.ruled,
         "answered earlier and published again at no cost": found.reused,
         "deleted": found.deleted,
         "on their way": found.in_flight,
