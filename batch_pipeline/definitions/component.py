@@ -13,6 +13,7 @@ from dagster.components.utils.translation import TranslatorResolvingInfo
 from dagster_shared.record import copy
 from pydantic import SkipValidation
 
+from batch_pipeline.batches.hours import SendBetween
 from batch_pipeline.definitions import component_fields as fields
 from batch_pipeline.definitions import component_values as values
 from batch_pipeline.definitions.assets.define import execute, stage_specs
@@ -249,6 +250,16 @@ class BatchPipelineComponent(YamlComponent):
             shown=True,
         ),
     ] = True
+    send_between: Annotated[
+        SkipValidation[str | SendBetween | None],
+        Written(
+            fields.SendBetweenValue,
+            "The hours in which batches are sent: in UTC, or hours and timezone. None: at any time.",
+            values.send_between,
+            None,
+            ["22:00-06:00", {"hours": "22:00-06:00", "timezone": "Europe/Berlin"}],
+        ),
+    ] = None
     skip_when: Annotated[
         str | None,
         Written(
@@ -364,6 +375,7 @@ class BatchPipelineComponent(YamlComponent):
             dedupe=self.dedupe,
             skip_when=self.skip_when,
             answer_when=self.answer_when,
+            send_between=self.send_between,
         )
 
     def get_asset_spec(self, stage: str) -> dg.AssetSpec:

@@ -193,6 +193,16 @@ class ScheduleFields(Fields):
 ScheduleValue = Annotated[Text | ScheduleFields | None, OrTemplate()]
 
 
+class SendBetweenFields(Fields):
+    """The hours in which batches are sent."""
+
+    hours: Text = Field(description="From when to when.", examples=["22:00-06:00"])
+    timezone: Text = Field("UTC", description="The IANA name of the zone that hours is in.")
+
+
+SendBetweenValue = Annotated[Text | SendBetweenFields | None, OrTemplate()]
+
+
 class ArrivalsFields(Fields):
     """That the pipeline is also submitted when records arrive."""
 

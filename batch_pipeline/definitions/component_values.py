@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import dagster as dg
 from dagster.components.resolved.core_models import OpSpec
 
+from batch_pipeline.batches.hours import SendBetween, check_timezone
 from batch_pipeline.definitions.component_problems import YamlError, nearest, refused
 from batch_pipeline.definitions.component_templates import rendered
 from batch_pipeline.definitions.task import question_of
@@ -21,7 +22,6 @@ from batch_pipeline.pipeline import (
     Budget,
     Schedule,
     check_cron,
-    check_timezone,
 )
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.own_prices import check_prices
@@ -146,6 +146,16 @@ def schedule(context: dg.ResolutionContext, raw: Any) -> Schedule | None:
     if "status" in fields:
         fields["status"] = _status(dg.DefaultScheduleStatus, fields["status"], "schedule: status")
     return made(Schedule, fields, "schedule")
+
+
+def send_between(context: dg.ResolutionContext, raw: Any) -> SendBetween | None:
+    """Return the hours that a text or a mapping declares."""
+    value = rendered(context, raw)
+    if value is None or isinstance(value, SendBetween):
+        return value
+    if not isinstance(value, Mapping):
+        return SendBetween(value)
+    return made(SendBetween, dict(value), "send_between")
 
 
 def arrivals(context: dg.ResolutionContext, raw: Any) -> Arrivals | None:

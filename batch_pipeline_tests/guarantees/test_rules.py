@@ -157,6 +157,7 @@ BAD = {
 }
 
 
+@every_form
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_rule_is_refused_when_it_is_declared(house: House, name: str) -> None:
     fields, said = BAD[name]
