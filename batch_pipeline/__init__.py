@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from batch_pipeline.batches.hours import SendBetween
     from batch_pipeline.definitions.batch_costs import batch_costs
     from batch_pipeline.definitions.build import build_definitions
     from batch_pipeline.definitions.component import BatchPipelineComponent
@@ -44,6 +45,7 @@ _HOMES = {
     "ParquetSource": "batch_pipeline.records.sources",
     "Schedule": "batch_pipeline.pipeline",
     "Score": "batch_pipeline.requests.tasks.score",
+    "SendBetween": "batch_pipeline.batches.hours",
     "StoreError": "batch_pipeline.errors",
     "Summarize": "batch_pipeline.requests.tasks.summarize",
     "Translate": "batch_pipeline.requests.tasks.translate",
@@ -72,6 +74,7 @@ __all__ = [
     "ParquetSource",
     "Schedule",
     "Score",
+    "SendBetween",
     "StoreError",
     "Summarize",
     "Translate",

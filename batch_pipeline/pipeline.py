@@ -3,36 +3,24 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import isfinite
 from typing import Any, Literal, cast
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dagster as dg
 
+from batch_pipeline.batches.hours import SendBetween, check_timezone
 from batch_pipeline.errors import InputError
-from batch_pipeline.notify import check_notify
+from batch_pipeline.records.rules import Rule
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.own_prices import check_prices
 from batch_pipeline.requests.tasks.task import Task, template_of
 from batch_pipeline.requests.template import MessageTemplate
+from batch_pipeline.results.addressees import check_notify
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
+from batch_pipeline.results.rules import rules_of
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-
-
-def check_timezone(timezone: object, field: str) -> None:
-    """Refuse what is the name of no time zone.
-
-    Raises:
-        InputError: it begins with ``field``.
-    """
-    try:
-        if timezone != "UTC":  # to declare the usual one reads no file
-            ZoneInfo(cast(str, timezone))
-    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError, AttributeError):
-        raise InputError(
-            f"{field} is {timezone!r}; it must be the IANA name of a zone, such as UTC or Europe/Berlin."
-        ) from None
 
 
 def check_cron(cron: object, field: str) -> None:
@@ -199,6 +187,14 @@ class BatchPipeline:
             unknown cost.
         notify_rows: one SELECT from ``results``, the rows of the submission: these are flagged, and the
             first 20 stand in the report.
+        dedupe: whether records of one submission that would ask the same are asked once, and all get
+            that answer.
+        skip_when: a SQL condition over a record's columns: nothing is asked about the records for which
+            it holds; their rows say ``skipped``.
+        answer_when: by such conditions the answer of the records for which one holds: a text, or with an
+            ``output`` a dict of its fields. The first that holds counts, after ``skip_when``.
+        send_between: the hours in which batches are sent: ``22:00-06:00`` in UTC, or a ``SendBetween`` with a
+            zone. At others what is ready waits.
 
     Raises:
         InputError: a field cannot be what it is.
@@ -232,6 +228,10 @@ class BatchPipeline:
     notify: Sequence[str] = field(default=(), repr=False)
     notify_when: Literal["always", "trouble"] = "always"
     notify_rows: str | None = None
+    dedupe: bool = True
+    skip_when: str | None = None
+    answer_when: Mapping[str, Any] | None = None
+    send_between: str | SendBetween | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -282,6 +282,14 @@ class BatchPipeline:
             check_notify(self.notify, self.notify_when, self.notify_rows)
         except InputError as error:
             raise InputError(f"Pipeline {self.name}: {error}") from None
+        if not isinstance(self.dedupe, bool):
+            raise InputError(
+                f"Pipeline {self.name}: dedupe is {self.dedupe!r}; it must be True or False."
+            )
+        try:
+            _ = self.rules, self.sending_hours
+        except InputError as error:
+            raise InputError(f"Pipeline {self.name}: {error}") from None
         if self.max_attempts < 1:
             raise InputError(
                 f"Pipeline {self.name}: max_attempts is {self.max_attempts}; it must be 1 or more."
@@ -316,6 +324,17 @@ class BatchPipeline:
                 f" of which needs a column of the source: partition_column={{{example}}}; it is"
                 f" {column!r}."
             )
+
+    @property
+    def sending_hours(self) -> SendBetween | None:
+        """The hours in which batches are sent; None: all."""
+        hours = self.send_between
+        return hours if hours is None or isinstance(hours, SendBetween) else SendBetween(hours)
+
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """What settles records without asking, in the order in which it counts."""
+        return rules_of(self.skip_when, self.answer_when, self.request.output)
 
     @property
     def prefix(self) -> list[str]:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.cancel import send_cancel
 from batch_pipeline.batches.claim import Room, claim, hold_pipeline, release_pipeline
+from batch_pipeline.batches.hours import SendBetween
 from batch_pipeline.batches.late import add_late
 from batch_pipeline.batches.outcome import (
     FileDamaged,
@@ -63,6 +64,7 @@ def send(
     policy: SendPolicy,
     tell: Callable[[str], None] = lambda _: None,
     caps: Caps = NO_CAPS,
+    hours: SendBetween | None = None,
 ) -> Sent:
     """Send what is ready and due, until all is sent or the queue's room is used up.
 
@@ -73,12 +75,17 @@ def send(
         policy: limits and waits.
         tell: gets a line per batch.
         caps: what may be spent; what would pass one is not sent.
+        hours: when batches are sent; outside of them nothing is. None: at any time.
     """
     report = Sent()
     owner = new_owner()
     # Before anything of a submission is paid, the store can tell what it is.
     keep_manifests(store, (row["submission_id"] for row in _ready(store, scope)))
     while report.refused is None:
+        if hours is not None and not hours.is_open(store.clock.now()):
+            report.waiting = len(_ready(store, scope))
+            report.reason = f"they are sent between {hours}"
+            return report
         claimed = claim(store.ledger, scope, owner, policy, caps)
         if isinstance(claimed, Room):
             report.waiting, report.reason = claimed.waiting, claimed.reason

@@ -69,5 +69,9 @@ def estimate(
     say(f"reserved       {in_usd(cost.usd_reserved)}")
     say(f"at most        {in_usd(cost.usd_max)}")
     say(f"synchronously  {in_usd(cost.usd_synchronous)}  (what is expected, outside a batch)")
-    if found.weighed < asked:
+    if found.records.duplicates:
+        say(
+            f"Of the records, {found.records.duplicates:,} would ask what another one asks: that is asked once."
+        )
+    if found.weighed < found.records.requests:
         say(f"Going by the first {found.weighed:,}.")

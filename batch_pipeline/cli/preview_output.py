@@ -28,6 +28,7 @@ KNOWN = {
     "settled": "settled, with nothing new about them",
     "in_flight": "on their way",
     "exhausted": "out of attempts",
+    "ruled": "settled by a rule, at no cost",
     "reused": "answered earlier and published again at no cost",
 }
 
@@ -88,13 +89,15 @@ def _counts(found: "Preview") -> str:
     others = f" The others: {', '.join(rest)}." if rest and asked else ""
     if not asked:
         return f"nothing of {counted(rows, 'record')} would be asked now ({', '.join(rest) or 'none is wanted'})."
+    once = f"; the same is asked once: {counted(found.records.requests, 'request')}"
     return (
-        f"{asked:,} of {counted(rows, 'record')} would be asked now ({', '.join(parts)}).{others}"
+        f"{asked:,} of {counted(rows, 'record')} would be asked now ({', '.join(parts)}"
+        f"{once if found.records.duplicates else ''}).{others}"
     )
 
 
 def _price(found: "Preview") -> str:
-    cost, asked = found.cost, found.records.asked
+    cost, asked = found.cost, found.records.requests
     about = f"All {asked:,}" if asked > 1 else "It"
     if cost.usd_max is None:
         return f"{about}: the batch price of {found.records.question.template.model} is not known, so the cost is not."
@@ -169,6 +172,7 @@ def preview_json(found: "Preview") -> dict[str, Any]:
         "source_rows": selection.source_rows,
         "asked": found.records.asked,
         "reasons": found.records.reasons,
+        "duplicates": found.records.duplicates,
         **{name: getattr(selection, name) for name in KNOWN},
         "requests": [_request_json(one) for one in found.shown],
         "input_tokens_are": found.counted_by,

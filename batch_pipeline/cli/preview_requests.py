@@ -150,6 +150,8 @@ def build_preview(
         most=MOST_WEIGHED,
         where=wanted.where,
         force=wanted.force,
+        dedupe=pipeline.dedupe,
+        rules=pipeline.rules,
         folder=folder,
     )
     if records.selection.reask is not None and not wanted.force:
@@ -163,9 +165,9 @@ def build_preview(
     ]
     counting = api.with_betas(template.template.betas).count_tokens if api else None
     tokens, counted_by = _tokens(rendered, counting, why_not)
-    weighed = records.selection.asked
+    weighed = records.selection.asked - records.selection.duplicates
     built = weigh(
-        records.selection.records_path, template, limits, f"{folder}/all", records.asked, weighed
+        records.selection.records_path, template, limits, f"{folder}/all", records.requests, weighed
     )
     lengths = lengths_of(store, name, template.version) if store else NO_ANSWERS
     rate = rate_of(

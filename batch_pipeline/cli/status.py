@@ -215,6 +215,7 @@ def _of_all(
             (whole.answered, "answered"),
             (whole.failed, "failed"),
             (whole.on_their_way, "on their way"),
+            (whole.by_rule, "settled by a rule"),
             (whole.never_asked, "never asked as they are"),
         )
         if count
@@ -416,6 +417,7 @@ def _as_json(found: Found, deployments: Deployments) -> dict[str, Any]:
                 "source_failed": whole and whole.failed,
                 "source_on_their_way": whole and whole.on_their_way,
                 "never_asked": whole and whole.never_asked,
+                "source_settled_by_rule": whole and whole.by_rule,
                 "source_as_of": whole and whole.since,
                 "waits_for_a_person": one.waits_for_a_person,
                 "done": one.is_at_rest,

@@ -13,6 +13,7 @@ from dagster.components.utils.translation import TranslatorResolvingInfo
 from dagster_shared.record import copy
 from pydantic import SkipValidation
 
+from batch_pipeline.batches.hours import SendBetween
 from batch_pipeline.definitions import component_fields as fields
 from batch_pipeline.definitions import component_values as values
 from batch_pipeline.definitions.assets.define import execute, stage_specs
@@ -275,6 +276,43 @@ class BatchPipelineComponent(YamlComponent):
             examples=["select invoice_id, amount from results where amount > 100000"],
         ),
     ] = None
+    dedupe: Annotated[
+        bool,
+        Written(
+            fields.Flag,
+            "Records of one submission that would ask the same are asked once, and all get that answer.",
+            shown=True,
+        ),
+    ] = True
+    send_between: Annotated[
+        SkipValidation[str | SendBetween | None],
+        Written(
+            fields.SendBetweenValue,
+            "The hours in which batches are sent: in UTC, or hours and timezone. None: at any time.",
+            values.send_between,
+            None,
+            ["22:00-06:00", {"hours": "22:00-06:00", "timezone": "Europe/Berlin"}],
+        ),
+    ] = None
+    skip_when: Annotated[
+        str | None,
+        Written(
+            fields.OptionalText,
+            "A SQL condition over a record's columns: what it holds for is kept as skipped, and not asked.",
+            shown=None,
+            examples=["amount < 5"],
+        ),
+    ] = None
+    answer_when: Annotated[
+        SkipValidation[dict[str, Any] | None],
+        Written(
+            fields.AnswersValue,
+            "Answers by such conditions: what one holds for gets its answer, and is not asked.",
+            values.answers,
+            None,
+            [{"amount = 0": {"category": "empty"}}],
+        ),
+    ] = None
     executor: Annotated[
         SkipValidation[dg.ExecutorDefinition | None],
         Written(
@@ -371,6 +409,10 @@ class BatchPipelineComponent(YamlComponent):
             notify=self.notify,
             notify_when=self.notify_when,
             notify_rows=self.notify_rows,
+            dedupe=self.dedupe,
+            skip_when=self.skip_when,
+            answer_when=self.answer_when,
+            send_between=self.send_between,
         )
 
     def get_asset_spec(self, stage: str) -> dg.AssetSpec:

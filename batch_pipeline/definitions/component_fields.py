@@ -195,6 +195,16 @@ class ScheduleFields(Fields):
 ScheduleValue = Annotated[Text | ScheduleFields | None, OrTemplate()]
 
 
+class SendBetweenFields(Fields):
+    """The hours in which batches are sent."""
+
+    hours: Text = Field(description="From when to when.", examples=["22:00-06:00"])
+    timezone: Text = Field("UTC", description="The IANA name of the zone that hours is in.")
+
+
+SendBetweenValue = Annotated[Text | SendBetweenFields | None, OrTemplate()]
+
+
 class ArrivalsFields(Fields):
     """That the pipeline is also submitted when records arrive."""
 
@@ -245,6 +255,9 @@ class PriceFields(Fields):
 
 
 PricesValue = Annotated[dict[str, PriceFields], OrTemplate()]
+
+
+AnswersValue = Annotated[dict[str, Any] | None, OrTemplate()]
 
 
 class _WindowFields(Fields):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import dagster as dg
 from dagster.components.resolved.core_models import OpSpec
 
+from batch_pipeline.batches.hours import SendBetween, check_timezone
 from batch_pipeline.definitions.component_problems import YamlError, nearest, refused
 from batch_pipeline.definitions.component_templates import rendered
 from batch_pipeline.definitions.task import question_of
@@ -22,7 +23,6 @@ from batch_pipeline.pipeline import (
     Budget,
     Schedule,
     check_cron,
-    check_timezone,
 )
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.own_prices import check_prices
@@ -152,6 +152,16 @@ def schedule(context: dg.ResolutionContext, raw: Any) -> Schedule | None:
     return made(Schedule, fields, "schedule")
 
 
+def send_between(context: dg.ResolutionContext, raw: Any) -> SendBetween | None:
+    """Return the hours that a text or a mapping declares."""
+    value = rendered(context, raw)
+    if value is None or isinstance(value, SendBetween):
+        return value
+    if not isinstance(value, Mapping):
+        return SendBetween(value)
+    return made(SendBetween, dict(value), "send_between")
+
+
 def arrivals(context: dg.ResolutionContext, raw: Any) -> Arrivals | None:
     """Return the arrivals that a mapping declares."""
     value = rendered(context, raw)
@@ -191,6 +201,12 @@ def text_of_environment(context: dg.ResolutionContext, value: str) -> Any:
     if found := _VARIABLE.fullmatch(value):
         return dg.EnvVar(found[1] or found[2])
     return rendered(context, value)
+
+
+def answers(context: dg.ResolutionContext, raw: Any) -> dict[str, Any] | None:
+    """Return answers by condition."""
+    value = rendered(context, raw)
+    return None if value is None else dict(_fields(value, "answer_when"))
 
 
 def partitions(context: dg.ResolutionContext, raw: Any) -> dg.PartitionsDefinition | None:

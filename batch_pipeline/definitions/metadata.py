@@ -37,6 +37,8 @@ STATUSES = (
     "canceled",
     "missing",
     "rejected",
+    "skipped",
+    "rule",
 )
 # What the columns that every results table has say, for the column schema.
 RESERVED = {
@@ -53,6 +55,7 @@ RESERVED = {
     "_batch_id": "The batch's id at the API.",
     "_attempt": "How many times this record, with this content, had been asked.",
     "_answered_at": "When the batch ended.",
+    "_duplicate_of": "The request that was asked for this record, too, because it is the same; else empty.",
     "_last_error": "Why a later attempt failed, while this earlier answer stays; else empty.",
 }
 CALLED = "The tools that the answer calls: a JSON list of name and input."
@@ -62,7 +65,7 @@ ANSWERED = "What the model answered; empty when there is no answer."
 NOT_SAMPLED = {*RESERVED} - {"_status", "_error", "_cost_usd", "_attempt"}
 SELECTED = (
     "source_rows", "asked", "new", "changed", "version_changed", "retried", "forced",
-    "reused", "deleted", "in_flight", "settled", "exhausted", "left_out",
+    "reused", "deleted", "in_flight", "settled", "exhausted", "left_out", "duplicates", "ruled", "by_rule",
 )  # fmt: skip
 # To Dagster's event log a dictionary with such a key is an object of Dagster's own: a column of that
 # name would make an event that cannot be read again, or one that is something else.
@@ -85,7 +88,7 @@ def of_selection(
         name: sum(getattr(one, name) for one in selections) for name in SELECTED
     }
     counts["selected"] = counts["asked"]
-    counts["dagster/row_count"] = counts["asked"] + counts["reused"]
+    counts["dagster/row_count"] = counts["asked"] + counts["reused"] + counts["ruled"]
     return counts | schema(columns)
 
 

@@ -24,12 +24,21 @@ RESULT_COLUMNS: dict[str, str] = {
     "_batch_id": "VARCHAR",
     "_attempt": "INTEGER",
     "_answered_at": "TIMESTAMP WITH TIME ZONE",
+    "_duplicate_of": "VARCHAR",
     "_last_error": "VARCHAR",
 }
 """The columns every result row ends with, in order, and their DuckDB types."""
 
 DOUBLED = "_bp_doubled"
 """The column of records.parquet that says how often a record's answer was cut short."""
+
+ASKED_ROW = "_bp_asked_row"
+"""The column of records.parquet that says which record was asked in the place of a duplicate."""
+DUPLICATE_OF = "_duplicate_of"
+"""The column beside it: what that one's request is called."""
+
+OUTCOME = "_bp_rule"
+"""The column of records.parquet that says what a rule makes of a record: `rules.Rule.outcome`."""
 
 HELPER_COLUMNS: dict[str, str] = {
     "_row": "BIGINT",
@@ -40,6 +49,9 @@ HELPER_COLUMNS: dict[str, str] = {
     "_custom_id": "VARCHAR",
     "_attempt": "INTEGER",
     DOUBLED: "INTEGER",
+    ASKED_ROW: "BIGINT",
+    DUPLICATE_OF: "VARCHAR",
+    OUTCOME: "VARCHAR",
 }
 """What records.parquet holds after the source columns, in order, and their DuckDB types."""
 
@@ -113,6 +125,17 @@ def check_names(source_columns: Iterable[str], output_columns: Iterable[str]) ->
                 f" of them; `output_prefix` does not help here."
             )
         seen[lower] = name
+
+
+def asked_row(table: str, duplicates: bool) -> str:
+    """Return SQL for the row of the record whose request is about a row of records.parquet.
+
+    Args:
+        table: what that file is called.
+        duplicates: it has the columns of duplicates.
+    """
+    own = f"{table}._row"
+    return f"coalesce({table}.{ASKED_ROW}, {own})" if duplicates else own
 
 
 def stored_columns(

@@ -11,7 +11,15 @@ import pyarrow.parquet as pq
 
 from batch_pipeline.errors import InputError, plain
 from batch_pipeline.records import statements
-from batch_pipeline.records.columns import DOUBLED, has_wide_integers, stored_columns, stored_type
+from batch_pipeline.records.columns import (
+    ASKED_ROW,
+    DOUBLED,
+    DUPLICATE_OF,
+    OUTCOME,
+    has_wide_integers,
+    stored_columns,
+    stored_type,
+)
 from batch_pipeline.records.connections import (
     MANY_ROWS,
     MEMORY_LIMIT,
@@ -32,6 +40,7 @@ from batch_pipeline.records.identity import (
 )
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import closest, single_select, source_columns
+from batch_pipeline.records.rules import Rule
 
 EXAMPLES = 5
 """How many offending keys a message shows."""
@@ -59,6 +68,7 @@ class Comparison:
         version: str,
         partition: PartitionFilter | None,
         where: str | None,
+        rules: Sequence[Rule] = (),
     ) -> None:
         self.con = con
         self.keys = tuple(keys)
@@ -79,6 +89,16 @@ class Comparison:
         self.key_hash = key_hash_sql(self.keys, self.named_types)
         self.content_hash = content_hash_sql(content_columns, self.named_types)
         self.same_content = same_content_sql(content_columns, self.named_types)
+        self.duplicates = 0
+        self.rules = tuple(rules)
+        self.rule = _first_of(rules, [str(number) for number in range(len(rules))])
+        if rules:
+            self.check_rules()
+            outcome = _first_of(rules, [quote_text(one.outcome) for one in rules])
+            self.content_hash = (
+                f"CASE WHEN {self.rule} IS NULL THEN {self.content_hash} ELSE CAST(substr(sha256("
+                f"concat(CAST({self.content_hash} AS VARCHAR), {outcome})), 1, 32) AS UUID) END"
+            )
         self.key_names = ", ".join(f"k{i}" for i in range(len(self.keys)))
 
     def check_where(self) -> None:
@@ -90,6 +110,19 @@ class Comparison:
         single_select(self.con, probe, what)
         with _read_errors_told(f"{what} cannot be used."):
             self.con.execute(f"EXPLAIN {probe}")
+
+    def check_rules(self) -> None:
+        """Try the conditions of the rules on no rows at all."""
+        for rule in self.rules:
+            what = f"The {'skip_when' if rule.answer is None else 'answer_when'} ({rule.condition})"
+            with _read_errors_told(f"{what} cannot be used. Its columns are those of the source."):
+                described = self.con.execute(
+                    f"DESCRIBE SELECT ({rule.condition}\n) AS rule FROM source"
+                ).fetchall()
+            if described[0][1] not in ("BOOLEAN", '"NULL"'):
+                raise InputError(
+                    f"{what} is {described[0][1]} and no condition: write what must hold, such as amount < 5."
+                )
 
     def _wanted(self) -> str:
         where = self.where
@@ -104,6 +137,7 @@ class Comparison:
             content_hash=self.content_hash,
             same_content=self.same_content,
             wanted=self._wanted(),
+            rule=self.rule,
             source=source,
             partition=self.partition_sql,
         )
@@ -185,7 +219,9 @@ class Comparison:
         self.con.execute(statements.OPEN.format(group=group))
         self.con.execute(
             statements.VERDICTS.format(
-                in_group="true" if by_key else same_group,
+                in_group="CASE WHEN hashed.rule IS NOT NULL"
+                " THEN past.ruled AND past.content_hash = hashed.content_hash"
+                f" ELSE NOT past.ruled AND {'true' if by_key else same_group} END",
                 version=version,
                 force="true" if force else "false",
                 max_attempts=int(max_attempts),
@@ -230,8 +266,19 @@ class Comparison:
             )
         return dict(self.con.execute(statements.REASONS).fetchall())
 
+    def ask_once(self) -> int:
+        """Let one of several records that would ask the same be asked for all; return how many are not."""
+        (self.duplicates,) = one_row(self.con, statements.DUPLICATES)
+        if self.duplicates:
+            with in_order(self.con):
+                self.con.execute(statements.ASKED_ONCE)
+        return self.duplicates
+
     def stands(self) -> tuple[int, ...]:
-        """Return how many source rows are answered, and how many failed, besides those that are asked now."""
+        """Return how many source rows are answered, how many failed, besides those that are asked now.
+
+        And how many a rule settles.
+        """
         known = "('retry', 'forced', 'reuse', 'exhausted', 'settled')"
         return one_row(self.con, statements.STANDS.format(known=known))
 
@@ -260,7 +307,13 @@ class Comparison:
             for name, stored in stored_columns(self.types, self._too_wide(source))
         ]
         (doubled,) = one_row(self.con, "SELECT coalesce(max(doubled), 0) FROM _bp_plan")
-        (planned,) = one_row(self.con, "SELECT count(*) FROM _bp_plan")
+        planned, ruled = one_row(
+            self.con, "SELECT count(*), count(*) FILTER (kind = 'rule') FROM _bp_plan"
+        )
+        outcomes = " ".join(
+            f"WHEN {number} THEN {quote_text(rule.outcome)}"
+            for number, rule in enumerate(self.rules)
+        )
         (is_in_order,) = one_row(self.con, statements.IN_ORDER)
         # Of keys that are equal and print differently the join finds too many rows.
         is_in_order = is_in_order and not any(
@@ -274,6 +327,12 @@ class Comparison:
         for join, order in ways:
             sql = statements.RECORDS.format(
                 doubled=f", plan.doubled AS {DOUBLED}" if doubled else "",
+                duplicates=f", plan.asked_row AS {ASKED_ROW}, plan.duplicate_of AS {DUPLICATE_OF}"
+                if self.duplicates
+                else "",
+                ruled=f", CASE WHEN plan.kind = 'rule' THEN CASE plan.rule {outcomes} END END AS {OUTCOME}"
+                if ruled
+                else "",
                 columns=", ".join(values),
                 source=source,
                 partition=self.partition_sql,
@@ -317,6 +376,16 @@ class Comparison:
         self.con.execute(
             statements.SELECTED.format(version=quote_text(self.version), path=quote_text(str(path)))
         )
+
+
+def _first_of(rules: Sequence[Rule], values: Sequence[str]) -> str:
+    """Return SQL for the value that belongs to the first rule that settles a row; NULL when none does."""
+    if not rules:
+        return "CAST(NULL AS SMALLINT)"
+    cases = " ".join(
+        f"WHEN ({rule.condition}\n) THEN {value}" for rule, value in zip(rules, values, strict=True)
+    )
+    return f"CASE {cases} END"
 
 
 def _has_rows(path: Path, count: int) -> bool:

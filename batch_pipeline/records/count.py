@@ -1,11 +1,12 @@
 """How many records need an answer: what a selection would find now, without committing it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from batch_pipeline.records.fingerprint import opened
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import source_columns
+from batch_pipeline.records.rules import Rule
 from batch_pipeline.records.selection import Ask, IndexFile, select
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.records.submission import Question
@@ -23,12 +24,14 @@ def count_needed(
     refresh: Literal["changed", "new"],
     max_attempts: int,
     seconds: float,
+    rules: Sequence[Rule] = (),
 ) -> int:
     """Return how many records a run would ask, or publish again at no cost.
 
     Args:
         scope: None when nothing was ever asked at the endpoint in force.
         seconds: how long it may take.
+        rules: the pipeline's.
         store, source, compile_question, partition_filter, refresh, max_attempts: as for ``select_submission``.
 
     Raises:
@@ -58,6 +61,7 @@ def count_needed(
             refresh=refresh,
             max_attempts=max_attempts,
             partition=partition_filter(columns),
+            rules=rules,
             ask=Ask(limit=0),  # so all that would be asked is left out of this run
         )
-    return counts.left_out + counts.reused
+    return counts.left_out + counts.reused + counts.ruled

@@ -1,6 +1,6 @@
 """What would be asked now: the selection of a night, without its consequences. It reads only."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -10,6 +10,7 @@ from batch_pipeline.records.columns import check_names
 from batch_pipeline.records.connections import quote_files, quote_name, quote_text
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import open_source, source_columns
+from batch_pipeline.records.rules import Rule
 from batch_pipeline.records.selection import ASKED_VERDICTS, Ask, IndexFile, Selection
 from batch_pipeline.records.selection import select as select_records
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
@@ -26,6 +27,14 @@ WANTED = """
 SELECT verdict, count(*)
 FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
 WHERE wanted GROUP BY verdict
+"""
+
+
+WANTED_TWICE = """
+-- One row: how many of the records that would be asked are duplicates of others.
+SELECT count(*) - count(DISTINCT (content_hash, doubled))
+FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
+WHERE wanted AND verdict IN {asked}
 """
 
 
@@ -57,17 +66,24 @@ class RecordsPreview(Generic[QuestionT]):
         reasons: how many records would be asked, by reason.
         selection: the rest of what was found; its files hold the first records only, ``most`` of them.
         first: the first records, by key.
+        duplicates: of the records that would be asked, those whose request is another one's.
     """
 
     question: QuestionT
     reasons: dict[str, int]
     selection: Selection
     first: list[PreviewedRecord]
+    duplicates: int = 0
 
     @property
     def asked(self) -> int:
         """How many records would be asked."""
         return sum(self.reasons.values())
+
+    @property
+    def requests(self) -> int:
+        """How many requests that would be."""
+        return self.asked - self.duplicates
 
 
 def preview_records(
@@ -83,6 +99,8 @@ def preview_records(
     most: int,
     where: str | None,
     force: bool,
+    dedupe: bool,
+    rules: Sequence[Rule],
     folder: str,
 ) -> RecordsPreview[QuestionT]:
     """Select as ``NAME_submit`` would, and keep nothing of it.
@@ -99,6 +117,7 @@ def preview_records(
         most: how many to write together.
         where: the run's condition.
         force: as if the run had it.
+        dedupe, rules: the pipeline's.
         folder: an empty local folder; it gets the records.
 
     Raises:
@@ -133,11 +152,18 @@ def preview_records(
             max_attempts=max_attempts,
             partition=partition_filter(columns),
             ask=Ask(limit=max(first, most), where=where, force=force),
+            dedupe=dedupe,
+            rules=rules,
         )
         found = dict(connection.execute(WANTED).fetchall())
         reasons = {name: found[name] for name in ASKED_VERDICTS if name in found}
+        duplicates = 0
+        if dedupe:
+            verdicts = ", ".join(map(quote_text, ASKED_VERDICTS))
+            sql = WANTED_TWICE.format(asked=f"({verdicts})")
+            [(duplicates,)] = connection.execute(sql).fetchall()
         records = _each(connection, selection, source.keys, folder, first)
-    return RecordsPreview(question, reasons, selection, records)
+    return RecordsPreview(question, reasons, selection, records, duplicates)
 
 
 def _index(store: Store, scope: Scope) -> list[IndexFile]:

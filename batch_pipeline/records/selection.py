@@ -31,6 +31,7 @@ from batch_pipeline.records.reask import (
     find_reask,
     find_unknown,
 )
+from batch_pipeline.records.rules import Rule
 
 UNLIMITED = 30
 """So many times twice as many tokens is more than any answer has."""
@@ -71,17 +72,20 @@ class Selection:
     """What was selected, in counts and files.
 
     Every source row is counted once in: ``asked`` (= new + changed + version_changed + retried +
-    forced), ``reused``, ``in_flight``, ``settled``, ``exhausted`` or ``left_out``.
+    forced), ``reused``, ``ruled``, ``in_flight``, ``settled``, ``exhausted`` or ``left_out``.
 
     Attributes:
         source_rows: rows of the source in this partition.
         asked: records to ask.
+        duplicates: asked, by the request of another one that is the same.
         new: asked, their key was never seen.
         changed: asked, their content is new.
         version_changed: asked, this content was only seen under another version.
         retried: asked, an earlier attempt failed.
         forced: asked because of ``Ask.force``.
         reused: published again from an earlier answer, at no cost.
+        ruled: settled by a rule, and to be published at no cost.
+        by_rule: all that a rule settles: these, and those that stand as it says.
         deleted: keys that are gone from the source and will be removed from the table.
         in_flight: selected or sent earlier, not settled yet.
         settled: final, and what the table shows.
@@ -116,6 +120,9 @@ class Selection:
     unknown: Unknown | None = None
     answered: int = 0
     failed: int = 0
+    duplicates: int = 0
+    ruled: int = 0
+    by_rule: int = 0
 
 
 def check_keys(
@@ -149,6 +156,8 @@ def select(
     on_deleted: Literal["keep", "drop"] = "keep",
     partition: PartitionFilter | None = None,
     ask: Ask | None = None,
+    dedupe: bool = False,
+    rules: Sequence[Rule] = (),
     destination: Destination | None = None,
 ) -> Selection:
     """Write the records that need an answer to ``out_dir`` and say what was found.
@@ -171,6 +180,8 @@ def select(
         on_deleted: "drop" marks keys that left the source as deleted.
         partition: the part of the source this run is about.
         ask: the run's limit, where, force and retries_only.
+        dedupe: records that would ask the same are asked once.
+        rules: what settles records without asking; the first that holds counts.
         destination: where answers may be that the store lost; None: it is in the store itself.
 
     Raises:
@@ -178,7 +189,7 @@ def select(
     """
     ask = ask or Ask()
     found = look_back(con, keys, source_columns(con), earlier)
-    question = Comparison(con, found.keys, content_columns, version, partition, ask.where)
+    question = Comparison(con, found.keys, content_columns, version, partition, ask.where, rules)
     question.check_where()
     _view_index(con, "_bp_index", index)
     _view_index(con, "_bp_elsewhere", elsewhere)
@@ -194,6 +205,7 @@ def select(
             refresh, max_attempts, ask.force, drops_into, request, most_doublings
         )
         reasons = question.plan(ledger_id, asked_verdicts, ask.limit, not ask.retries_only)
+        duplicates = question.ask_once() if dedupe else 0
         # A whole source without any row is taken for an accident upstream, not for a wish to drop
         # the table; a partition may well be empty.
         look = look_for_gone and (partition is not None or bool(verdicts))
@@ -201,8 +213,10 @@ def select(
         if deleted and partition is not None:
             deleted -= question.leave_moved(source)
         selection = _counted(verdicts, reasons, deleted, stored_columns(question.types))
-        answered, failed = question.stands()
-        selection = replace(selection, answered=answered, failed=failed)
+        answered, failed, by_rule = question.stands()
+        selection = replace(
+            selection, answered=answered, failed=failed, duplicates=duplicates, by_rule=by_rule
+        )
         # Small partitions are counted together.
         least = LEAST if partition is None else 1
         asked = verdicts.get("new", 0) + verdicts.get("changed", 0)
@@ -260,7 +274,8 @@ def _counted(
     )
     return Selection(
         source_rows=source_rows,
-        asked=planned - reasons.get("reuse", 0),
+        asked=planned - reasons.get("reuse", 0) - reasons.get("rule", 0),
+        ruled=reasons.get("rule", 0),
         new=reasons.get("new", 0),
         changed=reasons.get("changed", 0),
         version_changed=reasons.get("version", 0),
@@ -283,7 +298,7 @@ def _written(
 ) -> Selection | None:
     """Write what was selected; None when the source no longer reads as it was judged."""
     index_path = out_dir / "index" / "selected.parquet"
-    if selection.asked or selection.reused:
+    if selection.asked or selection.reused or selection.ruled:
         records_path = out_dir / "records.parquet"
         index_path.parent.mkdir(parents=True, exist_ok=True)
         if not question.write_records(source, records_path):

@@ -9,11 +9,12 @@ are asked. ``rank`` orders the rows of a group: by submission, then attempt, the
 
 INDEX = """
 -- View {view}: every index row, with its submission's number and partition.
--- standing: 0 pending, 1 may be asked again, 2 refused, rejected or paused, 3 answered.
+-- standing: 0 pending, 1 may be asked again, 2 refused, rejected, paused or settled by a rule, 3 answered.
+-- ruled: it was not asked, because a rule settled it; it is no attempt.
 -- request: a hash of what requests had in common then; NULL when that is not known.
 CREATE OR REPLACE TEMP VIEW {view} AS
 SELECT key_hash, content_hash, version, custom_id, attempt, number, partition, deleted, request,
-       truncated, rejected, (number << 20) + attempt * 4 + standing AS rank
+       truncated, rejected, attempt = 0 AS ruled, (number << 20) + attempt * 4 + standing AS rank
 FROM (
     SELECT rows.key_hash, rows.content_hash, rows.version, rows.custom_id,
            CAST(rows.attempt AS BIGINT) AS attempt, files.number, files.partition,
@@ -22,6 +23,7 @@ FROM (
            rows.status = 'deleted' AS deleted,
            CASE rows.status WHEN 'pending' THEN 0 WHEN 'answered' THEN 3
                 WHEN 'refused' THEN 2 WHEN 'rejected' THEN 2 WHEN 'paused' THEN 2
+                WHEN 'skipped' THEN 2 WHEN 'rule' THEN 2
                 WHEN 'invalid' THEN 1 WHEN 'truncated' THEN 1 WHEN 'errored' THEN 1
                 WHEN 'expired' THEN 1 WHEN 'canceled' THEN 1 WHEN 'missing' THEN 1
                 WHEN 'deleted' THEN 1
@@ -37,18 +39,19 @@ EMPTY_INDEX = """
 CREATE OR REPLACE TEMP VIEW {view} AS
 SELECT NULL::UUID AS key_hash, NULL::UUID AS content_hash, '' AS version, '' AS custom_id,
        0::BIGINT AS attempt, 0::BIGINT AS number, '' AS partition, false AS deleted,
-       '' AS request, false AS truncated, false AS rejected,
+       '' AS request, false AS truncated, false AS rejected, false AS ruled,
        0::BIGINT AS rank
 WHERE false
 """
 
 HASHED = """
 -- Table _bp_hashed: one row per source row of this partition: its key (k0, k1, ...), its hashes,
--- a cheap hash of the same content by which a second reading is known to be the same, and whether the
--- `where` of the run wants it.
+-- a cheap hash of the same content by which a second reading is known to be the same, whether the
+-- `where` of the run wants it, and the number of the rule that settles it; NULL when none does. What a
+-- rule makes of it is part of its content.
 CREATE OR REPLACE TEMP TABLE _bp_hashed AS
 SELECT {keys}, {key_hash} AS key_hash, {content_hash} AS content_hash, {same_content} AS same_content,
-       {wanted} AS wanted
+       {wanted} AS wanted, {rule} AS rule
 FROM {source} AS source
 WHERE {partition}
 """
@@ -95,12 +98,13 @@ WITH history AS (
            past.content_hash = hashed.content_hash AND past.version = {version} AS as_now,
            past.rank & 3 = 3 AND NOT past.deleted AS answered,
            coalesce(past.request = {request}, true) AS same_request,
-           past.rejected, past.truncated,
+           past.rejected, past.truncated, past.ruled,
            past.content_hash = hashed.content_hash AND past.version <> {version} AS other_version
     FROM _bp_index AS past JOIN _bp_hashed AS hashed USING (key_hash)
 ),
 state AS (
     SELECT id, max(number) AS key_number, bool_or(other_version) AS other_version,
+           bool_and(ruled) AS was_never_asked,
            max(rank) FILTER (WHERE in_group) AS last,
            coalesce(CASE WHEN arg_max(as_now, rank) FILTER (WHERE in_group)
                          THEN max(rank) FILTER (WHERE in_group AND as_now AND answered) END,
@@ -117,11 +121,13 @@ state AS (
     FROM history GROUP BY id
 )
 SELECT hashed.rowid AS id, coalesce(state.attempts, 0) AS attempts, state.latest,
+       hashed.rule IS NOT NULL AS ruled,
        CAST(least(coalesce(state.cut_short, 0), {most_doublings}) AS INTEGER) AS doubled,
        CASE
            WHEN open.key_hash IS NOT NULL THEN 'in_flight'
-           WHEN {force} AND hashed.wanted THEN 'forced'
-           WHEN state.id IS NULL THEN 'new'
+           WHEN hashed.rule IS NOT NULL AND state.latest IS NULL THEN 'rule'
+           WHEN {force} AND hashed.wanted AND hashed.rule IS NULL THEN 'forced'
+           WHEN state.id IS NULL OR state.latest IS NULL AND state.was_never_asked THEN 'new'
            WHEN state.latest IS NULL AND state.other_version THEN 'version'
            WHEN state.latest IS NULL THEN 'changed'
            WHEN state.latest & 3 < 2 AND state.used < {max_attempts}
@@ -239,7 +245,7 @@ paid AS (
     ))
 ),
 questions AS (
-    SELECT custom_id FROM _bp_plan WHERE kind = 'ask'
+    SELECT custom_id FROM _bp_plan WHERE kind IN ('ask', 'duplicate')
     UNION ALL
     SELECT custom_id FROM _bp_index WHERE number IN {unsent} AND rank & 3 = 0
       AND key_hash IN (SELECT key_hash FROM paid)
@@ -256,7 +262,7 @@ PLAN = """
 CREATE OR REPLACE TEMP TABLE _bp_plan AS
 WITH actionable AS (
     SELECT {key_names}, key_hash, content_hash, same_content, verdict, attempts, latest, doubled,
-           hashed.rowid AS place
+           rule, hashed.rowid AS place
     FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
     WHERE wanted AND verdict IN {asked_verdicts}
     {limit}
@@ -264,10 +270,10 @@ WITH actionable AS (
 chosen AS (
     SELECT 'ask' AS kind, * FROM actionable
     UNION ALL
-    SELECT 'reuse', {key_names}, key_hash, content_hash, same_content, verdict, attempts, latest, 0,
-           hashed.rowid
+    SELECT verdict, {key_names}, key_hash, content_hash, same_content, verdict, attempts, latest, 0,
+           rule, hashed.rowid
     FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
-    WHERE wanted AND verdict = 'reuse' AND {with_reuse}
+    WHERE wanted AND verdict IN ('reuse', 'rule') AND {with_reuse}
 ),
 earlier AS (
     SELECT past.key_hash, past.rank, any_value(past.custom_id) AS custom_id
@@ -278,15 +284,15 @@ earlier AS (
     GROUP BY ALL
 ),
 numbered AS (
-    SELECT chosen.*, CAST(CASE kind WHEN 'ask' THEN attempts + 1
+    SELECT chosen.*, CAST(CASE kind WHEN 'ask' THEN attempts + 1 WHEN 'rule' THEN 0
                           ELSE (latest & ((1 << 20) - 1)) >> 2 END AS INTEGER) AS attempt,
            row_number() OVER (ORDER BY kind, {key_names}) - 1 AS row
     FROM chosen
 )
 SELECT numbered.row, numbered.kind, numbered.verdict AS reason, {key_names},
        numbered.key_hash, numbered.content_hash, numbered.attempt, numbered.doubled,
-       numbered.latest, numbered.same_content, numbered.place,
-       CASE kind WHEN 'ask' THEN {custom_id} ELSE earlier.custom_id END AS custom_id
+       numbered.latest, numbered.same_content, numbered.place, numbered.rule,
+       CASE kind WHEN 'reuse' THEN earlier.custom_id ELSE {custom_id} END AS custom_id
 FROM numbered
 LEFT JOIN earlier ON earlier.key_hash = numbered.key_hash AND earlier.rank = numbered.latest
     AND kind = 'reuse'
@@ -300,6 +306,37 @@ SELECT count(*) FILTER (WHERE kind = 'ask'),
 FROM _bp_plan
 """
 
+DUPLICATES = """
+-- One row: how many records of the plan would ask what another one asks: the same content, and as many
+-- tokens for the answer.
+SELECT count(*) - count(DISTINCT (content_hash, doubled)) FROM _bp_plan WHERE kind = 'ask'
+"""
+
+ASKED_ONCE = """
+-- Table _bp_plan, in which the first of several alike is asked and the others are its duplicates, which
+-- stand behind all the rest in the order of what they are duplicates of.
+CREATE OR REPLACE TEMP TABLE _bp_plan AS
+WITH alike AS (
+    SELECT content_hash, doubled, min(row) AS asked_row, arg_min(custom_id, row) AS asked_as
+    FROM _bp_plan WHERE kind = 'ask' GROUP BY ALL HAVING count(*) > 1
+),
+marked AS (
+    SELECT plan.*,
+           CASE WHEN plan.row > alike.asked_row THEN alike.asked_row END AS asked_row,
+           CASE WHEN plan.row > alike.asked_row THEN alike.asked_as END AS duplicate_of
+    FROM _bp_plan AS plan LEFT JOIN alike
+        ON plan.kind = 'ask' AND alike.content_hash = plan.content_hash
+        AND alike.doubled = plan.doubled
+)
+SELECT * REPLACE (
+           CASE WHEN asked_row IS NULL THEN row
+                ELSE (SELECT count(*) FROM _bp_plan) - 1
+                     + row_number() OVER (PARTITION BY asked_row IS NULL ORDER BY asked_row, row)
+           END AS row,
+           CASE WHEN asked_row IS NULL THEN kind ELSE 'duplicate' END AS kind)
+FROM marked ORDER BY 1
+"""
+
 REASONS = """
 -- One row per reason: how many records of the plan have it.
 SELECT reason, count(*) FROM _bp_plan GROUP BY reason
@@ -307,13 +344,15 @@ SELECT reason, count(*) FROM _bp_plan GROUP BY reason
 
 STANDS = """
 -- One row: of the source rows that are neither asked now nor on their way, how many are answered as
--- they are now, and how many failed, for good or to be asked again.
+-- they are now, how many failed, for good or to be asked again; and how many a rule settles.
 SELECT (SELECT count(*) FILTER (latest & 3 = 3) FROM _bp_verdicts WHERE verdict IN {known})
        - (SELECT count(*) FILTER (latest & 3 = 3) FROM _bp_plan
-          WHERE kind = 'ask' AND reason IN {known}),
-       (SELECT count(*) FILTER (latest & 3 < 3) FROM _bp_verdicts WHERE verdict IN {known})
+          WHERE kind IN ('ask', 'duplicate') AND reason IN {known}),
+       (SELECT count(*) FILTER (latest & 3 < 3) FROM _bp_verdicts
+        WHERE verdict IN {known} AND NOT ruled)
        - (SELECT count(*) FILTER (latest & 3 < 3) FROM _bp_plan
-          WHERE kind = 'ask' AND reason IN {known})
+          WHERE kind IN ('ask', 'duplicate') AND reason IN {known}),
+       (SELECT count(*) FROM _bp_verdicts WHERE ruled AND verdict <> 'in_flight')
 """
 
 GONE = """
@@ -347,7 +386,7 @@ RECORDS = """
 COPY (
     SELECT {columns}, plan.row AS _row, plan.kind AS _kind, plan.reason AS _reason,
            plan.key_hash AS _key_hash, plan.content_hash AS _content_hash,
-           plan.custom_id AS _custom_id, plan.attempt AS _attempt{doubled}
+           plan.custom_id AS _custom_id, plan.attempt AS _attempt{doubled}{duplicates}{ruled}
     FROM (SELECT * FROM {source} AS source WHERE {partition}) AS source
     {join}
     WHERE {same_key} AND xor({same_content}, plan.same_content) = 0

@@ -10,6 +10,7 @@ from batch_pipeline.records.connections import lost_files_told
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import open_source, source_columns
 from batch_pipeline.records.reask import Destination, Reask, Unknown
+from batch_pipeline.records.rules import Rule
 from batch_pipeline.records.selection import Ask, IndexFile, Selection, select
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.store.addresses import same_address
@@ -80,6 +81,8 @@ def select_submission(
     max_attempts: int,
     on_deleted: Literal["keep", "drop"],
     ask: Ask,
+    dedupe: bool = True,
+    rules: Sequence[Rule] = (),
     destination: Destination | None = None,
     against: str | None = None,
 ) -> SelectedSubmission:
@@ -88,6 +91,7 @@ def select_submission(
     Two selections at the same time read the same generation; the one that commits second discards
     its files and selects again, so no record is ever in two submissions at once.
 
+    ``dedupe``: records that would ask the same are asked once. ``rules`` settle records without asking.
     ``against`` is what speaks against asking anything, unless the run says force or allow_reask.
 
     Raises:
@@ -139,6 +143,8 @@ def select_submission(
                 on_deleted=on_deleted,
                 partition=partition_filter(columns),
                 ask=ask,
+                dedupe=dedupe,
+                rules=rules,
                 destination=destination,
             )
             if selection.unknown is not None and not looked_again:

@@ -259,7 +259,7 @@ def _place(
                 NewFile(len(files), rejected_path, built.rejected, 0, 0, -1, FileKind.REJECTED)
             )
     counts = submission["counts"]
-    known = counts.get("reused", 0)
+    known = counts.get("reused", 0) + counts.get("ruled", 0)
     if known or counts.get("deleted", 0):
         files.append(NewFile(len(files), None, known, 0, 0, -1, FileKind.REUSED))
     return files, rejected_path

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import RowMapping, select
 
 from batch_pipeline.batches.evidence import custom_id_in
+from batch_pipeline.records.columns import ASKED_ROW, file_columns
 from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.results import sql
 from batch_pipeline.store.store import Store
@@ -17,6 +18,8 @@ Row = Mapping[str, Any] | RowMapping
 
 def view_requested(stack: ExitStack, store: Store, connection, submission: Row, file: Row) -> None:
     """Make the view ``asked``: the records of a request file, as they were when they were asked.
+
+    And ``recipients``: these, and the records that were not asked because they are duplicates of these.
 
     Args:
         stack: keeps local copies of the store's files for as long as the view is read.
@@ -36,14 +39,19 @@ def view_requested(stack: ExitStack, store: Store, connection, submission: Row, 
         connection.execute(
             "create or replace temp view rejected as select null::bigint as _row where false"
         )
-    connection.execute(
-        "create or replace temp view asked as "
-        + sql.ASKED.format(
-            records=quote_files([records]),
-            first_row=int(file["first_row"]),
-            last_row=int(file["last_row"]),
-        )
-    )
+    about = {
+        "records": quote_files([records]),
+        "first_row": int(file["first_row"]),
+        "last_row": int(file["last_row"]),
+    }
+    connection.execute("create or replace temp view asked as " + sql.ASKED.format(**about))
+    recipients = sql.RECIPIENTS if has_duplicates(connection, records) else "from asked"
+    connection.execute("create or replace temp view recipients as " + recipients.format(**about))
+
+
+def has_duplicates(connection, records: str) -> bool:
+    """Whether a records.parquet has the columns of duplicates; it has none without, or of earlier versions."""
+    return ASKED_ROW in file_columns(connection, records)
 
 
 def custom_ids_of(store: Store, file: RowMapping, connection=None) -> set[str]:

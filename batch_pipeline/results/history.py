@@ -10,6 +10,7 @@ import duckdb
 from sqlalchemy import RowMapping, select
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.records.columns import ASKED_ROW, asked_row, file_columns
 from batch_pipeline.records.connections import (
     lost_files_told,
     memory_connection,
@@ -18,6 +19,7 @@ from batch_pipeline.records.connections import (
 )
 from batch_pipeline.records.earlier import look_back
 from batch_pipeline.records.identity import key_hash_sql
+from batch_pipeline.records.rules import RULE
 from batch_pipeline.results.join import Question
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import index_files, latest_records
@@ -203,7 +205,7 @@ def _asking(
         reason, place = _selected(connection, store, submission, custom_id)
     file = by_index.get(name) if is_settled else _file_of(files, reason, place)
     result = _result(connection, store, submission, file, custom_id) if is_settled else {}
-    is_reused = reason == "reuse"
+    is_reused = reason in ("reuse", RULE)
     return Asking(
         submission=number,
         partition=submission["partition"],
@@ -238,9 +240,12 @@ def _selected(
     connection: duckdb.DuckDBPyConnection, store: Store, submission: RowMapping, custom_id: str
 ) -> tuple[str, int | None]:
     """Return why a record was selected, and its row among the selected ones."""
-    path = quote_files([store.files.url(submission["records_path"])])
+    url = store.files.url(submission["records_path"])
+    path = quote_files([url])
+    row = asked_row("records", ASKED_ROW in file_columns(connection, url))
     rows = connection.execute(
-        f"SELECT _kind, _reason, _row FROM read_parquet({path}) WHERE _custom_id = ?", [custom_id]
+        f"SELECT _kind, _reason, {row} FROM read_parquet({path}) AS records WHERE _custom_id = ?",
+        [custom_id],
     ).fetchall()
     if not rows:
         return "unknown", None
@@ -250,7 +255,7 @@ def _selected(
 
 def _file_of(files: Sequence[RowMapping], reason: str, row: int | None) -> RowMapping | None:
     """Return the request file that a record which is not settled belongs to."""
-    if reason in ("reuse", DELETED):
+    if reason in ("reuse", RULE, DELETED):
         return next((file for file in files if file["kind"] == FileKind.REUSED), None)
     for file in files:
         is_batch = file["kind"] == FileKind.BATCH and file["state"] != FileState.SPLIT

@@ -9,7 +9,8 @@ import duckdb
 import pyarrow as pa
 from sqlalchemy import RowMapping, select
 
-from batch_pipeline.records.columns import HELPER_COLUMNS
+from batch_pipeline.records import rules
+from batch_pipeline.records.columns import DUPLICATE_OF, HELPER_COLUMNS, asked_row
 from batch_pipeline.records.connections import (
     memory_connection,
     one_thread,
@@ -23,13 +24,13 @@ from batch_pipeline.requests.own_prices import OwnPrices, prices_to_store
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results import sql
 from batch_pipeline.results.download import Answers
-from batch_pipeline.results.file_records import view_requested
+from batch_pipeline.results.file_records import has_duplicates, view_requested
 from batch_pipeline.results.judge import Counts, judge_file
 from batch_pipeline.results.widening import read_widened, schemas_of, widened
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files
 
-FINAL = ("answered", "refused", "rejected", "paused")
+FINAL = ("answered", "refused", "rejected", "paused", *rules.STATUSES)
 MEMORY = "200MB"  # per connection, before more is given
 ROW_GROUP_SIZE = 20_480
 ROW_GROUP_BYTES = (
@@ -43,6 +44,33 @@ JUDGED_TYPES = {
     "answer": "varchar", "tool_calls": "varchar", "citations": "varchar",
 }  # fmt: skip
 """The columns of a batch of judged rows, as DuckDB sees them."""
+
+
+@dataclass(frozen=True)
+class _Billed:
+    """What of an answer a row shows as billed, as SQL."""
+
+    input_tokens: str = "judged.input_tokens"
+    output_tokens: str = "judged.output_tokens"
+    cache_read_tokens: str = "judged.cache_read_tokens"
+    cache_write_tokens: str = "judged.cache_write_tokens"
+    cost: str = "cast(judged.cost as double)"
+    duplicate_of: str = "null::varchar"
+    asked_as: str = "_custom_id"
+
+
+BILLED = _Billed()
+_ASKED = "case when records._duplicate_of is null then {} end"
+BILLED_ONCE = _Billed(
+    _ASKED.format(BILLED.input_tokens),
+    _ASKED.format(BILLED.output_tokens),
+    _ASKED.format(BILLED.cache_read_tokens),
+    _ASKED.format(BILLED.cache_write_tokens),
+    f"case when records._duplicate_of is null then {BILLED.cost} else 0 end",
+    "records._duplicate_of",
+    "_bp_asked_as",
+)
+"""Where some rows are duplicates: these show that nothing was billed for them."""
 
 
 @dataclass(frozen=True)
@@ -197,8 +225,12 @@ def join_batch(
                 _put(connection, batch, question)
         # A second batch of the same file is there for what it answered, not for what it lacks.
         join = "inner" if file["kind"] == FileKind.LATE else "left"
+        billed = BILLED_ONCE if _has_duplicates(connection) else BILLED
         query = sql.JOINED.format(
-            source=_source_list(connection, "asked"), output=question.select_list(), join=join
+            source=_source_list(connection, "asked"),
+            output=question.select_list(),
+            join=join,
+            billed=billed,
         )
         unanswered = "canceled" if _was_withdrawn(file) else "missing"
         parameters = {
@@ -211,7 +243,8 @@ def join_batch(
         with _in_order(connection):
             write_parquet(connection, query, rows_path, parameters)
             connection.execute(
-                f"create or replace temp table joined as {sql.OUTCOMES.format(join=join)}",
+                "create or replace temp table joined as "
+                + sql.OUTCOMES.format(join=join, asked_as=billed.asked_as),
                 {"unanswered": unanswered},
             )
         joined = _summed_up(connection, rows_path, submission["version"], max_attempts, folder)
@@ -219,6 +252,12 @@ def join_batch(
     joined.counts = counts
     joined.judged_by_schema_alone = question.outdates(today)
     return joined
+
+
+def _has_duplicates(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the view ``recipients`` may hold more than ``asked`` does."""
+    described = connection.execute("describe recipients").fetchall()
+    return any(row[0] == BILLED_ONCE.asked_as for row in described)
 
 
 def _empty_table(connection: duckdb.DuckDBPyConnection, question: Question) -> None:
@@ -268,10 +307,13 @@ def join_rejected(store: Store, file: RowMapping, submission: RowMapping, folder
         connection.execute(
             f"create temp view rejected as select * from read_parquet({quote_files([rejected])})"
         )
+        duplicates = has_duplicates(connection, records)
         query = sql.REJECTED.format(
             source=_source_list(connection, records),
             output=question.null_list(),
             records=quote_files([records]),
+            duplicate_of="records._duplicate_of" if duplicates else "null::varchar",
+            asked_row=asked_row("records", duplicates),
         )
         parameters = {"answered_at": submission["created_at"]}
         return _write(connection, query, parameters, submission["version"], 0, folder)
@@ -280,7 +322,7 @@ def join_rejected(store: Store, file: RowMapping, submission: RowMapping, folder
 def join_reused(
     store: Store, submission: RowMapping, folder: str, lost: Collection[str] = ()
 ) -> Joined | None:
-    """Make the rows of records whose answer is known from earlier; None when only keys are deleted.
+    """Make the rows of records whose answer is known: from earlier, or by a rule; None when only keys are deleted.
 
     Args:
         store: where the files are.
@@ -288,7 +330,8 @@ def join_reused(
         folder: gets the files.
         lost: names of rows that are known to be lost; they are left out.
     """
-    if not submission["records_path"] or not submission["counts"].get("reused"):
+    counts = submission["counts"]
+    if not submission["records_path"] or not (counts.get("reused") or counts.get("ruled")):
         return None
     question = Question.stored(submission["question"])
     with (
@@ -296,26 +339,53 @@ def join_reused(
         store.files.local(submission["records_path"]) as records,
     ):
         store.files.register(connection)
-        # Rows that are gone from the store are made again after the others, from the others.
-        named = results_files(store, submission["pipeline"])
-        there = store.files.present(named) - set(lost)
-        there -= store.files.damaged(there)
-        results = [store.files.url(name) for name in named if name in there]
-        schemas = schemas_of(connection, results)
-        kinds = widened(connection, schemas)
-        columns = {name.lower() for name in kinds}
-        output = ", ".join(
-            f"try_cast(earlier.{quote_name(name)} as {kind}) as {quote_name(name)}"
-            if name.lower() in columns else f"null::{kind} as {quote_name(name)}"
-            for name, kind in question.columns
-        )  # fmt: skip
-        query = sql.REUSED.format(
-            source=_source_list(connection, records),
-            output=output,
-            records=quote_files([records]),
-            results=read_widened(connection, schemas, kinds),
-        )
-        return _write(connection, query, {}, submission["version"], 0, folder)
+        parts: list[str] = []
+        parameters: dict[str, Any] = {}
+        if counts.get("reused"):
+            parts.append(_reused(connection, store, submission, question, records, lost))
+        if counts.get("ruled"):
+            parameters["answered_at"] = submission["created_at"]
+            parts.append(
+                sql.RULED.format(
+                    source=_source_list(connection, records),
+                    output=question.select_list(),
+                    parsed=question.parsed(),
+                    records=quote_files([records]),
+                )
+            )
+        query = " union all by name ".join(f"(from ({part}))" for part in parts)
+        return _write(connection, query, parameters, submission["version"], 0, folder)
+
+
+def _reused(
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    submission: RowMapping,
+    question: Question,
+    records: str,
+    lost: Collection[str],
+) -> str:
+    """Return SQL for the rows of records whose answer is known from earlier."""
+    # Rows that are gone from the store are made again after the others, from the others.
+    named = results_files(store, submission["pipeline"])
+    there = store.files.present(named) - set(lost)
+    there -= store.files.damaged(there)
+    results = [store.files.url(name) for name in named if name in there]
+    schemas = schemas_of(connection, results)
+    kinds = widened(connection, schemas)
+    columns = {name.lower() for name in kinds}
+    output = ", ".join(
+        f"try_cast(earlier.{quote_name(name)} as {kind}) as {quote_name(name)}"
+        if name.lower() in columns else f"null::{kind} as {quote_name(name)}"
+        for name, kind in question.columns
+    )  # fmt: skip
+    return sql.REUSED.format(
+        source=_source_list(connection, records),
+        output=output,
+        duplicate_of="earlier._duplicate_of" if DUPLICATE_OF in columns else "null::varchar",
+        records=quote_files([records]),
+        results=read_widened(connection, schemas, kinds),
+    )
 
 
 def results_files(store: Store, pipeline: str) -> list[str]:

@@ -25,6 +25,7 @@ from batch_pipeline.results.file_records import custom_ids_of
 from batch_pipeline.results.join import Question, write_parquet
 from batch_pipeline.results.readable import UNREADABLE, is_readable
 from batch_pipeline.store.store import Store
+from batch_pipeline.store.submissions import planned_in
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
 
 MOST_SHOWN = 5
@@ -57,6 +58,7 @@ select null::uuid as key_hash, null::uuid as content_hash, '' as version, '' as 
 FROM_REJECTED = """
 select records._row, rows._custom_id, rows._error as reason
 from read_parquet({rows}) as rows join read_parquet({records}) as records using (_custom_id)
+where records._kind = 'ask'
 order by records._row
 """
 
@@ -270,7 +272,7 @@ class _Rebuilding:
     def selection_again(self, selection: RowMapping, files: Sequence[RowMapping]) -> None:
         """Make a selection's index again, from its records or from the index of what was collected."""
         name, counts = selection["index_path"], selection["counts"]
-        expected = counts.get("asked", 0) + counts.get("reused", 0)
+        expected = planned_in(counts)
         version = quote_text(selection["version"])
         if not selection["records_path"]:
             self._write(NOTHING, name)
@@ -334,8 +336,7 @@ def _told(
     found: dict[str, tuple[str, Mapping[str, int] | None]] = {}
     for one in selections:
         counts = one["counts"]
-        asked = counts.get("asked", 0) + counts.get("reused", 0)
-        told = {"pending": asked, "deleted": counts.get("deleted", 0)}
+        told = {"pending": planned_in(counts), "deleted": counts.get("deleted", 0)}
         found[one["index_path"]] = "status", {name: n for name, n in told.items() if n}
     for file in collected:
         found[file["results_path"]] = "_status", file["statuses"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import duckdb
 from sqlalchemy import RowMapping, select
 
-from batch_pipeline.records.columns import file_columns
+from batch_pipeline.records.columns import ASKED_ROW, asked_row, file_columns
 from batch_pipeline.records.connections import (
     memory_connection,
     open_database,
@@ -46,8 +46,8 @@ where _custom_id is not null and not coalesce(known.answered, false)
 ANSWERED = """
 select files.id, count(*)
 from (values {files}) as files (id, first_row, last_row)
-join read_parquet({records}) as records on records._row between first_row and last_row
-where records._kind = 'ask' and (
+join read_parquet({records}) as records on {asked_row} between first_row and last_row
+where records._kind in ('ask', 'duplicate') and (
     substr(records._custom_id, 10, 16) in (select substr(_custom_id, 10, 16) from lost)
     or exists (select 1 from lost where not settled and {same_key}))
 group by all
@@ -168,7 +168,12 @@ def _counts(
     values = ", ".join(
         f"({quote_text(file['id'])}, {file['first_row']}, {file['last_row']})" for file in files
     )
-    sql = ANSWERED.format(files=values, records=quote_files([records]), same_key=same_key)
+    sql = ANSWERED.format(
+        files=values,
+        records=quote_files([records]),
+        same_key=same_key,
+        asked_row=asked_row("records", ASKED_ROW in asked),
+    )
     found: list[tuple[str, int]] = []
     with_enough_memory(con, lambda: found.extend(con.execute(sql).fetchall()))
     return dict(found)

@@ -1,23 +1,25 @@
 """The SQL that joins answers to records. Each text says what it returns."""
 
-# One row per record of a request file: its columns as they were, the answer's fields if it was
-# answered, and how it went. A record without an answer line is $unanswered (`missing`).
+# One row per record of a request file, and per duplicate of one: its columns as they were, the answer's
+# fields if it was answered, and how it went. A record without an answer line is $unanswered (`missing`).
+# What was billed stands once, with the record that was asked.
 JOINED = """
 select {source}, {output},
        coalesce(judged.status, $unanswered) as _status,
        case when judged.custom_id is null then $missing else judged.error end as _error,
        judged.model as _model,
        judged.stop_reason as _stop_reason,
-       judged.input_tokens as _input_tokens,
-       judged.output_tokens as _output_tokens,
-       judged.cache_read_tokens as _cache_read_tokens,
-       judged.cache_write_tokens as _cache_write_tokens,
-       cast(judged.cost as double) as _cost_usd,
+       {billed.input_tokens} as _input_tokens,
+       {billed.output_tokens} as _output_tokens,
+       {billed.cache_read_tokens} as _cache_read_tokens,
+       {billed.cache_write_tokens} as _cache_write_tokens,
+       {billed.cost} as _cost_usd,
        records._custom_id as _custom_id,
        cast($batch_id as varchar) as _batch_id,
        records._attempt as _attempt,
-       cast($answered_at as timestamptz) as _answered_at
-from asked as records {join} join judged on judged.custom_id = records._custom_id
+       cast($answered_at as timestamptz) as _answered_at,
+       {billed.duplicate_of} as _duplicate_of
+from recipients as records {join} join judged on judged.custom_id = records.{billed.asked_as}
 """
 
 # How it went with each of these records, without what is wide.
@@ -25,7 +27,7 @@ OUTCOMES = """
 select records._key_hash, records._content_hash, records._custom_id, records._attempt,
        coalesce(judged.status, $unanswered) as _status, judged.stop_reason as _stop_reason,
        case when judged.status = 'rejected' then judged.error end as _error
-from asked as records {join} join judged on judged.custom_id = records._custom_id
+from recipients as records {join} join judged on judged.custom_id = records.{asked_as}
 """
 
 # The records that a request file asked: its range of rows without those that could not be asked.
@@ -33,6 +35,15 @@ ASKED = """
 select * from read_parquet({records}) as r
 where _kind = 'ask' and _row between {first_row} and {last_row}
   and not exists (from rejected where rejected._row = r._row)
+"""
+
+# The same, and the duplicates of these, each with the name of the request that was asked for it.
+RECIPIENTS = """
+select *, _custom_id as _bp_asked_as from asked
+union all
+select *, _duplicate_of from read_parquet({records}) as r
+where _kind = 'duplicate' and _bp_asked_row between {first_row} and {last_row}
+  and not exists (from rejected where rejected._row = r._bp_asked_row)
 """
 
 # One row per answered request: the verdict on it, and its fields with their types.
@@ -49,8 +60,9 @@ select {source}, {output},
        null::bigint as _cache_read_tokens, null::bigint as _cache_write_tokens,
        null::double as _cost_usd, records._custom_id as _custom_id, null::varchar as _batch_id,
        records._attempt as _attempt, cast($answered_at as timestamptz) as _answered_at,
+       {duplicate_of} as _duplicate_of,
        records._key_hash as _key_hash, records._content_hash as _content_hash
-from read_parquet({records}) as records join rejected on rejected._row = records._row
+from read_parquet({records}) as records join rejected on rejected._row = {asked_row}
 """
 
 # One row per record whose answer is known from an earlier submission: its columns as they are
@@ -72,9 +84,30 @@ select {source}, {output},
        earlier._cache_read_tokens as _cache_read_tokens,
        earlier._cache_write_tokens as _cache_write_tokens, earlier._cost_usd as _cost_usd,
        records._custom_id as _custom_id, earlier._batch_id as _batch_id, records._attempt as _attempt,
-       earlier._answered_at as _answered_at,
+       earlier._answered_at as _answered_at, {duplicate_of} as _duplicate_of,
        records._key_hash as _key_hash, records._content_hash as _content_hash
 from wanted as records left join earlier on earlier._custom_id = records._custom_id
+"""
+
+# One row per record that a rule settled: its columns, and the answer that the rule gives, if it gives one.
+RULED = """
+with wanted as (select * from read_parquet({records}) where _kind = 'rule'),
+     judged as (
+       select *, {parsed} as fields, null::varchar as tool_calls from (
+         select _custom_id as custom_id, split_part(_bp_rule, ':', 1) as outcome,
+                case when contains(_bp_rule, ':') then 'answered' else 'skipped' end as status,
+                substr(_bp_rule, strpos(_bp_rule, ':') + 1) as answer
+         from wanted))
+select {source}, {output},
+       judged.outcome as _status, null::varchar as _error,
+       null::varchar as _model, null::varchar as _stop_reason,
+       null::bigint as _input_tokens, null::bigint as _output_tokens,
+       null::bigint as _cache_read_tokens, null::bigint as _cache_write_tokens,
+       0::double as _cost_usd, records._custom_id as _custom_id, null::varchar as _batch_id,
+       records._attempt as _attempt, cast($answered_at as timestamptz) as _answered_at,
+       null::varchar as _duplicate_of,
+       records._key_hash as _key_hash, records._content_hash as _content_hash
+from wanted as records join judged on judged.custom_id = records._custom_id
 """
 
 # Whether an answer filled the model's context window: more tokens for it would not help.

@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import RowMapping, select
 
 from batch_pipeline.errors import BatchPipelineError
-from batch_pipeline.notify import opened, shown
+from batch_pipeline.results.addressees import opened, shown
 from batch_pipeline.settings import resolve
 from batch_pipeline.store.layout import report_name
 from batch_pipeline.store.store import Store

@@ -69,6 +69,7 @@ def needs(
     max_queued_requests: int,
     reconcile_after_seconds: float,
     caps: Caps = NO_CAPS,
+    may_send: bool = True,
 ) -> list[Need]:
     """Return the jobs that a pipeline needs now, one per partition and kind, the most urgent first.
 
@@ -79,6 +80,7 @@ def needs(
         max_queued_requests: requests that may wait at the endpoint at once.
         reconcile_after_seconds: how long after an attempt ended its lost reply can be reconciled.
         caps: what may be spent; nothing is launched for what does not fit.
+        may_send: these are hours in which batches are sent.
     """
     now = store.clock.now()
     found: dict[tuple[str, str], Need] = {}
@@ -103,7 +105,8 @@ def needs(
                 case FileState.ENDED:
                     need("collect", row["partition"], "batches have ended")
                 case FileState.READY if (
-                    not held
+                    may_send
+                    and not held
                     and row["id"] not in over
                     and row["requests"] not in doubtful
                     and not (row["resent_at"] and row["requests"] in found_sizes)

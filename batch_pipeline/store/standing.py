@@ -44,7 +44,7 @@ class Standing:
         batches: batches that the API has, or had.
         batches_ended: those that ended.
         oldest: when the oldest one that did not end was created.
-        asked: requests, retries not counted.
+        asked: records, also those whose request is another one's, retries not counted.
         answered: answers that are in the store.
         other: records that came back without an answer, by status; what is asked again is left out.
         ready: files to be sent.
@@ -303,12 +303,20 @@ def _standing(
     )
     by_id = {row["id"]: row for row in rows}
     retries = {row["id"] for row in rows if _is_retry(row)} & _with_their_ask(rows)
-    asked = answered = 0
+    asked = sum(
+        row["counts"].get("duplicates", 0)
+        for row in rows
+        if row["state"] == "built" and row["id"] not in retries
+    )
+    answered = 0
     other: Counter[str] = Counter()
     for file in files:
         submission = by_id[file["submission_id"]]
         if file["kind"] == FileKind.BATCH and file["state"] != FileState.SPLIT:
             asked += file["requests"] if submission["id"] not in retries else 0
+        if file["kind"] == FileKind.REJECTED and submission["id"] not in retries:
+            # Duplicates of what could not be asked.
+            asked -= max(0, sum((file["statuses"] or {}).values()) - file["requests"])
         if file["kind"] not in (FileKind.BATCH, FileKind.REJECTED):
             continue
         for status, count in (file["statuses"] or {}).items():

@@ -545,6 +545,11 @@ def index_elsewhere(ledger: Ledger, scope: Scope) -> list[IndexRow]:
     return [IndexRow(*row.values()) for row in rows]
 
 
+def planned_in(counts: Mapping[str, int]) -> int:
+    """Return how many records a submission holds, by its counts; those of earlier versions lack some."""
+    return sum(counts.get(name, 0) for name in ("asked", "reused", "ruled"))
+
+
 def unsent(ledger: Ledger, pipeline: str) -> list[int]:
     """Return the numbers of a pipeline's submissions that have files which were never sent."""
     rows = ledger.rows(

@@ -75,7 +75,9 @@ class FileKind(StrEnum):
 
     BATCH = "batch"  # requests for the API
     REJECTED = "rejected"  # records that cannot be asked, with the reason of each
-    REUSED = "reused"  # records whose answer is known from earlier, and keys that are gone
+    REUSED = (
+        "reused"  # records whose answer is known, from earlier or by a rule, and keys that are gone
+    )
     LATE = "late"  # a second batch of a file that was sent again: adopted for what it answered
 
 

@@ -26,6 +26,7 @@ class Whole:
         answered: answered as they are.
         failed: without an answer, for good or until they are asked again.
         on_their_way: asked, and not back.
+        by_rule: settled by a rule: nothing is asked about them.
         never_asked: never asked as they are: left out by a limit or a condition.
         since: when the source was looked at; of several partitions, the one longest ago.
         until: the one last.
@@ -40,6 +41,7 @@ class Whole:
     since: datetime
     until: datetime
     partitions: tuple[str, ...]
+    by_rule: int = 0
 
 
 def wholes(store: Store, pipeline: str) -> dict[str, Whole]:
@@ -82,6 +84,7 @@ def whole(parts: Sequence[Whole]) -> Whole | None:
         since=min(one.since for one in parts),
         until=max(one.until for one in parts),
         partitions=tuple(name for one in parts for name in one.partitions),
+        by_rule=sum(one.by_rule for one in parts),
     )
 
 
@@ -121,15 +124,16 @@ def _whole(look: RowMapping, back: Sequence[RowMapping]) -> Whole:
         answered, failed = answered + good, failed + bad
         asked -= (good + bad) if mine else 0
         in_flight -= 0 if mine else good + bad
-    rows = counts["source_rows"]
+    rows, by_rule = counts["source_rows"], counts.get("by_rule", 0)
     on_their_way = asked + in_flight
     return Whole(
         rows=rows,
         answered=answered,
         failed=failed,
         on_their_way=on_their_way,
-        never_asked=rows - answered - failed - on_their_way,
+        never_asked=rows - answered - failed - on_their_way - by_rule,
         since=look["at"],
         until=look["at"],
         partitions=(look["partition"],),
+        by_rule=by_rule,
     )

@@ -104,7 +104,7 @@ def test_long_requests_are_cut_in_the_sample_and_sent_whole(
 ) -> None:
     with duckdb.connect(str(warehouse)) as connection:
         connection.execute("update packages set summary = repeat('long ', 20000)")
-    run = nights({"prompt": "{{ summary }}"})
+    run = nights({"prompt": "{{ summary }}"}, dedupe=False)
     run.submit(limit=4)
     sample: Any = values(run, "requests")["sample_requests"].value
     assert len(sample) == 3

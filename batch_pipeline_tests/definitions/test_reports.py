@@ -17,8 +17,8 @@ from aiosmtpd.smtp import AuthResult
 
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.errors import InputError
-from batch_pipeline.notify import check_notify
 from batch_pipeline.results import chart
+from batch_pipeline.results.addressees import check_notify
 from batch_pipeline_tests.support.extent import every_form
 
 PASSWORD = "hidden-pass-word"

@@ -201,6 +201,7 @@ class _Tick:
             refresh=pipeline.refresh,
             max_attempts=pipeline.max_attempts,
             seconds=seconds,
+            rules=pipeline.rules,
         )
 
     def _endpoint(self) -> Endpoint | None:

@@ -44,7 +44,8 @@ def materialize(
                 for one in let_through(store, pipeline.name, by, scope.partition):
                     context.log.warning(f"Let through once: {one.reason}")
             caps = caps_of(pipeline, claude, store.clock.now())
-            report = send(store, api, scope, claude.policy, context.log.info, caps)
+            hours = pipeline.sending_hours
+            report = send(store, api, scope, claude.policy, context.log.info, caps, hours)
             reports.append(report)
             for line in report.trouble:
                 context.log.warning(line)

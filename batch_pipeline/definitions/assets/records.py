@@ -63,6 +63,8 @@ def materialize(
                     max_attempts=pipeline.max_attempts,
                     on_deleted=pipeline.on_deleted,
                     ask=ask,
+                    dedupe=pipeline.dedupe,
+                    rules=pipeline.rules,
                     destination=lookup and lookup(scope),
                     against=against,
                 )
@@ -79,7 +81,9 @@ def materialize(
             context.log.info(_selection_line(pipeline, scope, selected.number, selected.selection))
         # Not earlier: a store that was restored from before the last night would put back old rows.
         _put_right(context, store, api, pipeline, destination)
-    count_rows(context, pipeline, scopes, [one.asked + one.reused for one in selections])
+    count_rows(
+        context, pipeline, scopes, [one.asked + one.reused + one.ruled for one in selections]
+    )
     columns = selections[-1].columns
     return dg.MaterializeResult(
         metadata=metadata.of_selection(selections, columns)
@@ -210,6 +214,7 @@ def _selection_line(pipeline: BatchPipeline, scope: Scope, number: int, found) -
         "forced": found.forced,
     }
     known = {
+        "settled by a rule, at no cost": found.ruled,
         "answered earlier and published again at no cost": found.reused,
         "deleted": found.deleted,
         "on their way": found.in_flight,
@@ -218,6 +223,8 @@ def _selection_line(pipeline: BatchPipeline, scope: Scope, number: int, found) -
         "left out of this run": found.left_out,
     }
     asked = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
+    if found.duplicates:
+        asked += f"; {found.duplicates:,} of them by the request of another one that is the same"
     rest = ", ".join(f"{count:,} {name}" for name, count in known.items() if count)
     head = f"{found.asked:,} of {counted(found.source_rows, 'record')} need an answer ({asked})" if found.asked else (
         f"nothing of {counted(found.source_rows, 'record')} needs an answer"

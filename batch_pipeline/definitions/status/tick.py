@@ -94,6 +94,8 @@ def tick(
     stands = standing(store, pipeline.name)
     cursor, events = observations(store, pipeline, context.cursor, stands)
     said = [stands.line(store.clock.now()), *_requested(requests), *trouble, *waiting]
+    if stands.ready and not _may_send(pipeline, store.clock.now()):
+        said.append(f"What is ready is sent between {pipeline.sending_hours}")
     kept = retention(store, pipeline.name)
     if kept.level != "fine":
         said.append(kept.description)
@@ -219,7 +221,13 @@ def _needs(
         max_queued_requests=claude.policy.max_queued_requests,
         reconcile_after_seconds=claude.policy.reconcile_after_seconds,
         caps=caps_of(pipeline, claude, store.clock.now()),
+        may_send=_may_send(pipeline, store.clock.now()),
     )
+
+
+def _may_send(pipeline: BatchPipeline, now: datetime) -> bool:
+    """Whether these are hours in which batches are sent."""
+    return pipeline.sending_hours is None or pipeline.sending_hours.is_open(now)
 
 
 def _whose_key(store: Store, claude: ClaudeBatches, now: datetime) -> Endpoint | None:

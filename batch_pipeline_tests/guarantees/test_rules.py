@@ -1,0 +1,179 @@
+"""Records that a rule settles are kept, and nothing is asked about them."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from batch_pipeline import InputError
+from batch_pipeline.results.rebuild import rebuild
+from batch_pipeline.store.whole import wholes
+from batch_pipeline_tests.support.extent import every_form, only_whole
+from batch_pipeline_tests.support.house import RECORDS, House
+
+SMALL = {"skip_when": "id < 10"}
+TOLD = {"answer_when": {"id < 10": "none", "part = 1": "one"}}
+
+
+class Sorted(BaseModel):
+    word: str
+    amount: Decimal
+
+
+def told(house: House) -> list[tuple[Any, ...]]:
+    return house.sql(
+        "select _status, answer, count(*), sum(_cost_usd) > 0, count(_batch_id), count(distinct _custom_id)"
+        " from answers where _status <> 'answered' group by all order by all"
+    )
+
+
+def test_what_a_rule_settles_is_kept_and_not_asked(house: House) -> None:
+    run = house.nights(skip_when="id < 10", answer_when={"id < 20": "told"})
+    run.night()
+    assert house.paid == 20
+    assert told(house) == [("rule", "told", 10, False, 0, 10), ("skipped", None, 10, False, 0, 10)]
+    assert house.statuses() == {"answered": 20, "skipped": 10, "rule": 10}
+    shown = run.metadata("records")
+    assert (shown["asked"], shown["ruled"], shown["by_rule"]) == (20, 20, 20)
+    whole = wholes(run.store.open(), "notes")[""]
+    assert (whole.rows, whole.answered, whole.by_rule, whole.never_asked) == (40, 20, 20, 0)
+    # The next night nothing is new, also with force; a new record is told, another asked.
+    before = house.sql("from answers order by id")
+    run.night()
+    run.night(force=True, where="id < 20")
+    assert house.paid == 20 and house.sql("from answers order by id") == before
+    house.sql("insert into notes values (-1, 'note', 0), (40, 'note', 0)")
+    run.night()
+    assert house.paid == 21
+    assert house.statuses() == {"answered": 21, "skipped": 11, "rule": 10}
+    whole = wholes(run.store.open(), "notes")[""]
+    assert (whole.rows, whole.answered, whole.by_rule) == (42, 21, 21)
+
+
+@every_form
+@pytest.mark.parametrize("refresh", [pytest.param("changed", marks=only_whole), "new"])
+def test_a_rule_that_changes_touches_only_its_records(house: House, refresh: str) -> None:
+    house.nights(**SMALL, refresh=refresh).night()
+    assert house.paid == 30
+    house.nights(skip_when="id < 12 and id <> 0", refresh=refresh).night()
+    # 0 is asked; 10 and 11 were answered, and the rule wins.
+    assert house.paid == 31
+    assert house.statuses() == {"answered": 29, "skipped": 11}
+    answered = house.sql("select id, answer, _custom_id from answers where id in (20, 30)")
+    # Without any: what was answered comes back at no cost, the others are asked.
+    house.nights(refresh=refresh).night()
+    assert house.paid == RECORDS and house.statuses() == {"answered": RECORDS}
+    assert house.sql("select id, answer, _custom_id from answers where id in (20, 30)") == answered
+    # And again: it is as it was.
+    for fields in (SMALL, {"answer_when": {"id < 10": "told"}}, SMALL):
+        house.nights(**fields, refresh=refresh).night()
+        answer = None if fields is SMALL else "told"
+        assert [row[1:3] for row in told(house)] == [(answer, 10)]
+    house.nights(refresh=refresh).night()
+    assert house.paid == RECORDS and house.statuses() == {"answered": RECORDS}
+
+
+def test_another_question_asks_nothing_of_what_is_settled(house: House) -> None:
+    house.nights(**TOLD).night()
+    paid = house.paid
+    house.nights({"prompt": "Weigh {{ text }}"}, **TOLD).night(allow_reask=True)
+    assert house.paid == 2 * paid
+    assert told(house) == [("rule", "none", 10, False, 0, 10), ("rule", "one", 7, False, 0, 7)]
+
+
+def test_a_rule_that_comes_while_the_batch_is_open_wins(house: House) -> None:
+    house.emulator.configure(manual=True)
+    run = house.nights()
+    run.submit()
+    run = house.nights(**SMALL)
+    run.submit()
+    run.collect()
+    assert house.statuses() == {"skipped": 10}
+    house.emulator.end()
+    run.until_quiet()
+    assert house.statuses() == {"answered": 30, "skipped": 10}
+    house.emulator.configure(manual=False)
+    house.nights().night()
+    assert house.paid == RECORDS and house.statuses() == {"answered": RECORDS}
+
+
+def test_an_answer_of_a_rule_has_the_columns_of_the_output(house: House) -> None:
+    rule = {"text like '%1'": {"word": "one", "amount": "1.10"}}
+    house.nights({"output": Sorted}, answer_when=rule).night()
+    assert house.sql("select distinct word, amount::varchar from answers where _status = 'rule'") == [
+        ("one", "1.1000000000")
+    ]  # fmt: skip
+    assert house.paid == 36
+
+
+@pytest.mark.parametrize("lost", ["ledger", "results", "index", "selection", "table"])
+def test_what_is_lost_is_made_again(house: House, lost: str) -> None:
+    run = house.nights(**TOLD)
+    run.night()
+    before = house.sql("from answers order by id")
+    match lost:
+        case "ledger":
+            for path in house.root.glob("ledger.sqlite*"):
+                path.unlink()
+            rebuild(run.store.open(lost=True))
+        case "selection":
+            for path in house.root.glob("notes/*/index/selected.parquet"):
+                path.unlink()
+        case "results" | "index":
+            for path in house.root.glob(f"notes/*/{lost}/0*.parquet"):
+                path.unlink()
+    house.sql("drop table answers")
+    paid = house.paid
+    house.nights(**TOLD).night()
+    assert house.sql("from answers order by id") == before
+    assert house.paid == paid
+
+
+@only_whole
+def test_rules_and_duplicates_and_deleted_records(house: House) -> None:
+    house.sql("update notes set text = 'same' where part = 2")
+    run = house.nights(**SMALL, on_deleted="drop")
+    run.night()
+    assert house.paid == 30 - 7
+    house.sql("delete from notes where id in (2, 14)")
+    run.night()
+    assert house.paid == 23 and sum(house.statuses().values()) == 38
+    house.sql("insert into notes values (2, 'same', 2)")
+    run.night()
+    assert house.paid == 23 and house.statuses() == {"answered": 29, "skipped": 10}
+
+
+BAD = {
+    "skip_when = 5": ({"skip_when": 5}, "skip_when is 5"),
+    "no SQL": ({"skip_when": "id <"}, "is no SQL"),
+    "two": ({"skip_when": "true) or (true"}, "is no SQL"),
+    "an aggregate": ({"skip_when": "max(id) > 5"}, "the aggregate max()"),
+    "a subquery": ({"answer_when": {"id in (select 1)": "x"}}, "has a subquery"),
+    "volatile": ({"skip_when": "random() < 0.5"}, "something else each time"),
+    "more than a condition": ({"skip_when": "id > 5 from notes"}, "one condition"),
+    "no dict": ({"answer_when": "id < 5"}, "a dict of answers"),
+    "no text": ({"answer_when": {"id < 5": 5}}, "it must be a text"),
+}
+
+
+@every_form
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_rule_is_refused_when_it_is_declared(house: House, name: str) -> None:
+    fields, said = BAD[name]
+    with pytest.raises(InputError, match="Pipeline notes: ") as raised:
+        house.nights(**fields)
+    assert said in str(raised.value)
+
+
+def test_an_answer_that_does_not_fit_is_refused_when_it_is_declared(house: House) -> None:
+    with pytest.raises(InputError, match="does not fit the output"):
+        house.nights({"output": Sorted}, answer_when={"id < 5": {"word": 5}})
+
+
+def test_a_rule_that_the_source_cannot_answer_is_refused_before_any_money(house: House) -> None:
+    said = house.refusal(house.nights(skip_when="idd < 5"))
+    assert "skip_when (idd < 5) cannot be used" in said and '"id"' in said
+    said = house.refusal(house.nights(answer_when={"id + 1": "x"}))
+    assert "is INTEGER and no condition" in said
+    assert house.paid == 0
