@@ -16,7 +16,7 @@ help:
 	@echo "make dev    look at it in Dagster's UI on port $(PORT), with an emulated API beside it"
 	@echo "make test   run the tests"
 	@echo "make e2e    play nights in a running Dagster, hurt it, and look at its pages in Chromium"
-	@echo "make soak   run the tests whole, walk through 10,000 nights that go wrong, let eight processes work at once"
+	@echo "make soak   run the tests whole, play a night in a project of create-dagster, walk through 10,000 nights that go wrong, let eight processes work at once"
 	@echo "make bench  measure each stage beside the plain SDK loop (SIZES=50000,200000 REPEAT=3 WIDE=2000)"
 	@echo "make claims play what is said about the price of batches and caches, and write the table in docs/money.md"
 	@echo "make lint   check style, types and who imports whom"
@@ -34,6 +34,7 @@ e2e: .venv/installed
 
 soak: .venv/installed
 	BATCH_PIPELINE_TESTS=whole $(PYTEST)
+	$(BIN)/python -m batch_pipeline_tests.e2e.created_project
 	$(BIN)/python -m batch_pipeline_tests.soak --episodes 10000 --eight-seconds 60
 
 SIZES ?= 10000,50000

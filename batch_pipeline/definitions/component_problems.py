@@ -17,6 +17,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 from batch_pipeline.errors import InputError, plain, sentence
 
 Path = Sequence[str | int]
+UNQUOTED = "YAML reads yes, no, on, off and the like as true or false: quote it."
 _OWN_TEXT = "batch_pipeline"
 """The type of an error whose text is complete."""
 
@@ -64,7 +65,13 @@ class Fields(dg.Model):
         if near:
             schema["allOf"] = [
                 *schema.get("allOf", []),
-                {"patternProperties": {form: {"const": text} for form, text in near.items()}},
+                # Names that are no texts would break the validator that dg has.
+                {
+                    "if": {"propertyNames": {"type": "string"}},
+                    "then": {
+                        "patternProperties": {form: {"const": text} for form, text in near.items()}
+                    },
+                },
             ]
         return schema
 
@@ -185,6 +192,8 @@ def _detail(error: Any, fields: type[Fields]) -> InitErrorDetails:
         name = plain(str(path[0]))
         said = fields.elsewhere.get(name)
         text = f"there is no field {name}; {f'it needs {said}.' if said else nearest(name, names)}"
+    elif kind == "invalid_key":
+        text = f"the name {shown} is no text. {UNQUOTED}"
     elif kind == "missing":
         text = f"{path[-1]} is missing."
     elif kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -203,7 +212,7 @@ def _detail(error: Any, fields: type[Fields]) -> InitErrorDetails:
         near = difflib.get_close_matches(str(error["input"]), re.findall(r"'(\w+)'", wanted), n=1)
         text += f". Did you mean {near[0]}?" if near else "."
         if kind == "string_type" and isinstance(error["input"], bool):
-            text += " YAML reads yes, no, on, off and the like as true or false: quote it."
+            text += f" {UNQUOTED}"
     return InitErrorDetails(
         type=PydanticCustomError(_OWN_TEXT, "{text}", {"text": text, "kind": kind, "by": by})
         if kind != _OWN_TEXT

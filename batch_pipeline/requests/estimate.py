@@ -63,7 +63,8 @@ class Estimate:
             if self.likely
             else ""
         )
-        return f"{expected}at most ${self.usd_max:.4f}{sync} ({self.said})"
+        counted = f" ({self.said})" if self.said else ""  # of no requests there is nothing to count
+        return f"{expected}at most ${self.usd_max:.4f}{sync}{counted}"
 
 
 def estimate(

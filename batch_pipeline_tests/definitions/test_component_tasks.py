@@ -148,6 +148,11 @@ WRONG = [
         "False is not of type 'string'",
     ),
     (
+        "task: classify\nmodel: m\ncolumn: body\nlabels: [a, b]\non: x",
+        "request.1: the name True is no text. YAML reads yes, no, on, off",
+        "(True was unexpected)",
+    ),
+    (
         "task: score\nmodel: m\ncolumn: body\nrubric: {1: calm, 9: angry}",
         "request.rubric.9: Score: rubric: 9 is no score of the scale; it goes from 1 to 5.",
         None,

@@ -20,6 +20,7 @@ from batch_pipeline import (
     Translate,
 )
 from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.pooling import pooled
 from batch_pipeline_tests.support.stage_calls import PlayedNights
 
@@ -32,11 +33,12 @@ DOORS = [
         lambda row: row["label"] in LABELS,
         "- billing {{ body }}: an invoice, a payment",
     ),
-    (
+    pytest.param(
         Classify(list(LABELS), multi=True, **ANY),
         {"labels": "VARCHAR[]"},
         lambda row: set(row["labels"]) <= {*LABELS},
         "every one that fits",
+        marks=only_whole,
     ),
     (
         Extract({"total": "number, the sum to pay", "size": ["S", "L"]}, **ANY),
@@ -44,17 +46,19 @@ DOORS = [
         lambda row: row["size"] in ("S", "L", None),
         "- total: the sum to pay",
     ),
-    (
+    pytest.param(
         Summarize(words=5, **ANY),
         {"summary": "VARCHAR"},
         lambda row: row["summary"],
         "in at most 5 words",
+        marks=only_whole,
     ),
-    (
+    pytest.param(
         Translate("German {%", **ANY),
         {"translation": "VARCHAR"},
         lambda row: row["translation"],
         "The language to translate into: German {%",
+        marks=only_whole,
     ),
     (
         Score({1: "calm", 3: "furious"}, scale=(1, 3), system="Mine", **ANY),
@@ -65,9 +69,7 @@ DOORS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("door", "columns", "fits", "told"), DOORS, ids=lambda one: type(one).__name__
-)
+@pytest.mark.parametrize(("door", "columns", "fits", "told"), DOORS)
 def test_a_door_asks_what_has_a_text_and_gives_its_typed_columns(
     claude_emulator: EmulatorProcess,
     tmp_path: Path,
