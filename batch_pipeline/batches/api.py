@@ -41,11 +41,11 @@ BATCHES_PATH = f"{MESSAGES_PATH}/batches"
 MODELS_PATH = "/v1/models"
 TOKENS_PATH = f"{MESSAGES_PATH}/count_tokens"
 COUNTED_PARAMS = (
-    "model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control"
+    "model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control",
+    "context_management", "mcp_servers", "compaction",
 )  # fmt: skip
-"""What the API takes for counting; other parameters are a 400 there."""
-COUNTED_WITH_BETAS = (*COUNTED_PARAMS, "context_management", "mcp_servers", "compaction")
-"""The same with the header ``anthropic-beta`` (SDK types/beta/message_count_tokens_params.py)."""
+"""What the API takes for counting; other parameters are a 400 there. The last three it takes with their
+betas, as in a batch (SDK types/beta/message_count_tokens_params.py)."""
 SHORTEST_SECRET = 8
 """Characters that the value of a header has at least to be taken out of errors, which quote shorter words."""
 PAGE = 1000  # the list's largest page (API reference: limit 1..1000)
@@ -303,8 +303,7 @@ class BatchesApi:
             RequestRefused: the API finds something wrong with it.
             ApiUnavailable: no answer, or the API does not count this request.
         """
-        known = COUNTED_WITH_BETAS if self.betas else COUNTED_PARAMS
-        counted = {name: value for name, value in params.items() if name in known}
+        counted = {name: value for name, value in params.items() if name in COUNTED_PARAMS}
         with self._reading():
             try:
                 reply = self._client.post(

@@ -58,6 +58,15 @@ def _list_faults(context: click.Context, option: click.Parameter, wanted: bool) 
     "--requests-per-minute", type=int, help="Calls per minute above which a call is a 429."
 )
 @click.option(
+    "--any-model", is_flag=True, help="Take any name of a model, as behind a relay that maps names."
+)
+@click.option(
+    "--downloadable-files", is_flag=True, help="Give out uploaded files, which the API does not."
+)
+@click.option(
+    "--public-url", metavar="URL", help="Where clients reach it: a relay's URL, with its path."
+)
+@click.option(
     "--fault",
     "faults",
     multiple=True,

@@ -7,6 +7,8 @@ from typing import Any
 import orjson
 
 from batch_pipeline.emulator.catalog import Model, find_model
+from batch_pipeline.emulator.citations import citation_of
+from batch_pipeline.emulator.compaction import with_compaction
 from batch_pipeline.emulator.filling import Filler
 from batch_pipeline.emulator.options import Answers
 from batch_pipeline.emulator.outcomes import Draw
@@ -87,7 +89,8 @@ def answer(
         id = "toolu_" + message_id.removeprefix("msg_")
         content.append({"type": "tool_use", "id": id, "name": tool["name"], "input": input})
     elif text:
-        content.append({"type": "text", "text": text})
+        cited = citation_of(params)
+        content.append({"type": "text", "text": text, **({"citations": [cited]} if cited else {})})
     usage = meter(
         prompt,
         params["model"],
@@ -103,7 +106,7 @@ def answer(
     if thinks:
         thought = min(thinking_tokens, params["max_tokens"])
         usage["output_tokens_details"] = {"thinking_tokens": thought}
-    return {
+    message = {
         "id": message_id,
         "type": "message",
         "role": "assistant",
@@ -114,6 +117,7 @@ def answer(
         "stop_details": _REFUSAL if stop_reason == "refusal" else None,
         "usage": usage,
     }
+    return with_compaction(params, prompt, message)
 
 
 _REFUSAL = {

@@ -53,7 +53,9 @@ NEEDED_BY_FIELD: dict[str, tuple[str, ...]] = {
     "context_management": ("context-management-2025-06-27", COMPACTION_EDIT),
     # docs "MCP connector"; langchain-ai/langchain#34116
     "mcp_servers": ("mcp-client-2025-04-04", "mcp-client-2025-11-20", "mcp-client-2026-09-15"),
-    # Wei-Shaw/sub2api#6454: "fallbacks: Extra inputs are not permitted"
+    # Wei-Shaw/sub2api#6454: "fallbacks: Extra inputs are not permitted". That a batch takes them is our
+    # reading, from the SDK's types; copies of docs "Migrating to Claude Fable 5" and "Refusals and
+    # fallback" of summer 2026 say that the Message Batches API does not.
     "fallbacks": ("server-side-fallback-2026-06-01", "server-side-fallback-2026-07-01"),
     # the same thread
     "fallback_credit_token": (

@@ -209,6 +209,14 @@ def charge(model_name: str, usage: dict, *, batch: bool) -> Decimal | None:
         usage: The `usage` object of the message.
         batch: Whether it was answered in a batch, at half price.
     """
+    if usage.get("iterations"):
+        # docs "Compaction": the sum of the iterations is what is billed.
+        charged = [
+            charge(model_name, {"inference_geo": usage.get("inference_geo"), **one}, batch=batch)
+            for one in usage["iterations"]
+        ]
+        known = [one for one in charged if one is not None]
+        return sum(known, Decimal(0)) if len(known) == len(charged) else None
     model = find_model(model_name)
     read = usage["cache_read_input_tokens"]
     prompt = usage["input_tokens"] + usage["cache_creation_input_tokens"] + read

@@ -16,7 +16,11 @@ def events_of(message: dict[str, Any]) -> Iterator[bytes]:
     """
     usage = message["usage"]
     begun = {"stop_reason": None, "stop_sequence": None, "stop_details": None, "content": []}
-    unspoken = {key: value for key, value in usage.items() if key != "output_tokens_details"}
+    unspoken = {
+        key: value
+        for key, value in usage.items()
+        if key not in ("output_tokens_details", "iterations")
+    }
     start = {**message, **begun, "usage": {**unspoken, "output_tokens": 1}}
     yield _event("message_start", message=start)
     yield _event("ping")
@@ -35,6 +39,7 @@ def events_of(message: dict[str, Any]) -> Iterator[bytes]:
             "cache_read_input_tokens",
             "output_tokens",
             "output_tokens_details",
+            "iterations",
         )
         if name in usage
     }
@@ -46,13 +51,21 @@ def _taken_apart(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, 
     """How a block begins, and what is added to it piece by piece."""
     if block["type"] == "text":
         pieces = [{"type": "text_delta", "text": piece} for piece in _pieces(block["text"])]
-        return {**block, "text": ""}, pieces
+        if "citations" not in block:
+            return {**block, "text": ""}, pieces
+        cited = [{"type": "citations_delta", "citation": one} for one in block["citations"]]
+        return {**block, "text": "", "citations": []}, [*pieces, *cited]
     if block["type"] == "thinking":
         pieces = [
             {"type": "thinking_delta", "thinking": piece} for piece in _pieces(block["thinking"])
         ]
         signature = {"type": "signature_delta", "signature": block["signature"]}
         return {**block, "thinking": "", "signature": ""}, [*pieces, signature]
+    if block["type"] == "compaction":
+        # SDK types/beta/beta_compaction_content_block_delta.py
+        return {**block, "content": None}, [
+            {"type": "compaction_delta", "content": block["content"]}
+        ]
     written = orjson.dumps(block["input"]).decode()
     pieces = [
         {"type": "input_json_delta", "partial_json": piece} for piece in ["", *_pieces(written)]

@@ -217,6 +217,10 @@ def test_the_emulator_answers_until_it_is_interrupted(tmp_path: Path):
         "errored=0.03",
         "--batch-seconds",
         "5",
+        "--any-model",
+        "--downloadable-files",
+        "--public-url",
+        "https://relay/claude",
     ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -225,6 +229,8 @@ def test_the_emulator_answers_until_it_is_interrupted(tmp_path: Path):
             options = _options(port)
             assert options["rates"] == {"errored": 0.03}
             assert options["batch_seconds"] == 5
+            assert options["any_model"] and options["downloadable_files"]
+            assert options["public_url"] == "https://relay/claude"
         finally:
             process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0

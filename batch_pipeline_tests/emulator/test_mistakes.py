@@ -69,6 +69,30 @@ MISTAKES = [
     Mistake("field_without_its_beta", params(fallbacks="default"), "fallbacks: Extra inputs"),
     Mistake("field_without_its_beta", params(mcp_servers=[]), "mcp_servers: Extra inputs"),
     Mistake("field_without_its_beta", params(context_management={}), "context_management: Extra"),
+    *(
+        Mistake(
+            "wrong_compaction",
+            params(context_management={"edits": [{"type": "compact_20260112", **edit}]}),
+            f"context_management.edits.0{where}",
+            betas=betas,
+        )
+        for edit, where, betas in (
+            ({}, ": Extra inputs", "context-management-2025-06-27"),
+            ({"keep": 3}, ".keep: Extra inputs", "compact-2026-01-12"),
+            ({"pause_after_compaction": 1}, ".pause_after_compaction", "compact-2026-01-12"),
+            (
+                {"trigger": {"type": "input_tokens", "value": 49_999}},
+                ".trigger.value: Input should be greater",
+                "compact-2026-01-12",
+            ),
+        )
+    ),
+    Mistake(
+        "cites_in_json",
+        talk([{"type": "document", "source": PLAIN, "citations": {"enabled": True}}])
+        | {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
+        "citations cannot be enabled",
+    ),
     Mistake("field_without_its_beta", params(billing_policy={}), "billing_policy: Extra inputs"),
     Mistake(
         "field_without_its_beta",

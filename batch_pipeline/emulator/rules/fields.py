@@ -4,11 +4,13 @@ from typing import NamedTuple
 
 import orjson
 
-from batch_pipeline.emulator.betas import NEEDED_BY_FIELD
+from batch_pipeline.emulator.betas import COMPACTION_EDIT, NEEDED_BY_FIELD
 from batch_pipeline.emulator.errors import invalid
 from batch_pipeline.emulator.rules.rule import OUR_READING, Asked, needs_beta, rule
-from batch_pipeline.emulator.rules.shape import CHECKS, a_text, fields_of
+from batch_pipeline.emulator.rules.shape import CHECKS, a_text, fields_of, one_of
 
+COMPACT = "compact_20260112"
+LEAST_TRIGGER = 50_000
 _SDK = "SDK types/message_create_params.py, types/beta/message_create_params.py"
 _BATCH_GUIDE = "docs batch processing 2026-09-26 (reference 2)"
 
@@ -183,3 +185,28 @@ def wrong_beta_field(asked: Asked) -> None:
             fields_of(one, f"context_management.edits.{index}", {"type": "text"}, more=True)
     for index, one in enumerate(params.get("betas") or ()):
         a_text(one, f"betas.{index}")
+
+
+@rule("docs Compaction at a token threshold; SDK types/beta/beta_compact_20260112_edit_param.py")
+def wrong_compaction(asked: Asked) -> None:
+    """`compact_20260112` without its own beta, with fields that it has not, or at less than 50,000 tokens."""
+    edits = (asked.params.get("context_management") or {}).get("edits") or ()
+    for index, edit in enumerate(edits):
+        if edit["type"] != COMPACT:
+            continue
+        where = f"context_management.edits.{index}"
+        needs_beta(asked, where, (COMPACTION_EDIT,))
+        optional = {
+            "instructions": "text?",
+            "pause_after_compaction": "truth",
+            "trigger": "object?",
+        }
+        fields_of(edit, where, {"type": "text"}, optional)
+        if edit.get("trigger") is None:
+            continue
+        fields_of(edit["trigger"], f"{where}.trigger", {"type": "text", "value": "integer"})
+        one_of(edit["trigger"]["type"], ("input_tokens",), f"{where}.trigger.type")
+        if edit["trigger"]["value"] < LEAST_TRIGGER:
+            raise invalid(
+                f"{where}.trigger.value: Input should be greater than or equal to {LEAST_TRIGGER}"
+            )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from batch_pipeline.emulator.betas import NEEDED_BY_SETTING
+from batch_pipeline.emulator.citations import cited_documents
 from batch_pipeline.emulator.errors import invalid
 from batch_pipeline.emulator.rules.rule import Asked, needs_beta, rule
 from batch_pipeline.emulator.rules.shape import fields_of
@@ -44,6 +45,15 @@ def wrong_schema(asked: Asked) -> None:
             raise invalid(f"{where}.schema: Field required")
         fields_of(form, where, {"type": "any", "schema": "any"})
         check_schema(form["schema"], f"{where}.schema")
+
+
+@rule("docs Structured outputs: incompatible features; the words are our reading")
+def cites_in_json(asked: Asked) -> None:
+    """Documents that ask for citations, beside a format of the answer."""
+    config = asked.params.get("output_config") or {}
+    given = config.get("format") is not None or asked.params.get("output_format") is not None
+    if given and any(True for _ in cited_documents(asked.params)):
+        raise invalid("output_config.format: citations cannot be enabled together with it")
 
 
 @rule("docs Structured outputs: output_format moved to output_config.format; both is our reading")
