@@ -19,6 +19,7 @@ from batch_pipeline.requests.own_prices import OwnPrices
 from batch_pipeline.requests.weight import Weight, more_tokens_in, weigh
 from batch_pipeline.store.layout import rejected_name, request_name
 from batch_pipeline.store.manifest import keep_manifests
+from batch_pipeline.store.seeds import SEED
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import NewFile, Scope, abandon, commit_build, unbuilt
 from batch_pipeline.store.tables import FileKind
@@ -98,7 +99,9 @@ def prepare(
             rejected_path=rejected_path,
             rejected=built.rejected if built else 0,
             estimate_nanousd=None if usd is None else int(usd * NANO),
-            question=question_to_store(question) | {"request": question.request_hash}
+            question=question_to_store(question)
+            | {"request": question.request_hash}
+            | ({"seed": SEED} if question.template.cache_seed else {})
             if question
             else {"output": None, "prefix": ""},
         )

@@ -34,7 +34,7 @@ class Task:
             (what labels mean, the rubric, the language) is put below.
         prompt: Jinja text in the place of the prompt.
         max_tokens: the longest answer, in tokens; None: what the output takes at most, and some more.
-        max_tokens_limit, cache, params, version: as in ``MessageTemplate``.
+        max_tokens_limit, cache, cache_seed, params, version: as in ``MessageTemplate``.
 
     Raises:
         InputError: at construction, for a declaration that cannot be asked.
@@ -47,6 +47,7 @@ class Task:
     max_tokens: int | None = None
     max_tokens_limit: int | None = None
     cache: str | None = None
+    cache_seed: bool = False
     params: Mapping[str, Any] = field(default_factory=dict)
     version: str | None = None
 
@@ -83,6 +84,7 @@ class Task:
             prompt=prompt,
             output=output,
             cache=self.cache,
+            cache_seed=self.cache_seed,
             params=params,
             version=self.version,
         )
