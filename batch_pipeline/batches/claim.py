@@ -28,6 +28,7 @@ from batch_pipeline.store.queue import (
     hold_of,
     queued_requests,
 )
+from batch_pipeline.store.seeds import behind_a_seed
 from batch_pipeline.store.submissions import Endpoint, Scope
 from batch_pipeline.store.tables import (
     FileKind,
@@ -79,7 +80,10 @@ def claim(
         queued = queued_requests(tx, scope.endpoint)
         doubtful = doubtful_sizes(tx, scope.endpoint)
         found = candidate_sizes(tx, scope.endpoint)
+        seeded, _ = behind_a_seed(tx, scope.pipeline, scope.endpoint.id, now)
         for row in due:
+            if row["id"] in seeded:
+                continue
             if row["requests"] in doubtful or (row["resent_at"] and row["requests"] in found):
                 continue
             if row["submission_id"] in over and caps.over == "hold":
@@ -119,6 +123,8 @@ def claim(
             )
     if over:
         return Room(len(ready), "; ".join(over.values()), tuple(over.values()))
+    if seeded and all(row["id"] in seeded for row in due):
+        return Room(len(ready), "they wait until the request that fills the cache is answered")
     if due:
         return Room(len(ready), "files of the same size are being reconciled")
     return Room(len(ready), "waiting after the API turned them away" if ready else "all is sent")

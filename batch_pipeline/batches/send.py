@@ -35,6 +35,7 @@ from batch_pipeline.store.budget import NO_CAPS, Caps
 from batch_pipeline.store.high_water import note_attempt
 from batch_pipeline.store.ledger import new_owner
 from batch_pipeline.store.manifest import keep_manifests
+from batch_pipeline.store.seeds import behind_a_seed
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope, betas_of, know_endpoint
 from batch_pipeline.store.tables import FileState, endpoints, request_files
@@ -81,6 +82,13 @@ def send(
     owner = new_owner()
     # Before anything of a submission is paid, the store can tell what it is.
     keep_manifests(store, (row["submission_id"] for row in _ready(store, scope)))
+    with store.ledger.read() as tx:
+        _, late = behind_a_seed(tx, scope.pipeline, scope.endpoint.id, store.clock.now())
+    for seed in late:
+        report.trouble.append(
+            f"{seed['id']}, whose request was to fill the cache first, is {seed['state']}: the others are sent without it, "
+            "and each may write the cache anew"
+        )
     while report.refused is None:
         if hours is not None and not hours.is_open(store.clock.now()):
             report.waiting = len(_ready(store, scope))

@@ -151,6 +151,10 @@ class RequestFields(Fields):
     cache: Annotated[Literal["5m", "1h"] | None, OrTemplate()] = Field(
         None, description="How long the API caches the system prompt that all requests share."
     )
+    cache_seed: Flag = Field(
+        False,
+        description="The first request is sent by itself, and the others when it has filled the cache.",
+    )
     output: Annotated[dict[str, JsonValue] | Text | None, OrTemplate()] = Field(
         None,
         description="The JSON Schema of an answer, or the dotted path of a pydantic model. None: plain text in the "

@@ -359,7 +359,8 @@ class Emulator:
             )
             results, bill = self.new_spool(), self.new_spool()
             try:
-                with self._texts.reading(id, "requests") as requests:
+                later = self._batch_caches.found_later(self.options.cache_after_batch)
+                with later, self._texts.reading(id, "requests") as requests:
                     processed = processor.run(requests, results, bill)
                 with self._db.transaction():
                     self._texts.keep(id, "results", results)

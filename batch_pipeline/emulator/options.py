@@ -40,6 +40,8 @@ class Options:
             is not is a 404.
         public_url: The URL by which clients reach the emulator, where it is another than that of
             the call: that of a relay, with its path. It stands in `results_url`.
+        cache_after_batch: A prompt is in the cache once the batch that wrote it has ended: no request finds
+            what another one of its own batch wrote, as when all are answered at once.
         downloadable_files: Give out uploaded files; the API gives out only what tools made.
     """
 
@@ -58,6 +60,7 @@ class Options:
     organization: str = "4a1f0000-0000-4000-8000-000000000000"
     any_model: bool = False
     public_url: str = ""
+    cache_after_batch: bool = False
     downloadable_files: bool = False
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """Prompt caches, and the usage that a message reports."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,17 +21,34 @@ class PromptCaches:
     Attributes:
         expiries: Cache key -> moment at which it is forgotten.
         changed: Keys that are new or were used since they were last saved.
+        unseen: What is written and nobody finds yet; None: it is found at once.
     """
 
     expiries: dict[str, float] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
+    unseen: dict[str, float] | None = None
 
     def has(self, key: str, now: float) -> bool:
         return self.expiries.get(key, 0.0) > now
 
     def touch(self, key: str, ttl: str, now: float) -> None:
-        self.expiries[key] = now + _TTL_SECONDS[ttl]
+        expiry = now + _TTL_SECONDS[ttl]
+        if self.unseen is not None and not self.has(key, now):
+            self.unseen[key] = expiry
+            return
+        self.expiries[key] = expiry
         self.changed.add(key)
+
+    @contextmanager
+    def found_later(self, later: bool) -> Iterator[None]:
+        """Let what is written in the block be found after it, if ``later``."""
+        self.unseen = {} if later else None
+        try:
+            yield
+        finally:
+            written, self.unseen = self.unseen or {}, None
+            self.expiries |= written
+            self.changed |= written.keys()
 
 
 def meter(

@@ -107,7 +107,7 @@ class _Building:
     def __init__(self, template: CompiledTemplate, limits: Limits, folder: Path):
         self._template = template
         self._limits = limits
-        self._cutter = Cutter(limits, folder)
+        self._cutter = Cutter(limits, folder, template.template.cache_seed)
         self._rejects = _Rejects(folder / "rejected.parquet")
         self._samples: list[dict[str, Any]] = []
         self._more_tokens = 0

@@ -50,8 +50,16 @@ class Cutter:
     already used, because of bytes, gives its last lines to the next one.
     """
 
-    def __init__(self, limits: Limits, out_dir: Path):
+    def __init__(self, limits: Limits, out_dir: Path, seed: bool = False):
+        """Begin.
+
+        Args:
+            limits: of one batch.
+            out_dir: gets the files.
+            seed: the first file gets one request, which fills the cache for the others.
+        """
         self._limits = limits
+        self._seed = seed
         self._least = max(1, limits.max_requests // 2)
         self._out_dir = out_dir
         self._files: list[RequestFile] = []
@@ -62,6 +70,8 @@ class Cutter:
         self._path = self._out_dir / f"{len(self._files):05d}.jsonl"
         self._out = open(self._path, "w+b", buffering=1 << 18)
         self._most = max(self._limits.max_requests - len(self._files), self._least)
+        if self._seed and not self._files:
+            self._most = 1
         self._rows = array("q")
         self._ends = array("q")
 

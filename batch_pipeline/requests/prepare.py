@@ -21,6 +21,7 @@ from batch_pipeline.requests.trial import Api, CountedOnce, dry_run
 from batch_pipeline.requests.weight import Weight, more_tokens_in, weigh
 from batch_pipeline.store.layout import rejected_name, request_name
 from batch_pipeline.store.manifest import keep_manifests
+from batch_pipeline.store.seeds import SEED
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import NewFile, Scope, abandon, commit_build, unbuilt
 from batch_pipeline.store.tables import FileKind
@@ -123,7 +124,8 @@ def prepare(
 def _as_sent(question: CompiledTemplate) -> dict[str, Any]:
     """Return what the ledger keeps of how a question is sent, besides what its answers must look like."""
     betas = list(question.template.betas)
-    return {"request": question.request_hash} | ({"betas": betas} if betas else {})
+    seed = {"seed": SEED} if question.template.cache_seed else {}
+    return {"request": question.request_hash} | ({"betas": betas} if betas else {}) | seed
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,8 @@ class MessageTemplate:
         columns: the columns ``build`` reads.
         system: Jinja text of the system prompt.
         cache: how long the API caches the shared system prompt: None, ``5m`` or ``1h``.
+        cache_seed: a submission's first request is sent by itself, and the others when it has filled the
+            cache, an hour later at most. Needs ``cache``.
         output: a pydantic model class or a JSON Schema of the answer; None: plain text.
         output_mode: ``json_schema`` (structured outputs) or ``tool`` (one strict, forced tool).
         version: replaces the computed version; with ``build`` it stands for the function's code.
@@ -89,6 +91,7 @@ class MessageTemplate:
     params: Mapping[str, Any] = field(default_factory=dict)
     max_tokens_limit: int | None = None
     betas: Sequence[str] = ()
+    cache_seed: bool = False
 
     def __post_init__(self) -> None:
         self._check_words()
@@ -156,6 +159,12 @@ class MessageTemplate:
             )
         if self.cache not in CACHE_TTLS:
             raise InputError(f'cache must be None, "5m" or "1h", not {self.cache!r}.')
+        if not isinstance(self.cache_seed, bool):
+            raise InputError(f"cache_seed must be True or False, not {self.cache_seed!r}.")
+        if self.cache_seed and self.cache is None:
+            raise InputError(
+                'cache_seed fills a cache, and there is none: set cache="5m" or cache="1h".'
+            )
         if self.output_mode not in OUTPUT_MODES:
             raise InputError(
                 f'output_mode must be "json_schema" or "tool", not {self.output_mode!r}.'

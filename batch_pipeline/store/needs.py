@@ -15,6 +15,7 @@ from batch_pipeline.store.queue import (
     hold_of,
     queued_requests,
 )
+from batch_pipeline.store.seeds import behind_a_seed
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
 from batch_pipeline.store.tables import OPEN, FileState, endpoints, request_files, submissions
@@ -97,6 +98,7 @@ def needs(
             doubtful = doubtful_sizes(tx, endpoint)
             found_sizes = candidate_sizes(tx, endpoint)
             over = _over_budget(tx, pipeline, endpoint, now, caps)
+            over |= behind_a_seed(tx, pipeline, endpoint.id, now)[0]
         for row in _open_files(store, pipeline, endpoint):
             due = row["not_before"] is None or row["not_before"] <= now
             if not due:

@@ -40,7 +40,7 @@ class Task:
             (what labels mean, the rubric, the language) is put below.
         prompt: Jinja text in the place of the prompt.
         max_tokens: the longest answer, in tokens; None: what the output takes at most, and some more.
-        max_tokens_limit, cache, params, version, betas: as in ``MessageTemplate``.
+        max_tokens_limit, cache, cache_seed, params, version, betas: as in ``MessageTemplate``.
 
     Raises:
         InputError: at construction, for a declaration that cannot be asked.
@@ -53,6 +53,7 @@ class Task:
     max_tokens: int | None = None
     max_tokens_limit: int | None = None
     cache: str | None = None
+    cache_seed: bool = False
     params: Mapping[str, Any] = field(default_factory=dict)
     version: str | None = None
     betas: Sequence[str] = ()
@@ -90,6 +91,7 @@ class Task:
             prompt=prompt,
             output=output,
             cache=self.cache,
+            cache_seed=self.cache_seed,
             params=params,
             version=self.version,
             betas=self.betas,

@@ -1,0 +1,76 @@
+"""The first request fills the cache, and the others are sent when it has."""
+
+import pytest
+
+from batch_pipeline import InputError, MessageTemplate
+from batch_pipeline_tests.support.house import RECORDS, House
+
+SYSTEM = "Sort the notes of a house by what they are about. " * 600
+SEEDED = {"system": SYSTEM, "cache": "1h", "cache_seed": True}
+LIMITS = {"max_batch_requests": 25}
+
+
+def sizes(house: House) -> list[int]:
+    batches = house.emulator.batches()
+    return sorted(len(house.emulator.requests(batch["id"])) for batch in batches)
+
+
+def hits(house: House) -> float:
+    [(read, written)] = house.sql(
+        "select sum(_cache_read_tokens), sum(_cache_write_tokens) from answers"
+    )
+    return float(read / (read + written))
+
+
+def test_the_others_wait_for_the_first_and_read_what_it_wrote(house: House) -> None:
+    house.sql("insert into notes select i, 'note ' || i, 0 from range(40, 400) t(i)")
+    house.emulator.configure(cache_after_batch=True, manual=True)
+    run = house.nights(SEEDED)
+    run.submit()
+    run.run("send")
+    assert sizes(house) == [1] and run.tick_and_run() == 0
+    house.emulator.configure(manual=False)
+    run.until_quiet()
+    assert sizes(house) == [1, 399] and house.paid == 400
+    assert hits(house) >= 0.99
+    # Nothing is left to ask, so nothing to seed. Without a seed each request writes for itself.
+    run.night()
+    assert house.paid == 400
+    house.sql("drop table answers")
+    unseeded = SEEDED | {"cache_seed": False, "system": f"{SYSTEM} Say it briefly."}
+    house.nights(unseeded).night(allow_reask=True)
+    assert hits(house) == 0
+
+
+@pytest.mark.parametrize("status", ["errored", "slow", "refused by the API", "reply lost"])
+def test_a_first_request_that_fails_stops_nothing(house: House, status: str) -> None:
+    match status:
+        case "errored":
+            house.emulator.configure(outcomes={"note 0": "errored"})
+        case "slow":
+            house.emulator.configure(manual=True)
+        case "refused by the API":
+            house.emulator.fault("create", "status_before", status=400)
+        case "reply lost":
+            house.emulator.fault("create", "drop_after")
+    run = house.nights(SEEDED, LIMITS)
+    run.submit()
+    if status == "slow":
+        assert sizes(house) == [1]
+        house.clock.advance(3700)
+    for _ in range(8):
+        run.tick_and_run()
+        house.clock.advance(120)
+    assert sum(sizes(house)) >= RECORDS - 1
+    house.emulator.configure(manual=False)
+    house.emulator.end()
+    for _ in range(4):
+        run.tick_and_run()
+    answered = house.statuses()["answered"]
+    assert answered >= RECORDS - 1
+    assert house.paid == answered
+
+
+def test_a_seed_needs_a_cache() -> None:
+    with pytest.raises(InputError, match='set cache="5m"'):
+        MessageTemplate(model="m", max_tokens=1, prompt="{{ a }}", cache_seed=True)
