@@ -416,7 +416,7 @@ def test_no_code_is_made_of_data() -> None:
                 found |= {(where, "shell=")} if shell else set()
     assert found == {
         ("__init__.py", "import_module"),  # the package's own modules, by a table in it
-        ("definitions/component.py", "import_module"),  # what the project's YAML names
+        ("definitions/component_values.py", "import_module"),  # what the project's YAML names
     }
 
 
