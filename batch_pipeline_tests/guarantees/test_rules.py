@@ -9,8 +9,9 @@ from pydantic import BaseModel
 from batch_pipeline import InputError
 from batch_pipeline.results.rebuild import rebuild
 from batch_pipeline.store.whole import wholes
-from batch_pipeline_tests.support.extent import every_form, only_whole
+from batch_pipeline_tests.support.extent import every_form, extent, only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
+from batch_pipeline_tests.support.moments import ended_at
 
 SMALL = {"skip_when": "id < 10"}
 TOLD = {"answer_when": {"id < 10": "none", "part = 1": "one"}}
@@ -128,6 +129,19 @@ def test_what_is_lost_is_made_again(house: House, lost: str) -> None:
     house.nights(**TOLD).night()
     assert house.sql("from answers order by id") == before
     assert house.paid == paid
+
+
+@every_form
+@pytest.mark.parametrize("moment", extent([13], list(range(36))))
+def test_a_run_that_ends_at_any_moment_keeps_what_is_settled(house: House, moment: int) -> None:
+    with ended_at(moment):
+        run = house.nights(**TOLD)
+        for job in ("submit", "collect"):
+            run.run(job)
+    house.clock.advance(7200)
+    house.nights(**TOLD).night()
+    assert [row[1:3] for row in told(house)] == [("none", 10), ("one", 7)]
+    assert house.statuses() == {"answered": 23, "rule": 17} and house.paid == 23
 
 
 @only_whole
