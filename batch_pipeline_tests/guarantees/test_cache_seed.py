@@ -44,6 +44,7 @@ def test_the_others_wait_for_the_first_and_read_what_it_wrote(house: House) -> N
     assert hits(house) == 0
 
 
+@only_whole
 @pytest.mark.parametrize("status", ["errored", "slow", "refused by the API", "reply lost"])
 def test_a_first_request_that_fails_stops_nothing(house: House, status: str) -> None:
     match status:
