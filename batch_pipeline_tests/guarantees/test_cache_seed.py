@@ -3,7 +3,9 @@
 import pytest
 
 from batch_pipeline import InputError, MessageTemplate
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
+from batch_pipeline_tests.support.moments import ended_at
 
 SYSTEM = "Sort the notes of a house by what they are about. " * 600
 SEEDED = {"system": SYSTEM, "cache": "1h", "cache_seed": True}
@@ -42,6 +44,7 @@ def test_the_others_wait_for_the_first_and_read_what_it_wrote(house: House) -> N
     assert hits(house) == 0
 
 
+@only_whole
 @pytest.mark.parametrize("status", ["errored", "slow", "refused by the API", "reply lost"])
 def test_a_first_request_that_fails_stops_nothing(house: House, status: str) -> None:
     match status:
@@ -69,6 +72,20 @@ def test_a_first_request_that_fails_stops_nothing(house: House, status: str) -> 
     answered = house.statuses()["answered"]
     assert answered >= RECORDS - 1
     assert house.paid == answered
+
+
+@only_whole
+@pytest.mark.parametrize("moment", range(0, 60, 2))
+def test_a_run_that_ends_at_any_moment_pays_once(house: House, moment: int) -> None:
+    house.emulator.configure(cache_after_batch=True)
+    with ended_at(moment):
+        run = house.nights(SEEDED, LIMITS)
+        for job in ("submit", "send", "collect"):
+            run.run(job)
+    house.clock.advance(7200)
+    house.nights(SEEDED, LIMITS).night()
+    assert house.paid == RECORDS and house.statuses() == {"answered": RECORDS}
+    assert sizes(house)[0] == 1
 
 
 def test_a_seed_needs_a_cache() -> None:

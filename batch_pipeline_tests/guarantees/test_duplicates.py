@@ -1,17 +1,14 @@
 """Records that would ask the same are asked once, and each has its row."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 
 from batch_pipeline.results.rebuild import rebuild
-from batch_pipeline.store.files import Files
-from batch_pipeline.store.ledger import Ledger
 from batch_pipeline_tests.support.extent import every_form, extent, only_whole
 from batch_pipeline_tests.support.house import House
+from batch_pipeline_tests.support.moments import ended_at
 
 COLUMNS = "id, _status, _custom_id, _duplicate_of, _cost_usd, _input_tokens"
 
@@ -64,6 +61,7 @@ def test_what_is_the_same_is_asked_once_and_answered_to_all(house: House) -> Non
     assert [row[3] is None for row in told(house, "id in (5, 6, 20)")] == [True, False, True]
 
 
+@only_whole
 def test_each_is_asked_without_dedupe(house: House) -> None:
     fill(house)
     house.nights(dedupe=False).night()
@@ -110,6 +108,7 @@ def test_what_changes_or_leaves_while_the_batch_is_open(house: House) -> None:
     assert house.paid == 7
 
 
+@only_whole
 def test_force_on_one_of_them_asks_that_one(house: House) -> None:
     fill(house)
     house.nights().night()
@@ -134,6 +133,7 @@ def test_what_cannot_be_asked_cannot_be_asked_for_its_duplicates(house: House) -
     assert house.paid == 4
 
 
+@only_whole
 def test_they_may_be_of_several_files_and_of_files_that_are_cut(house: House) -> None:
     fill(house)
     claude = {"max_batch_requests": 2}
@@ -177,44 +177,14 @@ def test_what_is_lost_is_made_again_and_costs_nothing(house: House, lost: str) -
     assert house.paid == 4
 
 
-class _Ended(Exception):
-    """The process is gone."""
-
-
 @every_form
-@pytest.mark.parametrize("moment", extent([9, 17], list(range(40))))
-def test_a_run_that_ends_at_any_moment_pays_once(
-    house: House, moment: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before the n-th file is written, or the n-th transaction is committed."""
+@pytest.mark.parametrize("moment", extent([17], list(range(40))))
+def test_a_run_that_ends_at_any_moment_pays_once(house: House, moment: int) -> None:
     fill(house)
-    left = moment
-
-    def ends() -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise _Ended
-
-    put, write = Files.put, Ledger.write
-
-    def put_or_end(self: Files, *arguments: Any) -> str:
-        ends()
-        return put(self, *arguments)
-
-    @contextmanager
-    def write_or_end(self: Ledger, *arguments: Any) -> Iterator[Any]:
-        with write(self, *arguments) as tx:
-            yield tx
-            ends()
-
-    monkeypatch.setattr(Files, "put", put_or_end)
-    monkeypatch.setattr(Ledger, "write", write_or_end)
-    with suppress(_Ended):
+    with ended_at(moment):
         run = house.nights()
         for job in ("submit", "collect"):
             run.run(job)
-    monkeypatch.undo()
     house.clock.advance(7200)
     house.nights().night()
     check(house)

@@ -11,6 +11,7 @@ from batch_pipeline.results.rebuild import rebuild
 from batch_pipeline.store.whole import wholes
 from batch_pipeline_tests.support.extent import every_form, only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
+from batch_pipeline_tests.support.moments import ended_at
 
 SMALL = {"skip_when": "id < 10"}
 TOLD = {"answer_when": {"id < 10": "none", "part = 1": "one"}}
@@ -49,10 +50,16 @@ def test_what_a_rule_settles_is_kept_and_not_asked(house: House) -> None:
     assert house.statuses() == {"answered": 21, "skipped": 11, "rule": 10}
     whole = wholes(run.store.open(), "notes")[""]
     assert (whole.rows, whole.answered, whole.by_rule) == (42, 21, 21)
+    # A rule that goes has its records asked, one that comes takes the place of answers, at no cost.
+    house.nights(answer_when={"id < 20": "told", "id >= 30": "late"}).night()
+    assert house.paid == 21
+    assert told(house) == [("rule", "late", 11, False, 0, 11), ("rule", "told", 21, False, 0, 21)]
+    house.nights(answer_when={"id < 20": "told"}).night()
+    assert house.paid == 21 and house.statuses() == {"answered": 21, "rule": 21}
 
 
-@every_form
-@pytest.mark.parametrize("refresh", [pytest.param("changed", marks=only_whole), "new"])
+@only_whole
+@pytest.mark.parametrize("refresh", ["changed", "new"])
 def test_a_rule_that_changes_touches_only_its_records(house: House, refresh: str) -> None:
     house.nights(**SMALL, refresh=refresh).night()
     assert house.paid == 30
@@ -74,6 +81,7 @@ def test_a_rule_that_changes_touches_only_its_records(house: House, refresh: str
     assert house.paid == RECORDS and house.statuses() == {"answered": RECORDS}
 
 
+@only_whole
 def test_another_question_asks_nothing_of_what_is_settled(house: House) -> None:
     house.nights(**TOLD).night()
     paid = house.paid
@@ -82,6 +90,7 @@ def test_another_question_asks_nothing_of_what_is_settled(house: House) -> None:
     assert told(house) == [("rule", "none", 10, False, 0, 10), ("rule", "one", 7, False, 0, 7)]
 
 
+@only_whole
 def test_a_rule_that_comes_while_the_batch_is_open_wins(house: House) -> None:
     house.emulator.configure(manual=True)
     run = house.nights()
@@ -98,6 +107,7 @@ def test_a_rule_that_comes_while_the_batch_is_open_wins(house: House) -> None:
     assert house.paid == RECORDS and house.statuses() == {"answered": RECORDS}
 
 
+@only_whole
 def test_an_answer_of_a_rule_has_the_columns_of_the_output(house: House) -> None:
     rule = {"text like '%1'": {"word": "one", "amount": "1.10"}}
     house.nights({"output": Sorted}, answer_when=rule).night()
@@ -128,6 +138,19 @@ def test_what_is_lost_is_made_again(house: House, lost: str) -> None:
     house.nights(**TOLD).night()
     assert house.sql("from answers order by id") == before
     assert house.paid == paid
+
+
+@only_whole
+@pytest.mark.parametrize("moment", range(36))
+def test_a_run_that_ends_at_any_moment_keeps_what_is_settled(house: House, moment: int) -> None:
+    with ended_at(moment):
+        run = house.nights(**TOLD)
+        for job in ("submit", "collect"):
+            run.run(job)
+    house.clock.advance(7200)
+    house.nights(**TOLD).night()
+    assert [row[1:3] for row in told(house)] == [("none", 10), ("one", 7)]
+    assert house.statuses() == {"answered": 23, "rule": 17} and house.paid == 23
 
 
 @only_whole

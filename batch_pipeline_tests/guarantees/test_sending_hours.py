@@ -8,7 +8,7 @@ import pytest
 
 from batch_pipeline import InputError, SendBetween
 from batch_pipeline.batches import send
-from batch_pipeline_tests.support.extent import every_form
+from batch_pipeline_tests.support.extent import every_form, only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
 
 
@@ -32,6 +32,7 @@ def test_what_is_ready_waits_for_the_hours_and_is_sent_by_the_sensor(house: Hous
     assert house.paid == RECORDS and house.statuses() == {"answered": RECORDS}
 
 
+@only_whole
 def test_they_end_between_two_files_and_a_lost_reply_is_settled_outside(house: House) -> None:
     between = hours(house, -1, 1)
     claude = {"max_batch_requests": 15}
