@@ -49,7 +49,6 @@ def assert_paid_once(run: Nights, emulator: EmulatorProcess) -> None:
     # Three packages ask what others ask.
     asked = {row["_custom_id"] for row in rows.values() if row["_duplicate_of"] is None}
     assert len(asked) == 297 and billed == dict.fromkeys(asked, 1)
-    assert {row["_custom_id"] for row in rows.values()} == set(billed)
     calls = emulator.stats()["calls"]
     assert not [route for route in calls if "cancel" in route], "a run that ends cancels nothing"
 
