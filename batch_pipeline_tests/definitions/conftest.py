@@ -70,6 +70,8 @@ def nights(
                 "name": "packages",
                 "source": DuckDBSource(database=str(warehouse), table="packages", key="package"),
                 "request": MessageTemplate(**TEMPLATE | (template or {})),
+                # Some packages ask the same. What tests count is records.
+                "dedupe": False,
                 **fields,
             }
         )

@@ -46,8 +46,9 @@ def assert_paid_once(run: Nights, emulator: EmulatorProcess) -> None:
     rows = run.rows()
     assert len(rows) == 300 and {row["_status"] for row in rows.values()} == {"answered"}
     billed = Counter(line["custom_id"] for line in emulator.billed_requests())
-    assert len(billed) == 300 and set(billed.values()) == {1}
-    assert {row["_custom_id"] for row in rows.values()} == set(billed)
+    # Three packages ask what others ask.
+    asked = {row["_custom_id"] for row in rows.values() if row["_duplicate_of"] is None}
+    assert len(asked) == 297 and billed == dict.fromkeys(asked, 1)
     calls = emulator.stats()["calls"]
     assert not [route for route in calls if "cancel" in route], "a run that ends cancels nothing"
 
