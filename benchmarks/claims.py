@@ -292,7 +292,9 @@ def main(shared: int, invoices: int, write: bool) -> None:
         rows: list[Row] = []
         for row in claims(play, shared, invoices):
             rows.append(row)
-            click.echo(f"{row.claim}; {row.setting}: {row.off}, {row.on}, {row.seeded}: {row.verdict}")
+            click.echo(
+                f"{row.claim}; {row.setting}: {row.off}, {row.on}, {row.seeded}: {row.verdict}"
+            )
     if write:
         PAGE.write_text(written(PAGE.read_text(), table_of(rows)))
         click.echo(f"Written into {PAGE}")
