@@ -31,7 +31,10 @@ def advise(project: "Project", pipeline: str, as_json: bool) -> None:
     if store is None or submission is None:
         advice, number = [], None
     else:
-        advice = found_in(store, one.pipeline.request, one.pipeline.prices, submission)
+        declared = one.pipeline
+        advice = found_in(
+            store, declared.request, declared.prices, submission, dedupe=declared.dedupe
+        )
         number = submission["number"]
     if as_json:
         listed = [

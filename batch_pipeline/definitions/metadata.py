@@ -42,7 +42,7 @@ STATUSES = (
 )
 # What the columns that every results table has say, for the column schema.
 RESERVED = {
-    "_status": "How it went: answered, or why there is no answer.",
+    "_status": "How it went: answered, rule or skipped (by a rule, not asked), or why there is no answer.",
     "_error": "Why there is no answer, in words.",
     "_model": "The model that answered.",
     "_stop_reason": "Why the model stopped.",
@@ -50,7 +50,7 @@ RESERVED = {
     "_output_tokens": "Output tokens.",
     "_cache_read_tokens": "Input tokens read from the prompt cache.",
     "_cache_write_tokens": "Input tokens written to the prompt cache.",
-    "_cost_usd": "What the answer cost, in US dollars; empty when the price is not known.",
+    "_cost_usd": "What the answer cost, in US dollars: 0 where nothing was asked; empty when the price is not known.",
     "_custom_id": "The request's id in its batch.",
     "_batch_id": "The batch's id at the API.",
     "_attempt": "How many times this record, with this content, had been asked.",

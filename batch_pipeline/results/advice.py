@@ -41,7 +41,7 @@ from read_parquet({files}, union_by_name = true)
 where _output_tokens is not null and _batch_id is not null
 """
 DUPLICATES = """
-select count(*) - count(distinct content_hash) from read_parquet({files}) where status = 'pending'
+select count(*) - count(distinct _content_hash) from read_parquet({files}) where _kind = 'ask'
 """
 
 
@@ -90,7 +90,12 @@ def last_settled(store: Store, pipeline: str) -> RowMapping | None:
 
 
 def advise(
-    store: Store, template: MessageTemplate, prices: OwnPrices, submission: RowMapping
+    store: Store,
+    template: MessageTemplate,
+    prices: OwnPrices,
+    submission: RowMapping,
+    *,
+    dedupe: bool = True,
 ) -> list[Advice]:
     """Return what one settled submission shows that could be cheaper, the dearest first.
 
@@ -101,6 +106,7 @@ def advise(
         template: the question of today's code.
         prices: that the user declared.
         submission: the ledger's row.
+        dedupe: whether today's code asks once what is the same.
     """
     files = [
         file
@@ -113,7 +119,7 @@ def advise(
     if answers < FEWEST:
         return []
     try:
-        figures = _figures(store, submission, files) if files else None
+        figures = _figures(store, submission, files, dedupe) if files else None
     except (duckdb.Error, OSError):
         return []
     if figures is None or figures.answers < FEWEST:
@@ -148,15 +154,17 @@ class _Figures:
     duplicates: int
 
 
-def _figures(store: Store, submission: RowMapping, files: list[RowMapping]) -> _Figures:
+def _figures(
+    store: Store, submission: RowMapping, files: list[RowMapping], dedupe: bool
+) -> _Figures:
     with memory_connection() as connection:
         store.files.register(connection)
         rows = quote_files([store.files.url(file["results_path"]) for file in files])
         [found] = connection.execute(FIGURES.format(files=rows)).fetchall()
         duplicates = 0
-        if submission["index_path"]:
-            index = quote_files([store.files.url(submission["index_path"])])
-            [(duplicates,)] = connection.execute(DUPLICATES.format(files=index)).fetchall()
+        if not dedupe and submission["records_path"]:
+            records = quote_files([store.files.url(submission["records_path"])])
+            [(duplicates,)] = connection.execute(DUPLICATES.format(files=records)).fetchall()
     answers, p99, longest, read, written, plain, truncated, mean = found
     requests, size = (sum(file[name] for file in files) for name in ("requests", "bytes"))
     tokens = max(int(read + written + plain), 1)
@@ -218,8 +226,8 @@ def _duplicates(figures: _Figures, requests: int, times: Decimal) -> Advice | No
     return Advice(
         "duplicates",
         f"{counted(figures.duplicates, 'request')} of {requests:,} ask what another one asks, word for word: the "
-        "columns that the prompt reads are the same. Ask each once, by a source with one record for each, and join the "
-        "answers to the others.",
+        "columns that the prompt reads are the same. dedupe=True asks each once and answers all of them. Nothing is asked "
+        "again for it.",
         figures.mean_usd * figures.duplicates * times,
     )
 

@@ -354,11 +354,17 @@ def join_file(
             "results_path": store.files.put(joined.rows_path, results_name(*where)),
             "index_path": store.files.put(joined.index_path, index_name(*where)),
             "statuses": joined.statuses,
-            "tokens": counts.tokens,
+            "tokens": counts.tokens | _answered_once(joined),
             "cost_nanousd": int((counts.cost * NANO).to_integral_value()),
             "cost_unknown": counts.cost_unknown,
             "retryable": joined.retryable,
         }
+
+
+def _answered_once(joined: Joined) -> dict[str, int]:
+    """Return how many requests were answered, where rows that are answered are more than these."""
+    requests, rows = joined.counts.statuses["answered"], joined.statuses.get("answered", 0)
+    return {"answered": requests} if 0 < requests < rows else {}
 
 
 def _add(report: Collected, file: RowMapping, joined: Joined) -> None:

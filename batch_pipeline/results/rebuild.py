@@ -43,7 +43,8 @@ select _status, count(*), count(*) filter (where _cost_usd is null),
        coalesce(sum(cast(round(cast(_cost_usd as decimal(38, 15)) * 1000000000) as hugeint)), 0),
        coalesce(sum(_input_tokens), 0), coalesce(sum(_output_tokens), 0),
        coalesce(sum(_cache_read_tokens), 0), coalesce(sum(_cache_write_tokens), 0),
-       any_value(_batch_id), max(_answered_at)
+       any_value(_batch_id), max(_answered_at),
+       count(*) filter (where _cost_usd is not distinct from 0 and _input_tokens is null)
 from read_parquet({results}) group by all order by all
 """
 
@@ -391,6 +392,8 @@ def _collected(
         found = connection.execute(query).fetchall()
     asks = file["kind"] in (FileKind.BATCH, FileKind.LATE)
     statuses = {row[0]: row[1] for row in found}
+    # A duplicate of what was asked has a row that costs nothing and has no tokens.
+    once = sum(row[1] - row[10] for row in found if row[0] == "answered")
     batch_id = next((row[8] for row in found if row[8]), None)
     now = store.clock.now()
     return {
@@ -409,7 +412,8 @@ def _collected(
                 (int(sum(row[place] for row in found)) for place in range(4, 8)),
                 strict=True,
             )
-        ),
+        )
+        | ({"answered": once} if asks and 0 < once < statuses["answered"] else {}),
         "cost_nanousd": int(sum(row[3] for row in found)) if asks else 0,
         "cost_unknown": sum(row[2] for row in found) if asks and batch_id else 0,
         "retryable": sum(count for status, count in statuses.items() if status not in FINAL)

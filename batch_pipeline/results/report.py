@@ -10,9 +10,11 @@ from sqlalchemy import RowMapping, select
 
 from batch_pipeline.errors import counted
 from batch_pipeline.records.connections import first_line, memory_connection, quote_files
+from batch_pipeline.records.rules import RULE, SKIPPED
 from batch_pipeline.requests.own_prices import OwnPrices
 from batch_pipeline.requests.prices import BatchPrice, Tokens, price_of, utc_day
 from batch_pipeline.requests.weight import Weight
+from batch_pipeline.store.costs import answered_requests
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
 
@@ -29,7 +31,10 @@ class Report:
     Attributes:
         pipeline, partition, number: which one.
         sent: requests that were sent.
-        statuses: rows by status, of what was asked and of what could not be.
+        duplicates: rows that have the answer to another one's request, or its reason.
+        ruled: rows that a rule answered now.
+        skipped: rows that a rule skipped now.
+        statuses: rows by status, of what was asked, of its duplicates, and of what could not be asked.
         unchanged: records whose answer stands already; None: not known.
         reused: records whose earlier answer was published again.
         cost_usd: what is known of the cost.
@@ -38,6 +43,7 @@ class Report:
         at_most_usd: the same at most.
         saved_by_batch: USD against asking synchronously, without a cache; None: not known.
         saved_by_cache: USD, at the batch's prices; less than 0: the cache cost more.
+        answered_requests: requests that were answered: answered rows without duplicates.
         flagged: the first rows of the user's query, with its columns; None: there is no query, or it fails.
         flagged_rows: how many there are.
         flagged_error: why the query gives none.
@@ -47,6 +53,9 @@ class Report:
     partition: str
     number: int
     sent: int = 0
+    duplicates: int = 0
+    ruled: int = 0
+    skipped: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     unchanged: int | None = None
     reused: int = 0
@@ -56,13 +65,14 @@ class Report:
     at_most_usd: Decimal | None = None
     saved_by_batch: Decimal | None = None
     saved_by_cache: Decimal | None = None
+    answered_requests: int = 0
     flagged: tuple[list[str], list[tuple[Any, ...]]] | None = None
     flagged_rows: int = 0
     flagged_error: str = ""
 
     @property
     def answered(self) -> int:
-        """Requests that were answered."""
+        """Rows that were answered: by their own request, or by that of one that is the same."""
         return self.statuses["answered"]
 
     @property
@@ -71,8 +81,33 @@ class Report:
         return {name: n for name, n in sorted(self.statuses.items()) if name != "answered" and n}
 
     @property
+    def mean_usd(self) -> Decimal | None:
+        """What a request that was sent cost on average; None: nobody knows."""
+        return self.cost_usd / self.sent if self.sent and not self.cost_unknown else None
+
+    @property
+    def not_asked(self) -> dict[str, int]:
+        """Records that nothing was paid for, by what kept them from being asked."""
+        by_rule = self.ruled + self.skipped
+        counts = {"dedupe": self.duplicates, "rule": by_rule, "unchanged": self.unchanged or 0}
+        return {name: count for name, count in counts.items() if count}
+
+    @property
+    def saved(self) -> dict[str, Decimal]:
+        """USD by what saved them, as far as that is known; of what was not asked, at the mean cost of what was."""
+        parts: dict[str, Decimal] = {}
+        if self.saved_by_batch is not None and self.saved_by_cache is not None:
+            parts |= {"batch": self.saved_by_batch, "cache": self.saved_by_cache}
+        if (mean := self.mean_usd) is not None:
+            parts |= {name: count * mean for name, count in self.not_asked.items()}
+        return parts
+
+    @property
     def is_trouble(self) -> bool:
-        """Whether somebody should look: rows without an answer or flagged, or a cost that nobody knows."""
+        """Whether somebody should look: rows without an answer or flagged, or a cost that nobody knows.
+
+        What a rule settles, also by skipping it, is as it should be.
+        """
         flagged = self.flagged_rows or self.flagged_error
         return bool(self.failed or self.cost_unknown or flagged)
 
@@ -81,9 +116,11 @@ class Report:
         """The report in a line."""
         where = f" ({self.partition})" if self.partition else ""
         failed = f", {sum(self.failed.values()):,} without an answer" if self.failed else ""
+        ruled = f", {self.ruled:,} by a rule" if self.ruled else ""
+        skipped = f", {self.skipped:,} skipped" if self.skipped else ""
         flagged = f", {counted(self.flagged_rows, 'flagged row')}" if self.flagged_rows else ""
-        cost = f"${self.cost_usd:,.2f}"
-        return f"{self.pipeline}{where}: {self.answered:,} answered{failed}{flagged}, {cost}"
+        rows = f"{self.answered:,} answered{ruled}{skipped}{failed}{flagged}"
+        return f"{self.pipeline}{where}: {rows}, ${self.cost_usd:,.2f}"
 
 
 def report_of(
@@ -115,7 +152,14 @@ def report_of(
     for file in files:
         if file["kind"] in (FileKind.BATCH, FileKind.REJECTED):
             report.statuses.update(file["statuses"] or {})
+        if file["kind"] == FileKind.REUSED:
+            report.ruled += (file["statuses"] or {}).get(RULE, 0)
+            report.skipped += (file["statuses"] or {}).get(SKIPPED, 0)
+        if file["kind"] == FileKind.BATCH and file["batch_id"]:
+            # Each request has a row, and each duplicate of one has another.
+            report.duplicates += max(0, sum((file["statuses"] or {}).values()) - file["requests"])
     for file in asked:
+        report.answered_requests += answered_requests(file)
         report.cost_usd += Decimal(file["cost_nanousd"] or 0) / NANO
         report.cost_unknown += file["cost_unknown"] or 0
     report.sent = sum(f["requests"] for f in asked if f["kind"] == FileKind.BATCH and f["batch_id"])
@@ -147,7 +191,7 @@ def _save(
     if price is None or report.cost_unknown or written != tokens["cache_write"]:
         return
     prompt = tokens["input"] + tokens["cache_read"] + tokens["cache_write"]
-    answers = max(report.answered, 1)
+    answers = max(report.answered_requests, 1)
     paid = _cost(price, answers, tokens, prompt)
     plain = _cost(price, answers, Counter(input=prompt, output=tokens["output"]), prompt)
     if paid is None or plain is None:
@@ -208,6 +252,12 @@ def markdown(report: Report) -> str:
         f"| answered | {report.answered:,} |",
         *(f"| {_cell(name)} | {count:,} |" for name, count in report.failed.items()),
     ]
+    for count, name in (
+        (report.duplicates, "of these by the request of a record that is the same"),
+        (report.ruled, "answered by a rule"),
+        (report.skipped, "skipped by a rule"),
+    ):
+        lines += [f"| {name} | {count:,} |"] if count else []
     if report.reused:
         lines.append(f"| answered earlier, published again | {report.reused:,} |")
     if report.unchanged is not None:
@@ -218,12 +268,19 @@ def markdown(report: Report) -> str:
         lines.append(
             f"| expected | ${report.expected_usd:,.4f}, at most ${report.at_most_usd:,.4f} |"
         )
-    if report.saved_by_batch is not None and report.saved_by_cache is not None:
-        whole = report.saved_by_batch + report.saved_by_cache
+    if saved := report.saved:
+        parts = ", ".join(f"{name} ${usd:,.4f}" for name, usd in saved.items())
         lines.append(
-            f"| saved against synchronous | ${whole:,.4f}: batch ${report.saved_by_batch:,.4f}, cache "
-            f"${report.saved_by_cache:,.4f} |"
+            f"| saved against synchronous | ${sum(saved.values(), Decimal(0)):,.4f}: {parts} |"
         )
+        if reckoned := [name for name in report.not_asked if name in saved]:
+            names = " and ".join(filter(None, (", ".join(reckoned[:-1]), reckoned[-1])))
+            lines += [
+                "",
+                f"Of {names} it is what those {counted(sum(report.not_asked.values()), 'record')} would have cost at "
+                f"the mean cost of the {counted(report.sent, 'request')} of this submission, "
+                f"${report.mean_usd:,.6f}.",
+            ]
     if report.flagged_error:
         lines += ["", f"notify_rows failed: {_cell(report.flagged_error)}"]
     elif report.flagged is not None and report.flagged_rows:

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import RowMapping, func, select
+from sqlalchemy import RowMapping, case, func, select
 
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files
@@ -58,7 +58,7 @@ class Cost:
         tokens, collected = file["tokens"] or {}, file["state"] == FileState.COLLECTED
         self.batches += file["batch_id"] is not None
         self.requests += file["requests"]
-        self.answered += (file["statuses"] or {}).get("answered", 0)
+        self.answered += answered_requests(file)
         self.open += 0 if collected else file["requests"]
         self.input_tokens += tokens.get("input", 0)
         self.output_tokens += tokens.get("output", 0)
@@ -138,7 +138,13 @@ def _sent(
     store: Store, pipeline: str | None = None, since: datetime | None = None
 ) -> Sequence[RowMapping]:
     """Return the request files that were sent, oldest first; ``day`` is the moment."""
-    sent_at = func.coalesce(request_files.c.sent_at, request_files.c.batch_created_at)
+    # A ledger that was made again knows of what became a batch only when that ended.
+    later = func.coalesce(request_files.c.first_sent_at, request_files.c.ended_at)
+    sent_at = func.coalesce(
+        request_files.c.sent_at,
+        request_files.c.batch_created_at,
+        case((request_files.c.batch_id.is_not(None), later), else_=None),
+    )
     return store.ledger.rows(
         select(request_files, sent_at.label("day"))
         .where(
@@ -150,6 +156,13 @@ def _sent(
         )
         .order_by(sent_at, request_files.c.id)
     )
+
+
+def answered_requests(file: RowMapping) -> int:
+    """Return how many requests of a file were answered; its rows may be more, by duplicates of records."""
+    known = (file["tokens"] or {}).get("answered")
+    rows = (file["statuses"] or {}).get("answered", 0)
+    return min(rows, file["requests"]) if known is None else known
 
 
 def _sorted(found: dict[str, Cost]) -> list[Cost]:

@@ -20,7 +20,8 @@ def of(run, template: dict[str, Any]) -> dict[str, Advice]:
     store = run.store.open()
     submission = last_settled(store, run.pipeline.name)
     assert submission is not None
-    found = advise(store, MessageTemplate(model="claude-haiku-4-5", **template), {}, submission)
+    asked = MessageTemplate(model="claude-haiku-4-5", **template)
+    found = advise(store, asked, {}, submission, dedupe=run.pipeline.dedupe)
     return {one.kind: one for one in found}
 
 
@@ -38,7 +39,7 @@ def test_a_night_shows_what_could_be_cheaper_and_a_frugal_one_nothing(
             "select count(distinct summary) from packages"
         ).fetchall()
     assert same > 1 and rest > 30
-    run = nights(WIDE)
+    run = nights(WIDE, dedupe=False)
     run.night()
     shown = run.metadata("results")
     found = of(run, WIDE)
@@ -58,6 +59,14 @@ def test_a_night_shows_what_could_be_cheaper_and_a_frugal_one_nothing(
     assert {*of(run, {**frugal, "system": HEAD})} == {"duplicates", "cache"}
     unknown = {**frugal, "system": "short"}
     assert {*of(run, unknown)} == {"duplicates"}
+    # What is the same is asked once now: nothing is left to say, neither of that night nor of the next.
+    assert "dedupe=True" in found["duplicates"].said
+    assert {*of(nights(WIDE), WIDE)} == {"max_tokens", "prompt_head"}
+    handled = nights({**WIDE, "prompt": f"{WIDE['prompt']}!"})
+    handled.night(allow_reask=True)
+    # What was asked once by then is not counted after dedupe was turned off, either.
+    for run in (handled, nights({**WIDE, "prompt": f"{WIDE['prompt']}!"}, dedupe=False)):
+        assert {*of(run, WIDE)} == {"max_tokens", "prompt_head"}
 
 
 @pytest.mark.played

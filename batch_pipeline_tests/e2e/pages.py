@@ -155,7 +155,7 @@ PAGES = (
         "results",
         "/assets/invoices/results?view=overview",
         ("One row per record, with an answer or a reason", "Row count", "Latest check results",
-         "department", "How it went: answered, or why there is no answer.", "cost_usd",
+         "department", "How it went: answered, rule or skipped", "cost_usd",
          "rows_inserted", "sample", "invoices_collect", "invoices_status", "DuckDB"),
         size=(1440, 1500),
     ),

@@ -7,7 +7,10 @@ import pytest
 from pydantic import BaseModel
 
 from batch_pipeline import InputError
+from batch_pipeline.results.advice import last_settled
 from batch_pipeline.results.rebuild import rebuild
+from batch_pipeline.results.report import Report, markdown, report_of
+from batch_pipeline.store.costs import costs, each
 from batch_pipeline.store.whole import wholes
 from batch_pipeline_tests.support.extent import every_form, only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
@@ -37,6 +40,9 @@ def test_what_a_rule_settles_is_kept_and_not_asked(house: House) -> None:
     assert house.statuses() == {"answered": 20, "skipped": 10, "rule": 10}
     shown = run.metadata("records")
     assert (shown["asked"], shown["ruled"], shown["by_rule"]) == (20, 20, 20)
+    shown = run.metadata("results")
+    assert (shown["table_rule"], shown["table_skipped"], shown["table_rows"]) == (10, 10, 40)
+    assert "rule or skipped" in str(shown["dagster/column_schema"])
     whole = wholes(run.store.open(), "notes")[""]
     assert (whole.rows, whole.answered, whole.by_rule, whole.never_asked) == (40, 20, 20, 0)
     # The next night nothing is new, also with force; a new record is told, another asked.
@@ -115,6 +121,58 @@ def test_an_answer_of_a_rule_has_the_columns_of_the_output(house: House) -> None
         ("one", "1.1000000000")
     ]  # fmt: skip
     assert house.paid == 36
+
+
+def report(house: House, run: Any, flag: str | None = None) -> Report:
+    store = run.store.open()
+    submission = last_settled(store, "notes")
+    assert submission is not None
+    return report_of(store, submission, {}, flag)
+
+
+def test_the_report_and_the_costs_tell_what_was_not_asked(house: House) -> None:
+    """Duplicates and rules: rows are more than requests, and the money is the bill."""
+    house.sql("update notes set text = 'same' where id >= 30")
+    run = house.nights(skip_when="id < 10", answer_when={"id < 15": "told"})
+    run.night()
+    assert house.paid == 16
+    bill = Decimal(house.emulator.bill()["usd"])
+    found = report(house, run, "select id, _status from results where _status <> 'answered'")
+    assert (found.sent, found.answered, found.duplicates) == (16, 25, 9)
+    assert (found.ruled, found.skipped, found.flagged_rows) == (5, 10, 15)
+    assert found.failed == {} and found.answered_requests == 16
+    assert found.cost_usd == bill
+    saved = found.saved
+    assert [*saved] == ["batch", "cache", "dedupe", "rule"]
+    assert saved["dedupe"] == bill * 9 / 16 and saved["rule"] == bill * 15 / 16
+    assert found.title.startswith("notes: 25 answered, 5 by a rule, 10 skipped, 15 flagged rows")
+    text = markdown(found)
+    for line in (
+        "| sent | 16 requests |", "| of these by the request of a record that is the same | 9 |",
+        "| answered by a rule | 5 |", "| skipped by a rule | 10 |",
+        "Of dedupe and rule it is what those 24 records would have cost at the mean cost of the 16 requests",
+    ):  # fmt: skip
+        assert line in text
+    # What is settled by a rule is no trouble; what flagged it is. One night later all is unchanged but one.
+    assert not report(house, run).is_trouble and found.is_trouble
+    store = run.store.open()
+    [whole], [row] = costs(store), each(store)
+    assert (whole.requests, whole.answered, whole.cost_usd) == (16, 16, bill)
+    assert (row["requests"], row["answered"]) == (16, 16)
+    assert row["cost_usd"] == pytest.approx(float(bill))
+    house.sql("insert into notes values (40, 'note', 0)")
+    run.night()
+    found = report(house, run)
+    assert [*found.saved] == ["batch", "cache", "unchanged"] and found.unchanged == 40
+    # A ledger that is made again knows as much.
+    for path in house.root.glob("ledger.sqlite*"):
+        path.unlink()
+    store = run.store.open(lost=True)
+    rebuild(store)
+    [whole] = costs(store, by="pipeline")
+    assert (whole.requests, whole.answered) == (17, 17)
+    # Where nothing is asked, nothing is known of the mean, and nothing is claimed.
+    assert Report("notes", "", 1, ruled=5).saved == {}
 
 
 @pytest.mark.parametrize("lost", ["ledger", "results", "index", "selection", "table"])

@@ -141,7 +141,7 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
 def _advice(store: Store, pipeline: BatchPipeline, submission: RowMapping) -> list[Advice]:
     """Return what a settled submission shows that could be cheaper: advice, which fails no run."""
     try:
-        return advise(store, pipeline.request, pipeline.prices, submission)
+        return advise(store, pipeline.request, pipeline.prices, submission, dedupe=pipeline.dedupe)
     except Exception:
         log.warning("There is no advice on %s.", pipeline.name, exc_info=True)
         return []
