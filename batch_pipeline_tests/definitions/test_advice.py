@@ -61,8 +61,8 @@ def test_a_night_shows_what_could_be_cheaper_and_a_frugal_one_nothing(
     assert {*of(run, unknown)} == {"duplicates"}
     # What is the same is asked once now: nothing is left to say, neither of that night nor of the next.
     assert "dedupe=True" in found["duplicates"].said
-    assert {*of(nights(WIDE), WIDE)} == {"max_tokens", "prompt_head"}
-    handled = nights({**WIDE, "prompt": f"{WIDE['prompt']}!"})
+    assert {*of(nights(WIDE, dedupe=True), WIDE)} == {"max_tokens", "prompt_head"}
+    handled = nights({**WIDE, "prompt": f"{WIDE['prompt']}!"}, dedupe=True)
     handled.night(allow_reask=True)
     # What was asked once by then is not counted after dedupe was turned off, either.
     for run in (handled, nights({**WIDE, "prompt": f"{WIDE['prompt']}!"}, dedupe=False)):

@@ -182,7 +182,7 @@ PLAIN = (
 
 
 def markdown(run: Nights) -> list[str]:
-    """The texts of a pipeline's runs that Dagster's UI reads as Markdown: its descriptions."""
+    """The texts of a pipeline's runs that Dagster's UI reads as Markdown: its descriptions and reports."""
     nodes = run.definitions.get_repository_def().asset_graph.asset_nodes
     texts = [node.description for node in nodes]
     events: list[Any] = []
@@ -191,7 +191,9 @@ def markdown(run: Nights) -> list[str]:
             entries = [record.event_log_entry for record in fetch(key, 50).records]
             events += [e.asset_materialization or e.asset_observation for e in entries]
     for event in events:
-        assert {type(value) for value in event.metadata.values()} <= set(PLAIN)
+        marked = [v for v in event.metadata.values() if isinstance(v, dg.MarkdownMetadataValue)]
+        texts += [str(value.md_str) for value in marked]
+        assert {type(value) for value in event.metadata.values()} <= {*PLAIN, *map(type, marked)}
         texts.append(event.description)
         if schema := event.metadata.get("dagster/column_schema"):
             texts += [column.description for column in schema.value.columns]
