@@ -174,18 +174,20 @@ def of_results(
         said: what is said of the answer's columns.
         totals: all rows of the table by status, beside the run's numbers.
     """
-    metadata: dict[str, Any] = {
+    statuses = {
         status: sum(one.statuses.get(status, 0) for one in collected) for status in STATUSES
     }
-    metadata |= {
+    metadata: dict[str, Any] = {
         "rows_collected": sum(one.rows for one in collected),
+        "answered": statuses["answered"],
+        "cost_usd": float(sum((one.cost_usd for one in collected), Decimal(0))),
+        "answers_of_unknown_cost": sum(one.cost_unknown for one in collected),
+        **statuses,
         "batches": sum(len(one.files) for one in collected),
         "input_tokens": sum(one.input_tokens for one in collected),
         "output_tokens": sum(one.output_tokens for one in collected),
         "cache_read_tokens": sum(one.cache_read_tokens for one in collected),
         "cache_write_tokens": sum(one.cache_write_tokens for one in collected),
-        "cost_usd": float(sum((one.cost_usd for one in collected), Decimal(0))),
-        "answers_of_unknown_cost": sum(one.cost_unknown for one in collected),
         "rows_inserted": published.inserted,
         "rows_updated": published.updated,
         "rows_deleted": published.deleted,
@@ -209,7 +211,9 @@ def of_advice(advice: Sequence[Advice]) -> dict[str, Any]:
         return {}
     lines = "\n".join(f"- {unmarked(one.line)}" for one in advice)
     saved = sum((one.usd_a_month or Decimal(0) for one in advice), Decimal(0))
-    return {"advice": dg.MetadataValue.md(lines), "advice_usd_a_month": float(saved)}
+    # A number is drawn as a plot: none of nothing.
+    dollars = {"advice_usd_a_month": float(saved)} if saved else {}
+    return {"advice": dg.MetadataValue.md(lines), **dollars}
 
 
 def sample_of(destination: Destination) -> pa.Table | None:

@@ -122,10 +122,12 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
             rows = [rows_in(pipeline, destination, scope.partition) for scope in scopes]
             count_rows(context, pipeline, scopes, rows)
         settled = [one for report in accounts for one in report.balanced_now]
-        shown |= metadata.of_advice(
+        advice = metadata.of_advice(
             next(filter(None, (_advice(store, pipeline, one) for one in reversed(settled))), [])
         )
-        shown |= reports(context, store, pipeline, settled, [scope.partition for scope in scopes])
+        partitions = [scope.partition for scope in scopes]
+        # First what is read in the morning: Dagster shows it in this order.
+        shown = reports(context, store, pipeline, settled, partitions) | advice | shown
         kept = retention(store, pipeline.name)
         if kept.level != "fine":
             context.log.warning(kept.description)
