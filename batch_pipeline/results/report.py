@@ -32,6 +32,8 @@ class Report:
         statuses: rows by status, of what was asked and of what could not be.
         unchanged: records whose answer stands already; None: not known.
         reused: records whose earlier answer was published again.
+        duplicates: records that were not asked, because another one asked the same.
+        ruled: records that a rule settled.
         cost_usd: what is known of the cost.
         cost_unknown: requests whose cost is not known.
         expected_usd: what was expected before; None: not known.
@@ -50,6 +52,8 @@ class Report:
     statuses: Counter[str] = field(default_factory=Counter)
     unchanged: int | None = None
     reused: int = 0
+    duplicates: int = 0
+    ruled: int = 0
     cost_usd: Decimal = Decimal(0)
     cost_unknown: int = 0
     expected_usd: Decimal | None = None
@@ -62,7 +66,7 @@ class Report:
 
     @property
     def answered(self) -> int:
-        """Requests that were answered."""
+        """Records that were answered."""
         return self.statuses["answered"]
 
     @property
@@ -110,6 +114,8 @@ def report_of(
         submission["number"],
         unchanged=counts.get("settled"),
         reused=counts.get("reused", 0),
+        duplicates=counts.get("duplicates", 0),
+        ruled=counts.get("ruled", 0),
     )
     asked = [file for file in files if file["kind"] in (FileKind.BATCH, FileKind.LATE)]
     for file in files:
@@ -147,7 +153,7 @@ def _save(
     if price is None or report.cost_unknown or written != tokens["cache_write"]:
         return
     prompt = tokens["input"] + tokens["cache_read"] + tokens["cache_write"]
-    answers = max(report.answered, 1)
+    answers = max(min(report.answered, report.sent), 1)
     paid = _cost(price, answers, tokens, prompt)
     plain = _cost(price, answers, Counter(input=prompt, output=tokens["output"]), prompt)
     if paid is None or plain is None:
@@ -208,6 +214,10 @@ def markdown(report: Report) -> str:
         f"| answered | {report.answered:,} |",
         *(f"| {_cell(name)} | {count:,} |" for name, count in report.failed.items()),
     ]
+    if report.duplicates:
+        lines.append(f"| not asked, the same as another one | {report.duplicates:,} |")
+    if report.ruled:
+        lines.append(f"| settled by a rule | {report.ruled:,} |")
     if report.reused:
         lines.append(f"| answered earlier, published again | {report.reused:,} |")
     if report.unchanged is not None:

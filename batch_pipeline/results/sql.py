@@ -26,8 +26,9 @@ from recipients as records {join} join judged on judged.custom_id = records.{bil
 OUTCOMES = """
 select records._key_hash, records._content_hash, records._custom_id, records._attempt,
        coalesce(judged.status, $unanswered) as _status, judged.stop_reason as _stop_reason,
-       case when judged.status = 'rejected' then judged.error end as _error
-from recipients as records {join} join judged on judged.custom_id = records.{asked_as}
+       case when judged.status = 'rejected' then judged.error end as _error,
+       {billed.duplicate_of} is null as _is_asked
+from recipients as records {join} join judged on judged.custom_id = records.{billed.asked_as}
 """
 
 # The records that a request file asked: its range of rows without those that could not be asked.
@@ -124,9 +125,9 @@ select _key_hash as key_hash, _content_hash as content_hash, $version as version
 from joined
 """
 
-# What the API refused, by its message; two are enough to know that it was not all the same.
+# Which requests the API refused, by its message; two messages are enough to know that it was not all the same.
 REFUSALS = """
-select coalesce(_error, ''), count(*) from joined where _status = 'rejected' group by all limit 2
+select coalesce(_error, ''), count(*) from joined where _status = 'rejected' and _is_asked group by all limit 2
 """
 
 # Per key, which index file holds the row to show: over all the index files of the pipeline, the highest
