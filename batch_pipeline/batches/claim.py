@@ -80,7 +80,7 @@ def claim(
         queued = queued_requests(tx, scope.endpoint)
         doubtful = doubtful_sizes(tx, scope.endpoint)
         found = candidate_sizes(tx, scope.endpoint)
-        seeded, _ = behind_a_seed(tx, scope.pipeline, scope.endpoint.id, now)
+        seeded, _ = behind_a_seed(tx, scope.pipeline, scope.endpoint, now)
         for row in due:
             if row["id"] in seeded:
                 continue

@@ -83,7 +83,7 @@ def send(
     # Before anything of a submission is paid, the store can tell what it is.
     keep_manifests(store, (row["submission_id"] for row in _ready(store, scope)))
     with store.ledger.read() as tx:
-        _, late = behind_a_seed(tx, scope.pipeline, scope.endpoint.id, store.clock.now())
+        _, late = behind_a_seed(tx, scope.pipeline, scope.endpoint, store.clock.now())
     for seed in late:
         report.trouble.append(
             f"{seed['id']}, whose request was to fill the cache first, is {seed['state']}: the others are sent without it, "

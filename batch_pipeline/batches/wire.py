@@ -91,7 +91,9 @@ class reading:
                 f"{self.base_url} could not be asked ({type(cause).__name__}: {cause}). Check the "
                 "network and ClaudeBatches(base_url=...); it is tried again later."
             )
-        not_a_reply = AttributeError | TypeError | ValueError | RecursionError
+        not_a_reply = (
+            AttributeError | LookupError | OverflowError | TypeError | ValueError | RecursionError
+        )
         if isinstance(error, anthropic.AnthropicError | not_a_reply):
             return ApiUnavailable(
                 f"{self.base_url} sent something that is no Message Batches reply: {error}"

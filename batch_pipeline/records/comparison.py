@@ -114,7 +114,7 @@ class Comparison:
     def check_rules(self) -> None:
         """Try the conditions of the rules on no rows at all."""
         for rule in self.rules:
-            what = f"The {'skip_when' if rule.answer is None else 'answer_when'} ({rule.condition})"
+            what = _named(rule)
             with _read_errors_told(f"{what} cannot be used. Its columns are those of the source."):
                 described = self.con.execute(
                     f"DESCRIBE SELECT ({rule.condition}\n) AS rule FROM source"
@@ -149,11 +149,27 @@ class Comparison:
                 f"The source cannot be read{' (' + '; '.join(used) + ')' if used else ''}."
             ),
         ):
-            self.con.execute(sql)
+            try:
+                self.con.execute(sql)
+            except duckdb.OutOfMemoryException:
+                raise
+            except duckdb.Error:
+                self._try_rules(source)
+                raise
         (rows,) = one_row(self.con, "SELECT count(*) FROM _bp_hashed")
         if rows > MANY_ROWS:
             allow_memory(self.con, MEMORY_LIMIT)
         self._check_keys()
+
+    def _try_rules(self, source: str) -> None:
+        """Raise InputError for the first rule that DuckDB cannot apply to some record, if there is one."""
+        for rule in self.rules:
+            hint = "What has no such value must be no error: use try_cast, for example."
+            with _read_errors_told(f"{_named(rule)} fails for a record. {hint}"):
+                self.con.execute(
+                    f"SELECT count(*) FILTER ({rule.condition}\n) FROM {source} AS source "
+                    f"WHERE {self.partition_sql}"
+                )
 
     def hash_whole(self, source: str) -> None:
         """Read the source of all partitions into _bp_whole, whatever its keys are like."""
@@ -376,6 +392,10 @@ class Comparison:
         self.con.execute(
             statements.SELECTED.format(version=quote_text(self.version), path=quote_text(str(path)))
         )
+
+
+def _named(rule: Rule) -> str:
+    return f"The {'skip_when' if rule.answer is None else 'answer_when'} ({rule.condition})"
 
 
 def _first_of(rules: Sequence[Rule], values: Sequence[str]) -> str:

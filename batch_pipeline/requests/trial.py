@@ -122,22 +122,26 @@ def dry_run(
 
 
 def _refuse_unknown_model(template: MessageTemplate, api: Api, refused: RequestRefused) -> None:
-    """Refuse a name that the API does not know, unless it may be a route that it does not know."""
+    """Refuse a name that the API does not know, unless it may be a route that it does not know.
+
+    Only a list of models that lacks the name proves that: a relay may give names of its own to batches alone.
+    """
     if template.model not in refused.said:
         return
-    names: list[str] = []
     try:
         if api.longest_answer(template.model) is not None:
             return
         names = api.model_names()
     except (BatchPipelineError, OSError, ValueError):
-        pass
+        return
+    if not names or template.model in names:
+        return
     undated = {_DATE.sub("", name): name for name in reversed(names)} | {n: n for n in names}
     near = difflib.get_close_matches(template.model, undated, 1)
     hint = ""
     if near:
         hint = f" Did you mean {undated[near[0]]}?"
-    elif names:
+    else:
         hint = f" It knows {', '.join(names[:SHOWN])}{' ...' if len(names) > SHOWN else ''}."
     raise InputError(
         f"{api.base_url} knows no model {plain(template.model)} ({refused.said}).{hint} Correct `model` of the "
@@ -152,11 +156,10 @@ def _refuse_question(
     refused: RequestRefused,
 ) -> None:
     """Refuse what the API finds wrong with every request, unless that may be one record's fault."""
-    if not (
-        _is_refused({**params[0], "messages": SHORT}, counting)
-        # A relay that does not count at all says nothing about the question.
-        and _is_counted({"model": params[0]["model"], "messages": SHORT}, counting)
-    ):
+    # A relay that does not count at all, or not for this model, says nothing about the question.
+    if not _is_counted({"model": params[0]["model"], "messages": SHORT}, counting):
+        return
+    if not _is_refused({**params[0], "messages": SHORT}, counting):
         words = {_refusal(one, counting) for one in params}
         if len(params) < MOST_TRIED or words != {refused.said}:
             return

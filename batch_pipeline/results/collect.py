@@ -370,7 +370,7 @@ def _answered_once(joined: Joined) -> dict[str, int]:
 def _add(report: Collected, file: RowMapping, joined: Joined) -> None:
     report.files.append(file["id"])
     report.rows += joined.rows
-    report.asked += joined.rows if file["batch_id"] else 0
+    report.asked += joined.asked if file["batch_id"] else 0
     for message, times in joined.refusals.items():
         report.refusals[message] = report.refusals.get(message, 0) + times
     for status, count in joined.statuses.items():

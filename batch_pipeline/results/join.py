@@ -176,6 +176,7 @@ class Joined:
     statuses: dict[str, int]
     retryable: int
     refusals: dict[str, int] = field(default_factory=dict)  # of the API, by its message
+    asked: int = 0  # rows of requests, without their duplicates
     counts: Counts = field(default_factory=Counts)
     judged_by_schema_alone: bool = False  # today's class asks for something else
 
@@ -244,11 +245,13 @@ def join_batch(
             write_parquet(connection, query, rows_path, parameters)
             connection.execute(
                 "create or replace temp table joined as "
-                + sql.OUTCOMES.format(join=join, asked_as=billed.asked_as),
+                + sql.OUTCOMES.format(join=join, billed=billed),
                 {"unanswered": unanswered},
             )
         joined = _summed_up(connection, rows_path, submission["version"], max_attempts, folder)
         joined.refusals = dict(connection.execute(sql.REFUSALS).fetchall())
+        found = connection.execute("select count(*) from joined where _is_asked").fetchone()
+        joined.asked = found[0] if found else 0
     joined.counts = counts
     joined.judged_by_schema_alone = question.outdates(today)
     return joined

@@ -26,8 +26,9 @@ from recipients as records {join} join judged on judged.custom_id = records.{bil
 OUTCOMES = """
 select records._key_hash, records._content_hash, records._custom_id, records._attempt,
        coalesce(judged.status, $unanswered) as _status, judged.stop_reason as _stop_reason,
-       case when judged.status = 'rejected' then judged.error end as _error
-from recipients as records {join} join judged on judged.custom_id = records.{asked_as}
+       case when judged.status = 'rejected' then judged.error end as _error,
+       {billed.duplicate_of} is null as _is_asked
+from recipients as records {join} join judged on judged.custom_id = records.{billed.asked_as}
 """
 
 # The records that a request file asked: its range of rows without those that could not be asked.
@@ -93,7 +94,7 @@ from wanted as records left join earlier on earlier._custom_id = records._custom
 RULED = """
 with wanted as (select * from read_parquet({records}) where _kind = 'rule'),
      judged as (
-       select *, {parsed} as fields, null::varchar as tool_calls from (
+       select *, {parsed} as fields, null::varchar as tool_calls, null::varchar as citations from (
          select _custom_id as custom_id, split_part(_bp_rule, ':', 1) as outcome,
                 case when contains(_bp_rule, ':') then 'answered' else 'skipped' end as status,
                 substr(_bp_rule, strpos(_bp_rule, ':') + 1) as answer
@@ -124,9 +125,9 @@ select _key_hash as key_hash, _content_hash as content_hash, $version as version
 from joined
 """
 
-# What the API refused, by its message; two are enough to know that it was not all the same.
+# Which requests the API refused, by its message; two messages are enough to know that it was not all the same.
 REFUSALS = """
-select coalesce(_error, ''), count(*) from joined where _status = 'rejected' group by all limit 2
+select coalesce(_error, ''), count(*) from joined where _status = 'rejected' and _is_asked group by all limit 2
 """
 
 # Per key, which index file holds the row to show: over all the index files of the pipeline, the highest

@@ -5,6 +5,7 @@ an address by its place, and nothing of it.
 """
 
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,8 @@ from batch_pipeline.store.tables import submissions
 
 MOST_TRIES = 5
 """For each address, one a collect run."""
+MOST_SECONDS = 30.0
+"""For one address: what takes longer counts as not sent. A run that has its answers waits for no server."""
 FRESH = timedelta(hours=1)
 TRIED_FOR = timedelta(days=3)
 
@@ -99,6 +102,20 @@ def _waits(notes: set[str], place: int, fresh: bool) -> bool:
 
 
 def _send(url: str, place: int, title: str, text: str, chart: bytes | None) -> bool:
+    """Send a report, and return whether it went out in time."""
+    went_out: list[bool] = []
+
+    def send() -> None:
+        went_out.append(_sent(url, place, title, text, chart))
+
+    # Plugins wait for each piece of a reply, and a server may send pieces without an end.
+    thread = threading.Thread(target=send, name="report", daemon=True)
+    thread.start()
+    thread.join(MOST_SECONDS)
+    return True in went_out
+
+
+def _sent(url: str, place: int, title: str, text: str, chart: bytes | None) -> bool:
     try:
         service = opened(resolve(url), place)
         if service is None:

@@ -231,10 +231,10 @@ def is_approved(tx: Connection, submission_id: str) -> bool:
     return bool(row and row["approved_at"] and not row["used_at"])
 
 
-def is_known(tx: Connection, submission_id: str, files: Sequence[RowMapping]) -> bool:
-    """Whether a submission was found over a cap before, or what its files weigh is known."""
-    weighed = all(file["weight"] is not None for file in files)
-    return weighed or _approval(tx, submission_id) is not None
+def is_held(tx: Connection, submission_id: str) -> bool:
+    """Whether it is written down that a cap holds a submission back, and nobody has let it through."""
+    row = _approval(tx, submission_id)
+    return bool(row and not row["approved_at"])
 
 
 def use_approval(ledger: Ledger, tx: Connection, submission_id: str) -> None:

@@ -8,7 +8,7 @@ from itertools import groupby
 from sqlalchemy import Connection, RowMapping, func, or_, select
 
 from batch_pipeline.errors import counted
-from batch_pipeline.store.budget import NO_CAPS, Caps, is_approved, is_known, what_is_over
+from batch_pipeline.store.budget import NO_CAPS, Caps, is_held, what_is_over
 from batch_pipeline.store.queue import (
     candidate_sizes,
     doubtful_sizes,
@@ -98,7 +98,7 @@ def needs(
             doubtful = doubtful_sizes(tx, endpoint)
             found_sizes = candidate_sizes(tx, endpoint)
             over = _over_budget(tx, pipeline, endpoint, now, caps)
-            over |= behind_a_seed(tx, pipeline, endpoint.id, now)[0]
+            over |= behind_a_seed(tx, pipeline, endpoint, now)[0]
         for row in _open_files(store, pipeline, endpoint):
             due = row["not_before"] is None or row["not_before"] <= now
             if not due:
@@ -155,7 +155,11 @@ def _open_files(store: Store, pipeline: str, endpoint: Endpoint) -> Sequence[Row
 def _over_budget(
     tx: Connection, pipeline: str, endpoint: Endpoint, now: datetime, caps: Caps
 ) -> set[str]:
-    """Return the ready files that a cap holds back, and nobody has let through."""
+    """Return the ready files that a cap holds back, which is written down, and nobody has let through.
+
+    What a cap was not compared with yet (outside of the hours to send in, or behind a seed) needs a run that
+    does so: without it nobody would learn that it is held.
+    """
     if not caps.any:
         return set()
     rows = tx.execute(
@@ -170,8 +174,7 @@ def _over_budget(
     found: set[str] = set()
     for submission, group in groupby(rows, key=lambda row: row["submission_id"]):
         files = [*group]
-        # A person let it through; or it was never weighed, which the sending does.
-        if is_approved(tx, submission) or not is_known(tx, submission, files):
+        if not is_held(tx, submission):
             continue
         for together in [[file] for file in files] if caps.over == "trim" else [files]:
             if what_is_over(tx, now, together, caps) is not None:

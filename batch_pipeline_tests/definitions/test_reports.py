@@ -17,7 +17,7 @@ from aiosmtpd.smtp import AuthResult
 
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.errors import InputError
-from batch_pipeline.results import chart
+from batch_pipeline.results import chart, tell
 from batch_pipeline.results.addressees import check_notify
 from batch_pipeline_tests.support.extent import every_form
 
@@ -171,6 +171,13 @@ def test_addresses_may_be_variables_of_the_environment() -> None:
 
 
 @pytest.mark.skipif(find_spec("matplotlib") is None, reason="the extra chart is not installed")
+def test_a_server_that_answers_without_an_end_keeps_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tell, "MOST_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"json://127.0.0.1:{silent.getsockname()[1]}/"
+        assert tell._send(url, 0, "title", "text", None) is False
+
+
 def test_a_chart_is_a_small_png(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chart.draw([(1, 0.5), (2, 1.0)]) is None  # without matplotlib
     monkeypatch.setattr(chart, "can_draw", lambda: True)

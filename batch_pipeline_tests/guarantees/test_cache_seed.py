@@ -1,8 +1,10 @@
 """The first request fills the cache, and the others are sent when it has."""
 
+import anthropic
 import pytest
 
 from batch_pipeline import InputError, MessageTemplate
+from batch_pipeline_tests.support.api_requests import requests
 from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
 from batch_pipeline_tests.support.moments import ended_at
@@ -91,3 +93,24 @@ def test_a_run_that_ends_at_any_moment_pays_once(house: House, moment: int) -> N
 def test_a_seed_needs_a_cache() -> None:
     with pytest.raises(InputError, match='set cache="5m"'):
         MessageTemplate(model="m", max_tokens=1, prompt="{{ a }}", cache_seed=True)
+
+
+@only_whole
+def test_a_seed_that_another_pipelines_lost_reply_keeps_back_stops_nothing(house: House) -> None:
+    """Batches of one request look alike: while one may be a lost file, no other one is sent."""
+    house.emulator.configure(manual=True)
+    other = house.nights(SEEDED, name="other", destination=None)
+    anthropic.Anthropic(api_key="any", base_url=house.emulator.base_url).messages.batches.create(
+        requests=requests(1)
+    )  # somebody else's, which may be the lost one
+    house.emulator.fault("create", "drop_before")
+    other.submit()
+    house.clock.advance(200)
+    other.tick_and_run()
+    run = house.nights(SEEDED, name="third", destination=None)
+    run.submit()
+    house.clock.advance(1800)
+    assert run.tick_and_run() == 0 and sizes(house) == [1]
+    house.clock.advance(1900)
+    run.tick_and_run()
+    assert sizes(house) == [1, 39]

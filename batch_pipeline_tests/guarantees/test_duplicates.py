@@ -134,6 +134,19 @@ def test_what_cannot_be_asked_cannot_be_asked_for_its_duplicates(house: House) -
 
 
 @only_whole
+def test_what_the_api_refuses_is_told_in_requests(
+    house: House, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fill(house)
+    house.emulator.configure(rates={"invalid": 1.0})
+    run = house.nights()
+    run.submit()
+    run.collect()
+    assert house.statuses() == {"rejected": 20}
+    assert "The API refused all 5 requests for one reason" in capfd.readouterr().err
+
+
+@only_whole
 def test_they_may_be_of_several_files_and_of_files_that_are_cut(house: House) -> None:
     fill(house)
     claude = {"max_batch_requests": 2}

@@ -175,6 +175,22 @@ def test_the_report_and_the_costs_tell_what_was_not_asked(house: House) -> None:
     assert Report("notes", "", 1, ruled=5).saved == {}
 
 
+def test_a_rule_beside_tools_and_citations_leaves_their_columns_empty(house: House) -> None:
+    document = {
+        "type": "document",
+        "source": {"type": "text", "media_type": "text/plain", "data": "{{ text }}"},
+        "citations": {"enabled": True},
+    }
+    tools = {"tools": [{"name": "sort", "input_schema": {"type": "object"}}]}
+    asked = [{"role": "user", "content": [document, {"type": "text", "text": "What is it?"}]}]
+    request = {"prompt": None, "messages": asked, "params": tools}
+    house.nights(request, skip_when="id < 10", answer_when={"true": "told"}).night()
+    assert house.paid == 0
+    assert house.sql("select count(*), count(answer), count(tool_calls), count(citations) from answers") == [
+        (RECORDS, RECORDS - 10, 0, 0)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("lost", ["ledger", "results", "index", "selection", "table"])
 def test_what_is_lost_is_made_again(house: House, lost: str) -> None:
     run = house.nights(**TOLD)
@@ -257,4 +273,6 @@ def test_a_rule_that_the_source_cannot_answer_is_refused_before_any_money(house:
     assert "skip_when (idd < 5) cannot be used" in said and '"id"' in said
     said = house.refusal(house.nights(answer_when={"id + 1": "x"}))
     assert "is INTEGER and no condition" in said
+    said = house.refusal(house.nights(skip_when="id < 0", answer_when={"text::int < 5": "x"}))
+    assert "answer_when (text::int < 5) fails for a record" in said and "try_cast" in said
     assert house.paid == 0

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from batch_pipeline import InputError, SendBetween
+from batch_pipeline import Budget, InputError, SendBetween
 from batch_pipeline.batches import send
 from batch_pipeline_tests.support.extent import every_form, only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
@@ -58,6 +58,15 @@ def test_they_end_between_two_files_and_a_lost_reply_is_settled_outside(house: H
     house.clock.advance(21 * 3600)
     run.until_quiet()
     assert house.paid == RECORDS and house.statuses() == {"answered": RECORDS}
+
+
+def test_what_a_cap_holds_is_said_in_the_hours_and_asks_for_one_run(house: House) -> None:
+    run = house.nights(send_between=hours(house, 2, 10), budget=Budget(per_submission_usd=0.000001))
+    run.submit()
+    assert run.tick_and_run() == 0 and "cap" not in run.ticks[-1].skip_message
+    house.clock.advance(2.2 * 3600)
+    assert run.tick_and_run() == 1 and run.tick_and_run() == 0
+    assert "cap per_submission_usd" in run.ticks[-1].skip_message and house.paid == 0
 
 
 BERLIN = "Europe/Berlin"

@@ -93,6 +93,7 @@ class Relay:
     ):
         self.refuses, self.kind, self.counted = refuses, kind, 0
         self.longest: int | Exception | None = 64_000
+        self.names: list[str] | None = None
 
     def count_tokens(self, params: Mapping[str, Any]) -> int:
         self.counted += 1
@@ -106,7 +107,9 @@ class Relay:
         return self.longest
 
     def model_names(self) -> list[str]:
-        raise ApiUnavailable("no list")
+        if self.names is None:
+            raise ApiUnavailable("no list")
+        return self.names
 
 
 def tried(relay: Relay, *texts: str, **fields: Any) -> str | None:
@@ -138,12 +141,22 @@ def test_what_may_be_one_records_fault_stops_nothing() -> None:
 def test_what_may_be_the_relays_own_fault_stops_nothing() -> None:
     silent = Relay(lambda _: "tokens are not counted here")
     assert "not counted here" in str(tried(silent, "a", "b"))
+    assert "not counted here" in str(tried(silent, "a", "b", "c"))
+    named = Relay(lambda params: f"Invalid model name: {params['model']}")
+    assert "Invalid model name" in str(tried(named, "a", "b", "c"))
     lost = Relay(lambda _: "no such route", "not_found_error")
     assert "no such route" in str(tried(lost, "a"))
     odd = Relay(lambda _: f"model: {MODEL}", "not_found_error")
     assert MODEL in str(tried(odd, "a"))  # it counts none of a model that it lists
+    # It may not list them, or lists none: the name may be one that batches alone know.
     odd.longest = ApiUnavailable("no models here")
-    with pytest.raises(InputError, match=f"knows no model {MODEL}"):
+    assert MODEL in str(tried(odd, "a"))
+    odd.longest = None
+    assert MODEL in str(tried(odd, "a"))
+    odd.names = []
+    assert MODEL in str(tried(odd, "a"))
+    odd.names = ["claude-of-tomorrow"]
+    with pytest.raises(InputError, match=f"knows no model {MODEL}.* It knows claude-of-tomorrow"):
         tried(odd, "a")
 
 
