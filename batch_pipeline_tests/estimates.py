@@ -40,7 +40,7 @@ from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.stage_calls import StageCalls
 
 HISTORY = 3
-MEASURED = 2  # nights of a walk, after these
+MEASURED = 5  # nights of a walk, after these
 MEDIAN, P95, MOST_RESERVED = 0.05, 0.10, 1.3
 MOST_TICKS = 60
 NANO = Decimal(10) ** 9
