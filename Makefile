@@ -9,14 +9,15 @@ PYTEST := $(BIN)/pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
 # Compiled code is kept, whatever the shell says: each test and each process would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test e2e soak bench claims dev lint clean
+.PHONY: help demo test e2e soak estimates bench claims dev lint clean
 
 help:
 	@echo "make demo   play a night of the two demo pipelines, and show what came out"
 	@echo "make dev    look at it in Dagster's UI on port $(PORT), with an emulated API beside it"
 	@echo "make test   run the tests"
 	@echo "make e2e    play nights in a running Dagster, hurt it, and look at its pages in Chromium"
-	@echo "make soak   run the tests whole, play a night in a project of create-dagster, walk through 10,000 nights that go wrong, let eight processes work at once"
+	@echo "make soak   run the tests whole, play a night in a project of create-dagster, walk through 10,000 nights that go wrong, let eight processes work at once, and measure estimates"
+	@echo "make estimates measure what estimates and reserves are worth beside the bill, over random nights (NIGHTS=50 RECORDS=1200)"
 	@echo "make bench  measure each stage beside the plain SDK loop (SIZES=50000,200000 REPEAT=3 WIDE=2000)"
 	@echo "make claims play what is said about the price of batches and caches, and write the table in docs/money.md"
 	@echo "make lint   check style, types and who imports whom"
@@ -36,6 +37,12 @@ soak: .venv/installed
 	BATCH_PIPELINE_TESTS=whole $(PYTEST)
 	$(BIN)/python -m batch_pipeline_tests.e2e.created_project
 	$(BIN)/python -m batch_pipeline_tests.soak --episodes 10000 --eight-seconds 60
+	$(BIN)/python -m batch_pipeline_tests.estimates --nights $(NIGHTS) --records $(RECORDS)
+
+NIGHTS ?= 50
+RECORDS ?= 1200
+estimates: .venv/installed
+	$(BIN)/python -m batch_pipeline_tests.estimates --nights $(NIGHTS) --records $(RECORDS)
 
 SIZES ?= 10000,50000
 REPEAT ?= 1

@@ -40,7 +40,7 @@ from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.stage_calls import StageCalls
 
 HISTORY = 3
-MEASURED = 2  # nights of a walk, after these
+MEASURED = 5  # nights of a walk, after these
 MEDIAN, P95, MOST_RESERVED = 0.05, 0.10, 1.3
 MOST_TICKS = 60
 NANO = Decimal(10) ** 9
@@ -93,8 +93,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Walked:
-    """A walk: its measured nights, all that it reserved, its ledger's sums and the emulator's bill."""
+    """A walk: what it is, its measured nights, all that it reserved, its ledger's sums and the emulator's bill."""
 
+    said: str
     nights: list[Measured]
     reserved: Decimal
     ledger: Decimal
@@ -155,7 +156,10 @@ def walk(seed: int, folder: Path, emulator: EmulatorProcess, records: int, measu
             clock.advance(24 * 3600)
         files = store.ledger.rows(select(request_files))
         kept = store.ledger.rows(select(reservations))
+    request = pipeline.request
+    cached = f"cache {request.cache}, {len(request.system or '') // 1000} kB shared"
     return Walked(
+        f"{request.model}, {cached}, {rates['cache_miss']:.0%} miss, {rates['errored'] + rates['expired']:.0%} fail",
         found,
         Decimal(sum(row["nanousd"] or 0 for row in kept)) / NANO,
         Decimal(sum(file["cost_nanousd"] or 0 for file in files)) / NANO,
@@ -182,7 +186,7 @@ def _pipeline(database: str, chance: random.Random) -> BatchPipeline:
         request=MessageTemplate(
             model=chance.choice(["claude-haiku-4-5", "claude-sonnet-5-5", "claude-opus-5-5"]),
             max_tokens=400,
-            system=clerk * chance.choice([1, 100, 600]),
+            system=clerk * chance.choice([1, 100, 200]),
             prompt="{{ t }}",
             cache=chance.choice([None, "5m", "1h", "1h"]),
             output=chance.choice([None, ENTRY, ENTRY]),
@@ -264,7 +268,7 @@ def main(nights: int, records: int, start: int) -> None:
             )
         same = "=" if one.ledger == one.settled == one.bill else "IS NOT"
         click.echo(
-            f"  ledger ${one.ledger} {same} bill ${one.bill}; reserved in all ${one.reserved:.4f}"
+            f"  {one.said}: ledger ${one.ledger} {same} bill ${one.bill}; reserved in all ${one.reserved:.4f}"
         )
     measured = [night for one in found for night in one.nights]
     errors = sorted(night.error for night in measured)

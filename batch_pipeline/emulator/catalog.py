@@ -151,6 +151,8 @@ _FABLE_5 = _price("10", "50", "12.50", "20", "1")
 _OPUS_5_5 = _price("4", "20", "5", "8", "0.20")
 _OPUS = _price("5", "25", "6.25", "10", "0.50")
 _SONNET_5 = _price("2", "10", "2.50", "4", "0.20")
+# Reads cost half as much from 2026-10-07 on: genai-prices 0.2.3, kurofune/claudit v1.9.2 (the pricing page of 10-24).
+_SONNET_5_5 = _price("2", "10", "2.50", "4", "0.10")
 _SONNET_4 = _price("3", "15", "3.75", "6", "0.30")
 _HAIKU_5_5 = _price("0.10", "0.50", "0.125", "0.20", "0.01")
 _HAIKU_5_5_LONG = _price("0.50", "2.50", "0.625", "1", "0.05")
@@ -168,7 +170,7 @@ MODELS = {
         ("claude-mythos-5-2", "Claude Mythos 5.2", _FABLE_5_2, 512, "2026-11-09", _FABLE_5_2_WAYS, {}),
         ("claude-haiku-5-5", "Claude Haiku 5.5", _HAIKU_5_5, 512, "2026-10-07", _HAIKU_5_5_WAYS,
          {**_LONG, "long_price": _HAIKU_5_5_LONG}),
-        ("claude-sonnet-5-5", "Claude Sonnet 5.5", _SONNET_5, 512, "2026-09-28", _SONNET_5_5_WAYS, _LONG),
+        ("claude-sonnet-5-5", "Claude Sonnet 5.5", _SONNET_5_5, 512, "2026-09-28", _SONNET_5_5_WAYS, _LONG),
         ("claude-opus-5-5", "Claude Opus 5.5", _OPUS_5_5, 512, "2026-09-22", _OPUS_5_5_WAYS, _LONG),
         ("claude-fable-5-1", "Claude Fable 5.1", _FABLE_5_1, 512, "2026-09-01", _FABLE_5_1_WAYS, {}),
         ("claude-mythos-5-1", "Claude Mythos 5.1", _FABLE_5_1, 512, "2026-09-01", _FABLE_5_1_WAYS, {}),

@@ -1,5 +1,6 @@
 """How long a pipeline's answers were, and how much of its prompts the cache held: from its own results."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ RECENT_FILES = 20
 """Whose answers tell how long answers are."""
 FEWEST = 30
 """Answers below which nothing is concluded."""
+SURE = 3.0
+"""Standard deviations of chance beyond which a batch is taken to be another one, and not another draw."""
 
 ANSWERS = """
 select _bp_file, _output_tokens as output, coalesce(_cache_read_tokens, 0) as read,
@@ -26,9 +29,9 @@ select count(*), avg(output), quantile_cont(output, 0.99), avg(read + written),
   sum(read) / nullif(sum(read) + sum(written), 0)
 from answers
 """
-LEAST_HITS = """
-select min(hits) from (
-  select sum(read) / nullif(sum(read) + sum(written), 0) as hits from answers group by _bp_file having count(*) >= {fewest})
+HITS = """
+select count(*), sum(read) / sum(read + written) from answers
+where read + written > 0 group by _bp_file having count(*) >= {fewest}
 """
 
 
@@ -44,7 +47,8 @@ class Lengths:
         cached: input tokens of one that were written to the cache or read from it, on average; None
             with fewer than 30 answers.
         hits: the share of these that was read.
-        hits_least: the same in the batch with the smallest, of 30 answers or more.
+        hits_least: the same in the batch with the smallest, of 30 answers or more, if that is more than chance
+            makes of so many; it is what lies behind it, before the chance of the requests that are to come.
         billed: the share of requests that were answered; the others cost nothing.
     """
 
@@ -56,6 +60,36 @@ class Lengths:
     hits: float = 0.0
     hits_least: float = 0.0
     billed: float = 1.0
+
+    def hits_p99(self, requests: int) -> float:
+        """Return the share that so many requests read, hardly ever less.
+
+        Whether a request finds the prompt in the cache is a draw: of few requests, more may be unlucky together, and
+        few answers tell the share only about.
+        """
+        chance = math.hypot(
+            _chance(self.hits_least, requests), _chance(self.hits_least, self.answers)
+        )
+        return max(0.0, self.hits_least - SURE * chance)
+
+
+def _chance(share: float, requests: int) -> float:
+    """Return the standard deviation of a share among so many requests; also where none has missed yet."""
+    return math.sqrt((share * (1 - share) + 1 / max(requests, 1)) / max(requests, 1))
+
+
+def least_hits(share: float, batches: Sequence[tuple[int, float]]) -> float:
+    """Return the share that was read in the worst batch, if chance does not explain it.
+
+    A batch that is no worse than chance makes of its size says nothing of the next ones: of many small ones,
+    as those that ask again what failed, the worst is always bad.
+
+    Args:
+        share: of all of them.
+        batches: answers of each, and the share that was read.
+    """
+    behind = [hits + SURE * _chance(share, count) for count, hits in batches]
+    return min([share, *behind]) if batches else 0.0
 
 
 NO_ANSWERS = Lengths()
@@ -93,19 +127,19 @@ def _read(store: Store, rows: Sequence[RowMapping], *, same_question: bool) -> L
             files = quote_files([store.files.url(row["results_path"]) for row in rows])
             connection.execute(f"create temp table answers as {ANSWERS.format(files=files)}")
             [(answers, mean, p99, cached, hits)] = connection.execute(LENGTHS).fetchall()
-            [(least,)] = connection.execute(LEAST_HITS.format(fewest=FEWEST)).fetchall()
+            batches = connection.execute(HITS.format(fewest=FEWEST)).fetchall()
     except (duckdb.Error, OSError):
         return NO_ANSWERS
     if answers < FEWEST:
         return Lengths(answers, same_question=same_question)
-    asked = sum(row["requests"] for row in rows)
+    asked, share = sum(row["requests"] for row in rows), float(hits or 0)
     return Lengths(
         answers,
         mean,
         p99,
         same_question,
         cached,
-        float(hits or 0),
-        float(least or 0),
+        share,
+        least_hits(share, [(count, float(one)) for count, one in batches]),
         min(answers / max(asked, 1), 1.0),
     )

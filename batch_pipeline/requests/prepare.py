@@ -223,6 +223,7 @@ def _priced(
             more_tokens_in(file.path, template.max_tokens) if built.more_tokens else 0,
             lengths,
             rate,
+            built.requests,
         )
         for file in built.files
     }

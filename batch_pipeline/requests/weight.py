@@ -122,6 +122,7 @@ def weigh(
     more_tokens: int = 0,
     lengths: Lengths = NO_ANSWERS,
     rate: TokenRate = BY_BYTES,
+    together: int | None = None,
 ) -> Weight:
     """Return what requests of a question weigh.
 
@@ -132,6 +133,7 @@ def weigh(
         more_tokens: that their answers may have beyond ``max_tokens`` each, all together.
         lengths: of earlier answers.
         rate: how many tokens a byte of theirs is.
+        together: how many requests they are a part of, whose reserve is to hold as a whole; None: these are all.
     """
     by_size = math.ceil(size / BY_BYTES.bytes_per_token)
     tokens = rate.tokens(requests, size)
@@ -151,7 +153,7 @@ def weigh(
         cached_max=max(shared, math.ceil(cached)),
         cache=template.cache,
         hits=lengths.hits,
-        hits_p99=lengths.hits_least,
+        hits_p99=lengths.hits_p99(together or requests),
         output=_of(requests, lengths.mean, output_max),
         output_p99=_of(requests, lengths.p99, output_max) if lengths.same_question else None,
         output_max=output_max,

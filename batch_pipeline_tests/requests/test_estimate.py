@@ -1,5 +1,6 @@
 """What a submission may cost, before it is sent."""
 
+import random
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from batch_pipeline.requests.build import Built
 from batch_pipeline.requests.compiled import CompiledTemplate, compile_question
 from batch_pipeline.requests.estimate import Estimate, estimate
-from batch_pipeline.requests.lengths import Lengths
+from batch_pipeline.requests.lengths import Lengths, least_hits
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.requests.token_rate import count
 
@@ -48,6 +49,41 @@ def test_the_worst_case_writes_the_shared_prompt_to_the_cache_each_time() -> Non
     template = compiled(system="s" * 1000, cache="1h")
     found = estimate(built(1000, 2_500_000), template, at=NOW)
     assert found.usd_max == Decimal("0.25") + Decimal("0.5") * Decimal("0.6") + Decimal("0.4")
+
+
+def test_the_reserve_of_a_cache_goes_by_what_chance_does_not_explain() -> None:
+    # Small batches are unlucky or lucky; a large one that is worse is worse.
+    assert least_hits(0.7, [(1200, 0.7), (40, 0.55), (30, 0.5)]) == 0.7
+    assert 0.4 < least_hits(0.7, [(1200, 0.8), (1200, 0.4), (40, 0.6)]) < 0.45
+    assert least_hits(0.7, []) == 0
+    # Of few requests, or after few answers, more may miss together.
+    known = Lengths(10_000, 1.0, 1.0, True, 100, 0.9, 0.9)
+    assert 0.6 < known.hits_p99(30) < known.hits_p99(1000) < known.hits_p99(10_000) < 0.9
+    few = Lengths(60, 1.0, 1.0, True, 100, 0.9, 0.9)
+    assert few.hits_p99(10_000) < 0.8 and few.hits_p99(1) == 0
+
+
+def test_the_reserve_of_a_cache_is_passed_hardly_ever_and_not_far_above() -> None:
+    """Nights of three files and one that asks again: 12,000 requests, whose misses are drawn."""
+    chance = random.Random(1)
+
+    def cost(hits: float) -> float:
+        return (1 - hits) * 2 + hits * 0.1
+
+    def drawn(requests: int, share: float) -> tuple[int, float]:
+        spread = (share * (1 - share) / requests) ** 0.5
+        return requests, min(max(chance.gauss(share, spread), 0), 1)
+
+    ratios: list[float] = []
+    for _ in range(500):
+        share = chance.uniform(0.5, 0.98)
+        past = [drawn(size, share) for _ in range(4) for size in (4000, 4000, 4000, 300)]
+        answers = sum(count for count, _ in past)
+        hits = sum(count * one for count, one in past) / answers
+        known = Lengths(answers, 1.0, 1.0, True, 100, hits, least_hits(hits, past))
+        _, came = drawn(12_000, share)
+        ratios.append(cost(known.hits_p99(12_000)) / cost(came))
+    assert sum(ratio < 1 for ratio in ratios) <= 2 and max(ratios) < 1.3
 
 
 def test_an_unknown_price_is_an_unknown_cost() -> None:

@@ -9,6 +9,7 @@ from genai_prices.data_snapshot import get_snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batch_pipeline.emulator.catalog import MODELS
 from batch_pipeline.requests.prices import BATCH, Tokens, batch_cost, batch_price
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -69,6 +70,19 @@ priced = [
 @given(st.sampled_from(priced), st.builds(Tokens, counts, counts, counts, counts, counts, counts))
 def test_costs_are_exactly_those_of_genai_prices(model: str, tokens: Tokens) -> None:
     assert batch_cost(model, tokens, NOW) == reference(model, tokens)
+
+
+@pytest.mark.parametrize("prompt", [1000, 150_000])
+def test_the_emulator_bills_what_the_list_says(prompt: int) -> None:
+    """Of each part, so that no mean hides one: its own list is made from other sources."""
+    parts = {"input": "input", "cache_read": "read", "cache_write_5m": "write_5m", "cache_write_1h": "write_1h"}  # fmt: skip
+    for model in MODELS.values():
+        price = (prompt > 100_000 and model.long_price) or model.price
+        for part, billed in parts.items():
+            listed = batch_cost(model.id, Tokens(**{part: prompt}), NOW)
+            usd = price and getattr(price, billed)
+            if listed is not None and usd is not None:
+                assert listed == prompt * usd / 2 / MILLION, f"{model.id}: {part}"
 
 
 def test_every_model_of_today_has_a_price() -> None:
