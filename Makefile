@@ -9,7 +9,7 @@ PYTEST := $(BIN)/pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
 # Compiled code is kept, whatever the shell says: each test and each process would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test e2e soak estimates bench claims dev lint clean
+.PHONY: help demo test e2e soak estimates bench claims sdk-suites dev lint clean
 
 help:
 	@echo "make demo   play a night of the two demo pipelines, and show what came out"
@@ -20,8 +20,9 @@ help:
 	@echo "make estimates measure what estimates and reserves are worth beside the bill, over random nights (NIGHTS=50 RECORDS=1200)"
 	@echo "make bench  measure each stage beside the plain SDK loop (SIZES=50000,200000 REPEAT=3 WIDE=2000)"
 	@echo "make claims play what is said about the price of batches and caches, and write the table in docs/money.md"
+	@echo "make sdk-suites  run the official Python SDK's own tests against the emulator, in an environment of their own"
 	@echo "make lint   check style, types and who imports whom"
-	@echo "make clean  remove .venv and caches (make demo's data in .demo stays)"
+	@echo "make clean  remove .venv, .clients and caches (make demo's data in .demo stays)"
 
 demo: .venv/installed
 	$(BIN)/batch-pipeline demo
@@ -53,6 +54,10 @@ bench: .venv/installed
 claims: .venv/installed
 	$(BIN)/python -m benchmarks.claims
 
+# Installs from the package index into .clients.
+sdk-suites: .venv/installed
+	$(BIN)/python -m batch_pipeline_tests.clients.sdk_suites
+
 # exec: a Ctrl-C or a kill reaches the command itself, which stops all that it started.
 dev: .venv/installed
 	@exec $(BIN)/batch-pipeline dev --port $(PORT)
@@ -64,7 +69,7 @@ lint: .venv/installed
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .clients .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: constraints.txt pyproject.toml

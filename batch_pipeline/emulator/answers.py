@@ -103,6 +103,8 @@ def answer(
     )
     if params.get("inference_geo") is not None:
         usage["inference_geo"] = params["inference_geo"]
+    if params.get("speed") is not None:
+        usage["speed"] = params["speed"]
     if thinks:
         thought = min(thinking_tokens, params["max_tokens"])
         usage["output_tokens_details"] = {"thinking_tokens": thought}

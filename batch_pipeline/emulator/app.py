@@ -210,7 +210,7 @@ async def _list_models(call: Call) -> Reply:
 
 async def _retrieve_model(call: Call) -> Reply:
     model = find_model(call.request.path_params["model_id"])
-    if model.id not in MODELS:
+    if model.id not in MODELS and not call.emulator.options.any_model:
         raise ApiError("not_found_error", f"model: {model.id}")
     return Reply(document=_model_document(model))
 
@@ -226,7 +226,7 @@ def _model_document(model: Model) -> dict[str, Any]:
         "display_name": model.name,
         "created_at": f"{model.released}T00:00:00Z",
         "lifecycle": "active",
-        "line": model.id.split("-")[1],
+        "line": model.id.split("-")[1] if model.id in MODELS else None,
         "max_input_tokens": model.max_input,
         "max_tokens": model.max_output,
         "capabilities": {

@@ -7,7 +7,7 @@ in a batch each is halved. A model that is not listed is answered, but its price
 import dataclasses
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 BATCH_DISCOUNT = Decimal("0.5")
 _MILLION = Decimal(1_000_000)
@@ -39,6 +39,7 @@ class Ways:
         sampling: Whether temperature, top_p, top_k may be other than their defaults, under versions
             of the API that have them.
         no_tools: Types of tools that are refused.
+        fast: Whether it has a fast mode, or one that a beta brings.
     """
 
     thinking: tuple[str, ...]
@@ -50,18 +51,21 @@ class Ways:
     prefill: bool = False
     sampling: bool = False
     no_tools: tuple[str, ...] = ()
+    fast: Literal["no", "beta", "yes"] = "no"
 
 
 _OLD_COMPUTERS = ("computer_20241022", "computer_20250124", "computer_20251124")
 _TO_HIGH = ("low", "medium", "high")
 
+# Fast mode, docs "Fast mode" of November 2026: Fable 5.2, Mythos 5.2, Opus 5.5; with its beta Opus 5 and
+# 4.8 (until 2026-11-30).
 # docs "What's new in Claude Fable 5.2": thinking is always on, computer_20251124 is an error. That
 # forced tools stay refused, as on Fable 5.1, is our reading: it is not among what changed.
-_FABLE_5_2_WAYS = Ways(("adaptive",), forced_tools=False, no_tools=_OLD_COMPUTERS)
+_FABLE_5_2_WAYS = Ways(("adaptive",), forced_tools=False, no_tools=_OLD_COMPUTERS, fast="yes")
 # docs "What's new in Claude Fable 5.1": always on, forced tool use is an error.
 _FABLE_5_1_WAYS = Ways(("adaptive",), forced_tools=False)
 # docs "What's new in Claude Opus 5.5": always on, no forced tools, no computer_20251124.
-_OPUS_5_5_WAYS = Ways(("adaptive",), forced_tools=False, no_tools=_OLD_COMPUTERS)
+_OPUS_5_5_WAYS = Ways(("adaptive",), forced_tools=False, no_tools=_OLD_COMPUTERS, fast="yes")
 # docs "What's new in Claude Sonnet 5.5": between_tools in place of disabled, no forced tools.
 _SONNET_5_5_WAYS = Ways(("adaptive", "between_tools"), forced_tools=False, no_tools=_OLD_COMPUTERS)
 # docs "Claude Haiku 5.5 migration guide": no budget, no prefill, computer use by the toolset; it
@@ -72,12 +76,13 @@ _HAIKU_5_5_WAYS = Ways(
 # docs "What's new in Claude Fable 5.1": forced tools became an error with 5.1. Always on: reference 9.
 _FABLE_5_WAYS = Ways(("adaptive",))
 # docs "What's new in Claude Opus 5": on by default, off at effort high or below.
-_OPUS_5_WAYS = Ways(("adaptive", "disabled"), effort_unthinking=_TO_HIGH)
+_OPUS_5_WAYS = Ways(("adaptive", "disabled"), effort_unthinking=_TO_HIGH, fast="beta")
 # apidog.com "Claude Sonnet 5.5 vs Sonnet 5": adaptive and disabled, forced tools supported.
 _SONNET_5_WAYS = Ways(("adaptive", "disabled"))
 # docs "What's new in Claude Opus 5": without `thinking` 4.8 does not think. No budgets from 4.7 on:
 # docs "Errors" (developersdigest.tech). Effort xhigh from 4.7 on: docs "Effort".
 _OPUS_4_7_WAYS = Ways(("adaptive", "disabled"), thinks_unasked=False)
+_OPUS_4_8_WAYS = dataclasses.replace(_OPUS_4_7_WAYS, fast="beta")
 # docs "Adaptive thinking": budgets are deprecated on 4.6, and work. No prefill from 4.6 on, sampling
 # until 4.6: docs "Errors" (developersdigest.tech), BerriAI/litellm#37868.
 _4_6_WAYS = Ways(
@@ -105,6 +110,7 @@ _ANY_WAYS = Ways(
     shows_thinking=True,
     prefill=True,
     sampling=True,
+    fast="yes",
 )
 
 
@@ -178,7 +184,7 @@ MODELS = {
         ("claude-sonnet-5", "Claude Sonnet 5", _SONNET_5, 1024, "2026-06-30", _SONNET_5_WAYS, _LONG),
         ("claude-fable-5", "Claude Fable 5", _FABLE_5, 512, "2026-06-09", _FABLE_5_WAYS, {}),
         ("claude-mythos-5", "Claude Mythos 5", _FABLE_5, 512, "2026-06-09", _FABLE_5_WAYS, {}),
-        ("claude-opus-4-8", "Claude Opus 4.8", _OPUS, 1024, "2026-05-28", _OPUS_4_7_WAYS, _LONG),
+        ("claude-opus-4-8", "Claude Opus 4.8", _OPUS, 1024, "2026-05-28", _OPUS_4_8_WAYS, _LONG),
         ("claude-opus-4-7", "Claude Opus 4.7", _OPUS, 2048, "2026-04-16", _OPUS_4_7_WAYS, _LONG),
         ("claude-sonnet-4-6", "Claude Sonnet 4.6", _SONNET_4, 1024, "2026-02-17", _4_6_WAYS, _LONG),
         ("claude-opus-4-6", "Claude Opus 4.6", _OPUS, 4096, "2026-02-05", _4_6_WAYS, _LONG),
@@ -211,6 +217,8 @@ def charge(model_name: str, usage: dict, *, batch: bool) -> Decimal | None:
         usage: The `usage` object of the message.
         batch: Whether it was answered in a batch, at half price.
     """
+    if usage.get("speed") == "fast":
+        return None  # docs "Fast mode": at premium prices, which no list here has
     if usage.get("iterations"):
         # docs "Compaction": the sum of the iterations is what is billed.
         charged = [

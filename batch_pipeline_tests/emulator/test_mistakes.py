@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import orjson
 import pytest
 
+from batch_pipeline.emulator.betas import KNOWN
 from batch_pipeline.emulator.errors import ApiError
 from batch_pipeline.emulator.rules import OUR_READING, RULES, Asked, Occasion
+from batch_pipeline.emulator.rules.fields import FIELDS
 from batch_pipeline_tests.emulator.in_process import InProcess
 from batch_pipeline_tests.emulator.odd_bodies import MARK, PIXEL, SCHEMA, TOOL
 from batch_pipeline_tests.emulator.rules_table import PAGE, with_table
@@ -178,6 +180,10 @@ MISTAKES = [
     Mistake("sampling_the_model_refuses", params(temperature=1, top_p=1), "both", version=OLD),
     Mistake("wrong_service_tier", params(service_tier="batch"), "'auto' or 'standard_only'"),
     Mistake("wrong_speed", params(speed="quick"), "speed", calls=("message",)),
+    Mistake("wrong_speed", params(speed="fast"), "not supported for this model", calls=("message",)),
+    Mistake(
+        "wrong_speed", params(model="claude-opus-5", speed="standard"), "fast-mode", calls=("message",)
+    ),
     Mistake("wrong_geo", params(inference_geo="eu"), "inference_geo"),
     Mistake("wrong_messages", params(messages=[]), "at least one message"),
     Mistake("wrong_messages", params(messages=[{"role": "tool", "content": "x"}]), "role"),
@@ -303,6 +309,98 @@ MISTAKES = [
     ),
     Mistake("wrong_cache_control", params(cache_control={"type": "ephemeral", "ttl": "24h"}), "ttl"),
 ]  # fmt: skip
+
+# What the SDK's own tests send, with values that can be (they have "string" for a beta, for example).
+STRICT = {
+    "type": "object",
+    "properties": {"foo": {"type": "string"}},
+    "required": ["foo"],
+    "additionalProperties": False,
+}
+EVERY = params(
+    model=OPUS,
+    cache_control=MARK,
+    container={
+        "id": "id",
+        "skills": [{"skill_id": "pdf", "type": "anthropic", "version": "latest"}],
+    },
+    diagnostics={"previous_message_id": "msg_1"},
+    inference_geo="us",
+    metadata={"user_id": "13803d75"},
+    output_config={"effort": "low", "format": {"schema": STRICT, "type": "json_schema"}},
+    service_tier="auto",
+    speed="standard",
+    stop_sequences=["string"],
+    stream=False,
+    system=[
+        {
+            "type": "text",
+            "text": "Today's date is 2024-06-01.",
+            "cache_control": MARK,
+            "citations": [
+                {
+                    "type": "char_location",
+                    "cited_text": "The grass is green.",
+                    "document_index": 0,
+                    "document_title": "x",
+                    "start_char_index": 0,
+                    "end_char_index": 0,
+                }
+            ],
+        }
+    ],
+    thinking={"type": "adaptive", "display": "summarized"},
+    tool_choice={"type": "auto", "disable_parallel_tool_use": True},
+    tools=[
+        {
+            "type": "custom",
+            "name": "name",
+            "description": "Get the current weather",
+            "input_schema": STRICT,
+            "input_examples": [{"foo": "bar"}],
+            "allowed_callers": ["direct"],
+            "cache_control": MARK,
+            "defer_loading": True,
+            "eager_input_streaming": True,
+            "strict": True,
+        }
+    ],
+)
+CLEARED = {
+    "type": "clear_tool_uses_20250919",
+    "clear_at_least": {"type": "input_tokens", "value": 0},
+    "clear_tool_inputs": True,
+    "exclude_tools": ["string"],
+    "keep": {"type": "tool_uses", "value": 0},
+    "trigger": {"type": "input_tokens", "value": 1},
+}
+EVERY_BETA = {
+    **EVERY,
+    "billing_policy": {"type": "billing_policy", "bill_to": "self"},
+    "compaction": {"type": "summarize", "instructions": "instructions"},
+    "context_management": {"edits": [CLEARED]},
+    "fallback_credit_token": "x",
+    "fallbacks": "default",
+    "mcp_servers": [
+        {
+            "type": "url",
+            "name": "name",
+            "url": "https://mcp.example",
+            "authorization_token": "authorization_token",
+            "tool_configuration": {"allowed_tools": ["string"], "enabled": True},
+        }
+    ],
+    "output_config": {
+        **EVERY["output_config"],
+        "task_budget": {"type": "tokens", "total": 1024, "remaining": 0},
+    },
+    "thinking": {
+        "type": "adaptive",
+        "display": "summarized",
+        "block_binding": {"prefix_mismatch_behavior": "error"},
+    },
+    "thread": {"type": "create"},
+}
 
 # What is right, and looks much like some of the above.
 RIGHT: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -436,6 +534,44 @@ def test_a_relay_may_name_models_as_it_likes(tmp_path: Path) -> None:
     emulator = InProcess(tmp_path, any_model=True)
     answer = emulator.call("POST", "/v1/messages", params(model="anthropic/claude-fast"))
     assert (answer.status, answer.document["model"]) == (200, "anthropic/claude-fast")
+    asked_for = emulator.call("GET", "/v1/models/anthropic/claude-fast")
+    assert (asked_for.status, asked_for.document["id"]) == (200, "anthropic/claude-fast")
+
+
+def test_fast_mode_needs_its_beta_only_where_it_is_new(tmp_path: Path) -> None:
+    emulator = InProcess(tmp_path)
+    beta = headers(betas="fast-mode-2026-02-01")
+    for model, speed, sent in (
+        (OPUS, "fast", headers()),
+        (OPUS, "standard", headers()),
+        ("claude-fable-5-2", "fast", headers()),
+        ("claude-opus-4-8", "fast", beta),
+        ("claude-haiku-4-5", "standard", headers()),
+    ):
+        asked = params(model=model, speed=speed)
+        answer = emulator.call("POST", "/v1/messages", asked, headers=sent)
+        assert answer.status == 200, (model, answer.body)
+        assert answer.document["usage"]["speed"] == speed
+    # No list of ours has its price: the three fast ones cost what nobody knows, not less.
+    priced = [row["usd"] is not None for row in emulator.emulator._db.messages()]
+    assert priced == [False, True, False, False, True]
+
+
+def test_every_parameter_that_the_sdk_types_is_taken(tmp_path: Path) -> None:
+    emulator = InProcess(tmp_path)
+    for every, betas in ((EVERY, ""), (EVERY_BETA, ",".join(sorted(KNOWN)))):
+        sent = headers(OLD, betas)
+        answer = emulator.call("POST", "/v1/messages", every, headers=sent)
+        assert answer.status == 200, answer.body
+        counted = {name: every[name] for name in every if FIELDS[name].counted}
+        answer = emulator.call("POST", "/v1/messages/count_tokens", counted, headers=sent)
+        assert answer.status == 200, answer.body
+        [result] = in_batch(
+            emulator,
+            [{name: every[name] for name in every if name not in ("speed", "thread")}],
+            sent,
+        )
+        assert result["type"] == "succeeded", result
 
 
 @pytest.mark.parametrize("model", ["claude-sonnet-5", "claude-opus-5-5", "claude-haiku-5-5"])

@@ -176,13 +176,17 @@ def wrong_service_tier(asked: Asked) -> None:
         one_of(asked.params["service_tier"], ("auto", "standard_only"), "service_tier")
 
 
-@rule("SDK types/message_create_params.py: standard, fast; docs Fast mode for its beta")
+@rule("SDK types/message_create_params.py; docs Fast mode: which models; its words are our reading")
 def wrong_speed(asked: Asked) -> None:
-    """A `speed` that there is not, or without its beta."""
-    speed = asked.params.get("speed")
-    if speed is not None:
-        one_of(speed, ("standard", "fast"), "speed")
+    """A `speed` that there is not, fast on a model that has no fast mode, any without its beta on Opus 5 and 4.8."""
+    speed, fast = asked.params.get("speed"), asked.model.ways.fast
+    if speed is None:
+        return
+    one_of(speed, ("standard", "fast"), "speed")
+    if fast == "beta":
         needs_beta(asked, "speed", ("fast-mode-2026-02-01",))
+    if speed == "fast" and fast == "no":
+        raise invalid("speed: 'fast' is not supported for this model")
 
 
 @rule(OUR_READING)
