@@ -9,10 +9,11 @@ PYTEST := $(BIN)/pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
 # Compiled code is kept, whatever the shell says: each test and each process would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test e2e soak estimates bench claims sdk-suites dev lint clean
+.PHONY: help demo example test e2e soak estimates bench claims sdk-suites dev lint clean
 
 help:
 	@echo "make demo   play a night of the two demo pipelines, and show what came out"
+	@echo "make example NAME=tickets   play one of the small projects in examples/"
 	@echo "make dev    look at it in Dagster's UI on port $(PORT), with an emulated API beside it"
 	@echo "make test   run the tests"
 	@echo "make e2e    play nights in a running Dagster, hurt it, and look at its pages in Chromium"
@@ -26,6 +27,10 @@ help:
 
 demo: .venv/installed
 	$(BIN)/batch-pipeline demo
+
+NAME ?=
+example: .venv/installed
+	@$(BIN)/python -m examples $(NAME)
 
 test: .venv/installed
 	$(PYTEST)

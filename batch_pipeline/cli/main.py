@@ -20,6 +20,7 @@ from batch_pipeline.cli.preview import preview
 from batch_pipeline.cli.publish import publish
 from batch_pipeline.cli.rebuild_ledger import rebuild_ledger
 from batch_pipeline.cli.reconcile import reconcile
+from batch_pipeline.cli.skill import skill
 from batch_pipeline.cli.status import status
 
 # Dagster, DuckDB and SQLAlchemy take seconds to import, so each command imports what it needs.
@@ -36,6 +37,6 @@ def main() -> None:
 
 for command in (
     advise, cancel, collect, costs, demo, dev, doctor, emulator, estimate, held, history, preview, publish, rebuild_ledger,
-    reconcile, status,
+    reconcile, skill, status,
 ):  # fmt: skip
     main.add_command(command)

@@ -1,0 +1,1 @@
+"""The examples load, and in the whole they are played."""

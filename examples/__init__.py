@@ -1,0 +1,1 @@
+"""Small projects, one folder each, that run on the emulator: ``python -m examples NAME``."""
