@@ -18,7 +18,7 @@ help:
 	@echo "make test   run the tests"
 	@echo "make e2e    play nights in a running Dagster, hurt it, and look at its pages in Chromium"
 	@echo "make soak   run the tests whole, play a night in a project of create-dagster, walk through 10,000 nights that go wrong, let eight processes work at once, and measure estimates"
-	@echo "make estimates measure what estimates and reserves are worth beside the bill, over random nights (NIGHTS=50 RECORDS=1200)"
+	@echo "make estimates measure what estimates and reserves are worth beside the bill, over random nights (NIGHTS=50 RECORDS=12000)"
 	@echo "make bench  measure each stage beside the plain SDK loop (SIZES=50000,200000 REPEAT=3 WIDE=2000)"
 	@echo "make claims play what is said about the price of batches and caches, and write the table in docs/money.md"
 	@echo "make sdk-suites  run the official Python SDK's own tests against the emulator, in an environment of their own"
@@ -46,7 +46,7 @@ soak: .venv/installed
 	$(BIN)/python -m batch_pipeline_tests.estimates --nights $(NIGHTS) --records $(RECORDS)
 
 NIGHTS ?= 50
-RECORDS ?= 1200
+RECORDS ?= 12000
 estimates: .venv/installed
 	$(BIN)/python -m batch_pipeline_tests.estimates --nights $(NIGHTS) --records $(RECORDS)
 

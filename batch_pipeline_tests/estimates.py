@@ -1,6 +1,6 @@
 """What estimates and reserves are worth: random nights with faults and caching, against the emulator's bill.
 
-    python -m batch_pipeline_tests.estimates --nights 50 [--records 12000] [--start SEED]
+    python -m batch_pipeline_tests.estimates [--nights 50] [--records 12000] [--start SEED]
 
 Each walk is a pipeline of its own with three nights of history; those after them are measured: what was expected and
 reserved before sending beside what it did cost. `make soak` plays it, and fails where a promise does not hold.
@@ -252,7 +252,7 @@ def _p95(values: Sequence[float]) -> int:
 
 @click.command()
 @click.option("--nights", default=50, help="Nights that are measured.")
-@click.option("--records", default=1_200, help="Records of each pipeline.")
+@click.option("--records", default=12_000, help="Records of each pipeline.")
 @click.option("--start", default=0, help="The first seed.")
 def main(nights: int, records: int, start: int) -> None:
     """Play random nights, and measure what was said of their cost before."""
