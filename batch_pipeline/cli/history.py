@@ -33,8 +33,10 @@ REASONS = {
     "retry": "asked again",
     "forced": "asked again by force",
     "reuse": "an earlier answer was published again, at no cost",
+    "rule": "settled by a rule, at no cost",
     "deleted": "its key was gone from the source, and its row was dropped",
 }
+NOT_ASKED = ("reuse", "rule", "deleted")
 STATES = {
     "selected": "selected",
     "built": "selected",
@@ -109,7 +111,7 @@ def _show(title: str, found: "Sequence[Asking]") -> None:
                     one.submission,
                     one.partition,
                     _moment(one.selected_at),
-                    one.attempt if one.reason not in ("reuse", "deleted") else None,
+                    one.attempt if one.reason not in NOT_ASKED else None,
                     one.status or ("deleted" if one.reason == "deleted" else STATES.get(one.state or "", one.state)),
                     _moment(one.answered_at),
                     in_usd(Decimal(repr(one.cost_usd))) if one.cost_usd is not None else "",
@@ -125,7 +127,7 @@ def _show(title: str, found: "Sequence[Asking]") -> None:
         ],
     )  # fmt: skip
     costs = [Decimal(repr(one.cost_usd)) for one in found if one.cost_usd is not None]
-    times = sum(1 for one in found if one.reason not in ("reuse", "deleted"))
+    times = sum(1 for one in found if one.reason not in NOT_ASKED and one.duplicate_of is None)
     say(f"Asked {counted(times, 'time')}; its answers cost {in_usd(sum(costs, Decimal(0)))} in all.")  # fmt: skip
 
 
@@ -137,7 +139,12 @@ def _why(one: "Asking") -> str:
         if is_new
     ]
     differs = f"; new since the submission before: {' and '.join(changed)}" if changed else ""
-    return f"{REASONS.get(one.reason, one.reason)} (content {one.content[:8]}, question {one.version[:8]}{differs})"
+    same = (
+        f"; the same as another record, whose request it shares: {one.duplicate_of}"
+        if one.duplicate_of
+        else ""
+    )
+    return f"{REASONS.get(one.reason, one.reason)} (content {one.content[:8]}, question {one.version[:8]}{differs}){same}"
 
 
 def _answer(one: "Asking") -> str:

@@ -92,7 +92,7 @@ def find_unknown(
         con: where selection left its tables behind.
         destination: where the answers may be.
         keys: the key's columns, in the order of ``_bp_hashed``.
-        verdicts: those that are asked.
+        verdicts: those that are asked, or that a rule settles.
         lost: whether the store knows nothing of the pipeline.
     """
     path = destination.rows()

@@ -235,14 +235,16 @@ def select(
             selection = replace(selection, reask=reask)
         if destination is not None and not (ask.force or ask.allow_reask):
             unknown = None
-            may_be_paid = (*asked_verdicts, *(("in_flight",) if destination.unsent else ()))
+            # What a rule settles takes the place of an answer, which only the table has then.
+            replaced = (*asked_verdicts, *(() if ask.retries_only else ("rule",)))
+            may_be_paid = (*replaced, *(("in_flight",) if destination.unsent else ()))
             paid = sum(verdicts.get(verdict, 0) for verdict in may_be_paid)
             if paid:
                 unknown = find_unknown(
                     con,
                     destination,
                     keys=found.keys,
-                    verdicts=asked_verdicts,
+                    verdicts=replaced,
                     lost=is_new,
                 )
             selection = replace(selection, unknown=unknown)

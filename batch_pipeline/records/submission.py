@@ -153,7 +153,7 @@ def select_submission(
                 looked_again = True
                 continue
             if selection.unknown is not None:
-                raise HeldError(_lost(store, scope, selection.unknown))
+                raise HeldError(_lost(store, scope, selection.unknown, selection.ruled))
             if selection.reask is not None and not ask.allow_reask:
                 raise HeldError(_refused(store, scope, selection.reask))
             if selection.asked and against and not (ask.force or ask.allow_reask):
@@ -202,7 +202,7 @@ def _refused(store: Store, scope: Scope, reask: Reask) -> str:
     )
 
 
-def _lost(store: Store, scope: Scope, unknown: Unknown) -> str:
+def _lost(store: Store, scope: Scope, unknown: Unknown, ruled: int) -> str:
     name = f"{scope.pipeline} {scope.partition}".strip()
     rows = counted(unknown.rows, "answered row")
     root = store.files.root
@@ -219,7 +219,7 @@ def _lost(store: Store, scope: Scope, unknown: Unknown) -> str:
         )
     return (
         f"{name}: {unknown.place} is this pipeline's and holds {rows}{why}. "
-        f"{unknown.paid:,} of their records would be paid again; nothing was sent or changed. To ask them "
+        f"{unknown.paid:,} of their records would be paid again{' or lose their answer to a rule' if ruled else ''}; nothing was sent or changed. To ask them "
         f"again, on purpose, launch {scope.pipeline}_submit once with allow_reask: true."
     )
 

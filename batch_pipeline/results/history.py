@@ -10,7 +10,7 @@ import duckdb
 from sqlalchemy import RowMapping, select
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.records.columns import ASKED_ROW, asked_row, file_columns
+from batch_pipeline.records.columns import ASKED_ROW, DUPLICATE_OF, asked_row, file_columns
 from batch_pipeline.records.connections import (
     lost_files_told,
     memory_connection,
@@ -38,7 +38,7 @@ class Asking:
         partition: the partition; "" without.
         selected_at: when it was selected.
         reason: why: new, changed, version, retry, forced, reuse (an earlier answer was published
-            again), deleted (its key had left the source).
+            again), rule (a rule settled it), deleted (its key had left the source).
         content: a hash of what the question read of it.
         is_new_content: whether that differs from the submission before.
         version: a hash of the question.
@@ -57,6 +57,7 @@ class Asking:
         input_tokens: of the request, what was read from or written to a cache not counted.
         output_tokens: of the answer.
         answer: the answer's fields.
+        duplicate_of: the request of another record, which was the same: this one was not asked itself.
     """
 
     submission: int
@@ -81,6 +82,7 @@ class Asking:
     input_tokens: int | None = None
     output_tokens: int | None = None
     answer: Mapping[str, Any] = field(default_factory=dict)
+    duplicate_of: str | None = None
 
 
 def history(
@@ -200,9 +202,9 @@ def _asking(
 ) -> Asking:
     number, status, custom_id, attempt, content, version, name = row
     is_settled = status not in (PENDING, DELETED)
-    reason, place = DELETED, None
+    reason, place, duplicate_of = DELETED, None, None
     if status != DELETED and submission["records_path"]:
-        reason, place = _selected(connection, store, submission, custom_id)
+        reason, place, duplicate_of = _selected(connection, store, submission, custom_id)
     file = by_index.get(name) if is_settled else _file_of(files, reason, place)
     result = _result(connection, store, submission, file, custom_id) if is_settled else {}
     is_reused = reason in ("reuse", RULE)
@@ -231,26 +233,29 @@ def _asking(
         answer={
             column: result[column]
             for column, _ in _answer_columns(submission)
-            if result.get("_status") == "answered" and column in result
+            if result.get("_status") in ("answered", RULE) and column in result
         },
+        duplicate_of=duplicate_of,
     )  # fmt: skip
 
 
 def _selected(
     connection: duckdb.DuckDBPyConnection, store: Store, submission: RowMapping, custom_id: str
-) -> tuple[str, int | None]:
-    """Return why a record was selected, and its row among the selected ones."""
+) -> tuple[str, int | None, str | None]:
+    """Return why a record was selected, its row among the selected ones, and whose duplicate it is."""
     url = store.files.url(submission["records_path"])
     path = quote_files([url])
-    row = asked_row("records", ASKED_ROW in file_columns(connection, url))
+    may_be_duplicate = ASKED_ROW in file_columns(connection, url)
+    row = asked_row("records", may_be_duplicate)
+    duplicate_of = DUPLICATE_OF if may_be_duplicate else "NULL::VARCHAR"
     rows = connection.execute(
-        f"SELECT _kind, _reason, {row} FROM read_parquet({path}) AS records WHERE _custom_id = ?",
+        f"SELECT _kind, _reason, {row}, {duplicate_of} FROM read_parquet({path}) AS records WHERE _custom_id = ?",
         [custom_id],
     ).fetchall()
     if not rows:
-        return "unknown", None
-    kind, reason, row = rows[0]
-    return ("reuse" if kind == "reuse" else reason), row
+        return "unknown", None, None
+    kind, reason, row, duplicate_of = rows[0]
+    return ("reuse" if kind == "reuse" else reason), row, duplicate_of
 
 
 def _file_of(files: Sequence[RowMapping], reason: str, row: int | None) -> RowMapping | None:

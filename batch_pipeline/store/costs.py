@@ -28,8 +28,8 @@ class Cost:
         name: the day, the month, the model ...
         batches: batches of theirs that the API made.
         requests: requests in them.
-        answered: of these, answered ones.
-        open: of these, those that are not collected yet.
+        answered: records that they answered, duplicates included.
+        open: of the requests, those that are not collected yet.
         input_tokens: that were not cached; and the other tokens.
         cache_write_5m_tokens: of those written to the cache, the ones for five minutes; for an hour; neither
             knows what earlier versions collected.

@@ -42,6 +42,23 @@ def test_a_record_on_its_way(user_project: UserProject):
     assert "at the API" in result.output and asked["batch_id"] in result.output
 
 
+def test_what_was_not_asked_says_why(user_project: UserProject):
+    update(user_project, "update notes set text = 'the same' where id in (3, 4)")
+    rules = "request=MessageTemplate(", 'answer_when={"id = 1": "told"}, request=MessageTemplate('
+    user_project.write("pipelines.py", (CODE + TWO).replace(*rules, 1))
+    night(user_project)
+    [ruled], [asked], [same] = (story(user_project, key) for key in "134")
+    assert (ruled["reason"], ruled["status"], ruled["answer"]) == (
+        "rule",
+        "rule",
+        {"answer": "told"},
+    )
+    assert asked["duplicate_of"] is None and same["duplicate_of"] == asked["custom_id"]
+    outputs = [user_project.run("history", "notes", key).output for key in "134"]
+    assert "settled by a rule" in outputs[0] and asked["custom_id"] in outputs[2]
+    assert [output.count("Asked 0 times") for output in outputs] == [1, 0, 1]
+
+
 def test_an_answer_then_new_content_then_another_question(user_project: UserProject):
     night(user_project)
     update(user_project, "update notes set text = 'other words' where id = 3")

@@ -1,5 +1,6 @@
 """Records that a rule settles are kept, and nothing is asked about them."""
 
+import shutil
 from decimal import Decimal
 from typing import Any
 
@@ -212,6 +213,14 @@ def test_what_is_lost_is_made_again(house: House, lost: str) -> None:
     house.nights(**TOLD).night()
     assert house.sql("from answers order by id") == before
     assert house.paid == paid
+
+
+def test_a_rule_takes_no_place_of_answers_that_only_the_table_has(house: House) -> None:
+    house.nights().night()
+    shutil.rmtree(house.root)
+    said = house.refusal(house.nights(skip_when="true"))
+    assert f"{RECORDS} of their records would be paid again or lose their answer to a rule" in said
+    assert house.statuses() == {"answered": RECORDS} and house.paid == RECORDS
 
 
 @only_whole
