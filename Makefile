@@ -9,7 +9,7 @@ PYTEST := $(BIN)/pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
 # Compiled code is kept, whatever the shell says: each test and each process would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo example test e2e soak estimates bench claims sdk-suites dev lint clean
+.PHONY: help demo example test e2e soak estimates bench claims sdk-suites dev lint dist clean
 
 help:
 	@echo "make demo   play a night of the two demo pipelines, and show what came out"
@@ -23,6 +23,7 @@ help:
 	@echo "make claims play what is said about the price of batches and caches, and write the table in docs/money.md"
 	@echo "make sdk-suites  run the official Python SDK's own tests against the emulator, in an environment of their own"
 	@echo "make lint   check style, types and who imports whom"
+	@echo "make dist   build the wheel and the source archive into dist/, and check them; nothing is published"
 	@echo "make clean  remove .venv, .clients and caches (make demo's data in .demo stays)"
 
 demo: .venv/installed
@@ -73,8 +74,16 @@ lint: .venv/installed
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+# The examples are typed by mypy as strictly as a user's project may be; make lint has pyright do so.
+dist: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
+	$(BIN)/mypy --strict --follow-imports=silent --explicit-package-bases examples/*/definitions.py
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+
 clean:
-	rm -rf .venv .clients .pytest_cache .ruff_cache .hypothesis
+	rm -rf dist .mypy_cache .venv .clients .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: constraints.txt pyproject.toml

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import ZipFile
 
 import duckdb
 
@@ -52,6 +53,7 @@ SHOWN = {
     "check yaml": ("validated successfully",),
     "check defs": ("loaded successfully",),
 }
+DATA = ("py.typed", "cli/skills/SKILL.md", "demo/debian_packages.parquet")
 TICKETS = 4
 
 
@@ -76,6 +78,7 @@ class CreatedProject:
         pip = ("pip", "--disable-pip-version-check", "--quiet")
         self._run(ROOT, *pip, "wheel", "--no-deps", "--wheel-dir", str(PLACE), str(ROOT))
         [wheel] = PLACE.glob("*.whl")
+        check_wheel(wheel)
         constraints = ROOT / "constraints.txt"
         of_dagster = ("create-dagster", "dagster-dg-cli", "pytest")
         self._run(PLACE, *pip, "install", "-c", str(constraints), str(wheel), *of_dagster)
@@ -122,6 +125,17 @@ class CreatedProject:
             ended = f"{' '.join(words)} ended with {done.returncode}"
             raise E2EFailed(f"{ended}:\n{done.stdout[-5_000:]}")
         return done.stdout
+
+
+def check_wheel(wheel: Path) -> None:
+    """See that a wheel holds the package with its data, and nothing else."""
+    names = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    others = {name.partition("/")[0] for name in names} - {"batch_pipeline"}
+    data = {name for name in names if not name.endswith(".py")}
+    if others or data != {f"batch_pipeline/{name}" for name in DATA}:
+        raise E2EFailed(
+            f"The wheel has {sorted(others)} besides the package, and as data {sorted(data)}."
+        )
 
 
 def check_commands(project: CreatedProject) -> None:
