@@ -9,7 +9,7 @@ PYTEST := $(BIN)/pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
 # Compiled code is kept, whatever the shell says: each test and each process would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo example test e2e soak estimates bench claims sdk-suites dev lint dist clean
+.PHONY: help demo example test e2e soak estimates bench claims sdk-suites clients dev lint dist clean
 
 help:
 	@echo "make demo   play a night of the two demo pipelines, and show what came out"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench  measure each stage beside the plain SDK loop (SIZES=50000,200000 REPEAT=3 WIDE=2000)"
 	@echo "make claims play what is said about the price of batches and caches, and write the table in docs/money.md"
 	@echo "make sdk-suites  run the official Python SDK's own tests against the emulator, in an environment of their own"
+	@echo "make clients     let clients that others wrote talk to the emulator, each in an environment of its own; writes the table in docs/emulator.md"
 	@echo "make lint   check style, types and who imports whom"
 	@echo "make dist   build the wheel and the source archive into dist/, and check them; nothing is published"
 	@echo "make clean  remove .venv, .clients and caches (make demo's data in .demo stays)"
@@ -60,9 +61,12 @@ bench: .venv/installed
 claims: .venv/installed
 	$(BIN)/python -m benchmarks.claims
 
-# Installs from the package index into .clients.
+# Both install from the package index into .clients.
 sdk-suites: .venv/installed
 	$(BIN)/python -m batch_pipeline_tests.clients.sdk_suites
+
+clients: .venv/installed
+	$(BIN)/python -m batch_pipeline_tests.clients
 
 # exec: a Ctrl-C or a kill reaches the command itself, which stops all that it started.
 dev: .venv/installed

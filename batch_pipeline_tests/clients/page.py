@@ -19,3 +19,9 @@ def write_table(name: str, table: str) -> None:
     changed = with_table(page, name, table)
     if changed != page:
         PAGE.write_text(changed)
+
+
+def table_of(page: str, name: str) -> str:
+    """The table that stands between its marks."""
+    begin = f"<!-- made by batch_pipeline_tests.clients: {name} -->\n"
+    return page.split(begin)[1].split(END, 1)[0]

@@ -2,8 +2,9 @@
 
 import dataclasses
 
+from batch_pipeline_tests.clients.__main__ import CALLS, CLIENTS, HEAD, rows_of
 from batch_pipeline_tests.clients.kept_list import complaints, kept_list, list_table
-from batch_pipeline_tests.clients.page import PAGE, with_table
+from batch_pipeline_tests.clients.page import PAGE, table_of, with_table
 
 
 def test_the_page_has_what_cannot_pass() -> None:
@@ -26,3 +27,11 @@ def test_the_number_of_the_sdks_tests_that_pass_may_only_grow() -> None:
     ):
         [complaint] = complaints(kept, kept.version, kept.passed, otherwise)
         assert "test_" in complaint
+
+
+def test_the_page_has_every_client_that_is_tried() -> None:
+    table = table_of(PAGE.read_text(), "clients")
+    assert table.startswith(HEAD)
+    assert list(rows_of(table)) == [client.name for client in CLIENTS]
+    assert "FAILED" not in table
+    assert {client.script for client in CLIENTS} == {path.name for path in CALLS.glob("call_*")}
