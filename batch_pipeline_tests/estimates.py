@@ -132,7 +132,8 @@ def walk(seed: int, folder: Path, emulator: EmulatorProcess, records: int, measu
         per_month_usd=1_000_000.0,
     )
     found: list[Measured] = []
-    with going_by(HandClock(moved=emulator.advance)) as clock:
+    clock = HandClock(moved=emulator.advance)
+    with going_by(clock):
         run = StageCalls(pipeline, claude, BatchStore(root=str(folder / "store")))
         store = run.store.open()
         for night in range(HISTORY + measured):
