@@ -17,8 +17,8 @@ from batch_pipeline_tests.support.extent import every_form, only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
 from batch_pipeline_tests.support.moments import ended_at
 
-SMALL = {"skip_when": "id < 10"}
-TOLD = {"answer_when": {"id < 10": "none", "part = 1": "one"}}
+SMALL: dict[str, Any] = {"skip_when": "id < 10"}
+TOLD: dict[str, Any] = {"answer_when": {"id < 10": "none", "part = 1": "one"}}
 
 
 class Sorted(BaseModel):
@@ -80,7 +80,8 @@ def test_a_rule_that_changes_touches_only_its_records(house: House, refresh: str
     assert house.paid == RECORDS and house.statuses() == {"answered": RECORDS}
     assert house.sql("select id, answer, _custom_id from answers where id in (20, 30)") == answered
     # And again: it is as it was.
-    for fields in (SMALL, {"answer_when": {"id < 10": "told"}}, SMALL):
+    told_instead: dict[str, Any] = {"answer_when": {"id < 10": "told"}}
+    for fields in (SMALL, told_instead, SMALL):
         house.nights(**fields, refresh=refresh).night()
         answer = None if fields is SMALL else "told"
         assert [row[1:3] for row in told(house)] == [(answer, 10)]
