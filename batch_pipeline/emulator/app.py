@@ -261,7 +261,8 @@ async def _upload_file(call: Call) -> Reply:
         for part in parts_of(call.request.headers.get("content-type", ""), bytes(body))
     }
     for name in fields:
-        if name not in ("file", "expires_in_seconds"):
+        # litellm sends `purpose`, which the SDK does not type: that it is passed over is our reading.
+        if name not in ("file", "expires_in_seconds", "purpose"):
             raise invalid(f"{name}: Extra inputs are not permitted")
     if "file" not in fields:
         raise invalid("file: Field required")

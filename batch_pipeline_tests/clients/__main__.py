@@ -58,7 +58,12 @@ CLIENTS = (
     ),
     Client("langchain-anthropic", "call_langchain.py", ("langchain-anthropic",), "it has no batches"),
     Client("pydantic-ai", "call_pydantic_ai.py", ("pydantic-ai-slim[anthropic]",)),
-    Client("instructor", "call_instructor.py", ("instructor[anthropic]",)),
+    Client(
+        "instructor",
+        "call_instructor.py",
+        ("instructor[anthropic]",),
+        "its JSON modes ask for JSON in the prompt alone, which the emulator does not follow",
+    ),
     Client("inspect_ai", "call_inspect_ai.py", ("inspect-ai", "anthropic")),
     Client(
         "llm-anthropic",

@@ -138,7 +138,9 @@ def test_a_file_expires_and_belongs_to_its_workspace(
     connect: Callable[..., anthropic.Anthropic], claude_emulator: EmulatorProcess
 ) -> None:
     claude_emulator.configure(keys={"key-a": "ws-a", "key-b": "ws-b"})
-    file = connect("key-a").files.upload(file=("a.txt", b"x"), expires_in_seconds=3600)
+    file = connect("key-a").files.upload(
+        file=("a.txt", b"x"), expires_in_seconds=3600, extra_body={"purpose": "messages"}
+    )
     with pytest.raises(anthropic.NotFoundError):
         connect("key-b").files.retrieve_metadata(file.id)
     claude_emulator.advance(3601)

@@ -1,4 +1,4 @@
-"""litellm: a call, a stream, an answer under a schema; it looks at batches and fetches results, and makes none."""
+"""litellm: a call, a stream, an answer under a schema, a file; it looks at batches and fetches results, and makes none."""
 
 import json
 import os
@@ -29,6 +29,12 @@ text = [{"role": "user", "content": "Supplier: Nimbus Ltd"}]
 answer = litellm.completion(model=MODEL, messages=text, max_tokens=50, response_format=Invoice)
 assert Invoice.model_validate_json(answer.choices[0].message.content).supplier
 done.append("schema")
+
+file = litellm.create_file(
+    file=("note.txt", b"Hello."), purpose="user_data", custom_llm_provider="anthropic"
+)
+assert file.id.startswith("file_")
+done.append("file")
 
 params = {"model": "claude-haiku-4-5", "max_tokens": 20, "messages": HELLO}
 request = urllib.request.Request(
