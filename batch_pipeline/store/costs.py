@@ -28,7 +28,7 @@ class Cost:
         name: the day, the month, the model ...
         batches: batches of theirs that the API made.
         requests: requests in them.
-        answered: records that they answered, duplicates included.
+        answered: of these, answered ones.
         open: of the requests, those that are not collected yet.
         input_tokens: that were not cached; and the other tokens.
         cache_write_5m_tokens: of those written to the cache, the ones for five minutes; for an hour; neither
