@@ -33,7 +33,7 @@ def test_a_night_over_its_cap_is_green_and_is_let_through_once(
     run.collect()
     claude_emulator.fault("create", "request_too_large")  # its parts are let through with it
     run.run("send", {"approve": True})
-    assert len(claude_emulator.batches()) == 4
+    assert len(claude_emulator.batches()) == 5
     store = run.store.open()
     assert over_budget(store) == []
     notes = store.ledger.rows(select(transitions).where(transitions.c.to_state == "approved"))
