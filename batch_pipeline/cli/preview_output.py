@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batch_pipeline.cli.output import Row, in_usd, listing, say
 from batch_pipeline.errors import counted
+from batch_pipeline.requests.cache_minimum import too_short_to_cache
 
 if TYPE_CHECKING:
     from batch_pipeline.cli.preview_requests import Answered, Preview, Shown
@@ -69,6 +70,8 @@ def show_preview(found: "Preview", *, sends: bool) -> None:
     )  # fmt: skip
     say(f"Input tokens are {found.counted_by}.")
     say(_price(found))
+    if (uncached := too_short_to_cache(records.question)) is not None:
+        say(uncached)
     if not sends:
         say("Nothing was sent.")
 

@@ -1,6 +1,10 @@
 """From how many tokens on the API caches a prefix, by model; below that it silently does not."""
 
+from batch_pipeline.requests.compiled import CompiledTemplate
 from batch_pipeline.requests.prices import without_release
+
+FEWEST_BYTES = 2.5
+"""Of a token: a text of so many bytes has no more tokens than that (a word of English has 4 to 5 a token)."""
 
 LEAST = {
     512: (
@@ -18,3 +22,24 @@ def cache_minimum(model: str) -> int | None:
     """Return the fewest tokens of a prefix that a model caches; None when that is not known."""
     name = without_release(model)
     return next((tokens for tokens, models in LEAST.items() if name in models), None)
+
+
+def too_short_to_cache(question: CompiledTemplate) -> str | None:
+    """Return what to say of a question whose requests share less than its model caches; None: nothing.
+
+    It is said where that is sure, whatever the tokenizer; what is shared is not known of a ``build``, or
+    where the system prompt reads columns.
+    """
+    template = question.template
+    least, shared = cache_minimum(template.model), question.shared_bytes
+    if template.cache is None or least is None or shared is None:
+        return None
+    if "cache_control" in repr((template.messages, template.params)):
+        return None  # what is cached by these begins with it, and is longer
+    most = int(shared / FEWEST_BYTES)
+    if most >= least:
+        return None
+    return (
+        f'cache="{template.cache}" will do nothing: {template.model} caches from {least:,} tokens on, and what all '
+        f"requests share has {most:,} at most. Leave it out, or let them share more (examples in `system`)."
+    )

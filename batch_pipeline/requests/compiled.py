@@ -117,6 +117,15 @@ class CompiledTemplate:
         return hashlib.sha256(text).hexdigest()[:16]
 
     @property
+    def shared_bytes(self) -> int | None:
+        """How long what all requests begin with is, tools and schema included; None where that is not known."""
+        if "system" not in self._fixed or self.template.build is not None:
+            return None
+        output = (self._fixed.get("output_config") or {}).get("format")
+        parts = (self._fixed["system"], self._fixed.get("tools"), output)
+        return sum(len(orjson.dumps(part)) for part in parts if part)
+
+    @property
     def most_doublings(self) -> int:
         """How often twice as many tokens may be allowed for an answer that was cut short."""
         tokens, doublings = self.template.max_tokens, 0

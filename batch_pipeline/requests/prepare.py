@@ -11,6 +11,7 @@ from batch_pipeline.errors import InputError, sentence
 from batch_pipeline.records.columns import HELPER_COLUMNS
 from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.requests.build import Built, Limits, build_requests
+from batch_pipeline.requests.cache_minimum import too_short_to_cache
 from batch_pipeline.requests.compiled import CompiledTemplate
 from batch_pipeline.requests.estimate import Estimate, estimate, sum_of
 from batch_pipeline.requests.kept_rate import Counting, rate_of
@@ -43,6 +44,7 @@ class Prepared:
     version_changed: int = 0
     samples: list[dict[str, Any]] = field(default_factory=list)
     abandoned: list[int] = field(default_factory=list)
+    uncached: str | None = None
 
     @property
     def estimate(self) -> Estimate:
@@ -118,6 +120,8 @@ def prepare(
         report.version_changed += submission["counts"].get("version_changed", 0)
         if built and priced:
             _add(report, built, priced.estimate)
+        if built and question:
+            report.uncached = too_short_to_cache(question)
     return report
 
 

@@ -54,6 +54,8 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
                 f"{report.bytes:,} bytes; "
                 f"{counted(report.rejected, 'record')} rejected; estimated cost {usd}"
             )
+            if report.uncached:
+                context.log.warning(report.uncached)
             if report.version_changed:
                 context.log.warning(
                     f"{report.version_changed:,} records whose content did not change are asked again because the "
