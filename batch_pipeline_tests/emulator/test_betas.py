@@ -52,6 +52,7 @@ def compacting(**edit: Any) -> dict[str, Any]:
             "context-management-2025-06-27",
         ),
         (compacting(trigger=None), COMPACT),
+        (params(fallbacks="default"), "server-side-fallback-2026-07-01"),
     ],
 )
 def test_what_needs_a_beta_is_answered_with_its_header_and_refused_without(
