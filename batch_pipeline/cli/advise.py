@@ -22,8 +22,8 @@ def advise(project: "Project", pipeline: str, as_json: bool) -> None:
 
     It reads only the store; neither the API nor the source is asked.
     """
+    from batch_pipeline.results.advice import FEWEST, last_settled
     from batch_pipeline.results.advice import advise as found_in
-    from batch_pipeline.results.advice import last_settled
 
     one = declared_as(project, pipeline)
     store = used_store(one.store)
@@ -50,6 +50,8 @@ def advise(project: "Project", pipeline: str, as_json: bool) -> None:
     if number is None:
         say(f"{pipeline}: no submission is settled yet, so there are no figures.")
     elif not advice:
-        say(f"{pipeline}: submission {number} shows nothing that would be cheaper otherwise.")
+        say(
+            f"{pipeline}: submission {number} shows nothing that would be cheaper otherwise (advice needs {FEWEST} answers)."
+        )
     for a in advice:
         say(f"- {a.line}")

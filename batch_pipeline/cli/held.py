@@ -84,12 +84,12 @@ def held(
         )
     if released and pipeline is not None:
         holders = [store for store, held in found if held.pipelines or held.submissions]
+        refused = any(held.pipelines for _, held in found)
         for store in holders or stores[:1]:
             for one in release(store, pipeline, _who()):
                 click.echo(f"Let through once: {plain(one.reason)}.")
-        click.echo(
-            f"{pipeline} is released; its status sensor has it sent. It is held again if the API still refuses."
-        )
+        again = " It is held again if the API still refuses." if refused else ""
+        click.echo(f"{pipeline} is released; its status sensor has it sent.{again}")
 
 
 def _show_held(found: Sequence[tuple["Store", "Held"]], is_json: bool) -> None:

@@ -144,8 +144,8 @@ def _refuse_unknown_model(template: MessageTemplate, api: Api, refused: RequestR
     else:
         hint = f" It knows {', '.join(names[:SHOWN])}{' ...' if len(names) > SHOWN else ''}."
     raise InputError(
-        f"{api.base_url} knows no model {plain(template.model)} ({refused.said}).{hint} Correct `model` of the "
-        f"MessageTemplate and run again. Nothing was sent. {ALL_THE_SAME}"
+        f"{api.base_url} knows no model {plain(template.model)} ({refused.said}).{hint} Correct `model` and run "
+        f"again. Nothing was sent. {ALL_THE_SAME}"
     )
 
 

@@ -119,8 +119,9 @@ class Report:
         ruled = f", {self.ruled:,} by a rule" if self.ruled else ""
         skipped = f", {self.skipped:,} skipped" if self.skipped else ""
         flagged = f", {counted(self.flagged_rows, 'flagged row')}" if self.flagged_rows else ""
+        cost = f"${self.cost_usd:,.{2 if self.cost_usd >= 1 else 4}f}"
         rows = f"{self.answered:,} answered{ruled}{skipped}{failed}{flagged}"
-        return f"{self.pipeline}{where}: {rows}, ${self.cost_usd:,.2f}"
+        return f"{self.pipeline}{where}: {rows}, {cost}"
 
 
 def report_of(

@@ -130,7 +130,7 @@ class HeldSubmission:
         """What a person does about it."""
         return (
             f"to let this submission through once: batch-pipeline held {self.pipeline} --release (or run "
-            f"{self.pipeline}_send with approve: true); or raise the cap; or wait for the next month"
+            f"{self.pipeline}_send with approve: true); or raise the cap; a cap on the month has room again next month"
         )
 
 

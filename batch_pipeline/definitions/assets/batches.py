@@ -15,7 +15,7 @@ from batch_pipeline.store.budget import approve as let_through
 
 WAY_ON = (
     "`batch-pipeline held {name}` has the figures; `batch-pipeline held {name} --release`, or {name}_send with "
-    "approve: true, lets it through once. It goes on by itself when it fits: the cap is raised, or the month turns"
+    "approve: true, lets it through once. It goes on by itself when it fits: the cap is raised, or a cap on the month turns with it"
 )
 
 
