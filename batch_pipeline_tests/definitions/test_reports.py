@@ -5,7 +5,6 @@ import socket
 from collections.abc import Iterator
 from decimal import Decimal
 from email.message import Message
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +169,6 @@ def test_addresses_may_be_variables_of_the_environment() -> None:
     check_notify([dg.EnvVar("NOT_SET_YET"), "json://localhost"], "always", BIG)
 
 
-@pytest.mark.skipif(find_spec("matplotlib") is None, reason="the extra chart is not installed")
 def test_a_server_that_answers_without_an_end_keeps_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tell, "MOST_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
