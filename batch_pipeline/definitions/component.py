@@ -5,7 +5,7 @@ without a word. So ``prompt``, ``system`` and ``messages`` are taken as they sta
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import dagster as dg
 from dagster.components.resolved.core_models import AssetAttributesModel, OpSpec
@@ -18,14 +18,13 @@ from batch_pipeline.definitions import component_fields as fields
 from batch_pipeline.definitions import component_values as values
 from batch_pipeline.definitions.assets.define import execute, stage_specs
 from batch_pipeline.definitions.build import build_definitions
-from batch_pipeline.definitions.component_problems import Fields, refused
+from batch_pipeline.definitions.component_problems import Fields
 from batch_pipeline.definitions.component_scaffold import PipelineScaffolder
 from batch_pipeline.definitions.component_stages import staged
 from batch_pipeline.definitions.component_tasks import RequestValue
 from batch_pipeline.definitions.component_templates import OrTemplate
 from batch_pipeline.definitions.component_values import Written
 from batch_pipeline.definitions.component_yaml import YamlComponent
-from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import Arrivals, BatchPipeline, Budget, Schedule
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.tasks.task import Task
@@ -56,6 +55,9 @@ class BatchPipelineComponent(YamlComponent):
     field means. The resources ``claude`` and ``store`` are the project's: define each once, beside the
     components, in Python or with ``batch_pipeline.ClaudeBatchesComponent``.
     """
+
+    listed_tags: ClassVar[list[str]] = ["anthropic", "claude", "llm", "batch", "duckdb", "parquet"]
+    listed_produces: ClassVar[list[str]] = ["asset", "asset_check", "job", "schedule", "sensor"]
 
     name: Annotated[
         str,
@@ -353,29 +355,9 @@ class BatchPipelineComponent(YamlComponent):
         ),
     ] = None
 
-    @classmethod
-    def get_spec(cls) -> dg.ComponentTypeSpec:
-        """Return what lists of components show."""
-        return dg.ComponentTypeSpec(
-            description=(cls.__doc__ or "").strip().partition("\n")[0],
-            owners=["team:batch-pipeline"],
-            tags=["anthropic", "claude", "llm", "batch", "duckdb", "parquet"],
-            produces=["asset", "asset_check", "job", "schedule", "sensor"],
-        )
-
-    @classmethod
-    def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> Any:
-        """Make the component of its YAML.
-
-        Raises:
-            YamlError: it names what is wrong, and where it stands.
-        """
-        made = super().load(attributes, context)
-        try:
-            made.staged_pipeline()
-        except InputError as error:
-            raise refused(context.resolution_context.at_path("attributes"), error) from None
-        return made
+    def check(self) -> None:
+        """Refuse a pipeline that cannot be."""
+        self.staged_pipeline()
 
     def pipeline(self) -> BatchPipeline:
         """Return the pipeline that the YAML declares. Override it to set what YAML cannot say."""

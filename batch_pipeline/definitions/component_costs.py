@@ -1,7 +1,7 @@
 """The asset ``batch_costs`` in YAML."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import dagster as dg
 from pydantic import Discriminator, Field, SkipValidation, Tag
@@ -9,11 +9,10 @@ from pydantic import Discriminator, Field, SkipValidation, Tag
 from batch_pipeline.definitions import component_fields as fields
 from batch_pipeline.definitions import component_values as values
 from batch_pipeline.definitions.batch_costs import batch_costs
-from batch_pipeline.definitions.component_problems import Fields, refused
+from batch_pipeline.definitions.component_problems import Fields
 from batch_pipeline.definitions.component_templates import OrTemplate, rendered
 from batch_pipeline.definitions.component_values import Written
 from batch_pipeline.definitions.component_yaml import YamlComponent
-from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import Schedule
 from batch_pipeline.results.destinations import DuckDBTable
 
@@ -57,6 +56,9 @@ def _schedule(context: dg.ResolutionContext, raw: Any) -> str | Schedule | None:
 class BatchCostsComponent(YamlComponent):
     """Keeps what all pipelines of a store have sent, and what it cost, in a table for dashboards. Once for a store."""
 
+    listed_tags: ClassVar[list[str]] = ["anthropic", "claude", "cost", "duckdb", "parquet"]
+    listed_produces: ClassVar[list[str]] = ["asset", "job", "schedule"]
+
     to: Annotated[
         SkipValidation[DuckDBTable | str],
         Written(
@@ -96,29 +98,9 @@ class BatchCostsComponent(YamlComponent):
         str, Written(fields.OwnText, "The key of the resource BatchStore.", shown="store")
     ] = "store"
 
-    @classmethod
-    def get_spec(cls) -> dg.ComponentTypeSpec:
-        """Return what lists of components show."""
-        return dg.ComponentTypeSpec(
-            description=(cls.__doc__ or "").strip().partition("\n")[0],
-            owners=["team:batch-pipeline"],
-            tags=["anthropic", "claude", "cost", "duckdb", "parquet"],
-            produces=["asset", "job", "schedule"],
-        )
-
-    @classmethod
-    def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> Any:
-        """Make the component of its YAML.
-
-        Raises:
-            YamlError: it names what is wrong, and where it stands.
-        """
-        made = super().load(attributes, context)
-        try:
-            made.definitions()
-        except InputError as error:
-            raise refused(context.resolution_context.at_path("attributes"), error) from None
-        return made
+    def check(self) -> None:
+        """Refuse a table that cannot be."""
+        self.definitions()
 
     def definitions(self) -> dg.Definitions:
         """Return the asset, its job and its schedule."""

@@ -1,7 +1,7 @@
 """The two resources in YAML, so that a project needs no Python at all."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 import dagster as dg
 from pydantic import BaseModel, Field, ValidationError, create_model
@@ -79,6 +79,9 @@ class ClaudeBatchesComponent(YamlComponent):
     ``{{ env.NAME }}`` in a text is read when a run needs it, and neither kept nor shown.
     """
 
+    listed_tags: ClassVar[list[str]] = ["anthropic", "claude", "llm", "batch"]
+    listed_produces: ClassVar[list[str]] = ["resource"]
+
     claude: Annotated[
         Any,  # a ClaudeBatches: Dagster knows no resource as a field
         Written(
@@ -105,16 +108,6 @@ class ClaudeBatchesComponent(YamlComponent):
     store_key: Annotated[
         str, Written(OwnText, "The key that pipelines ask for it by.", shown="store")
     ] = "store"
-
-    @classmethod
-    def get_spec(cls) -> dg.ComponentTypeSpec:
-        """Return what lists of components show."""
-        return dg.ComponentTypeSpec(
-            description=(cls.__doc__ or "").strip().partition("\n")[0],
-            owners=["team:batch-pipeline"],
-            tags=["anthropic", "claude", "llm", "batch"],
-            produces=["resource"],
-        )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the resources."""

@@ -38,40 +38,31 @@ def rendered(context: dg.ResolutionContext, value: Any) -> Any:
     return value
 
 
-class OrTemplate:
-    """Marks the type of a field: a template may stand in its place. What is checked stays as written."""
+class ByType:
+    """Marks the type of a field that is taken as it stands: several types, and no template."""
+
+    template = False
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Check what is no template."""
+        """Check it, and keep it as written."""
+        check = _as_written if self.template else _checked
         return core_schema.no_info_wrap_validator_function(
-            _as_written, handler(source), serialization=_AS_IT_IS
+            check, handler(source), serialization=_AS_IT_IS
         )
 
     def __get_pydantic_json_schema__(
         self, core: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         """Say by type what a value must be, so that an error is about the one that was meant."""
-        return by_type(handler(core), handler, template=True)
+        return by_type(handler(core), handler, template=self.template)
 
 
-class ByType:
-    """Marks the type of a field that is taken as it stands: several types, and no template."""
+class OrTemplate(ByType):
+    """Marks the type of a field: a template may stand in its place; it is checked when it is rendered."""
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        """Check it, and keep it as written."""
-        return core_schema.no_info_wrap_validator_function(
-            _checked, handler(source), serialization=_AS_IT_IS
-        )
-
-    def __get_pydantic_json_schema__(
-        self, core: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        """Say by type what a value must be."""
-        return by_type(handler(core), handler, template=False)
+    template = True
 
 
 def by_type(

@@ -15,7 +15,6 @@ from dagster.components.resolved.core_models import OpSpec
 from batch_pipeline.batches.hours import SendBetween, check_timezone
 from batch_pipeline.definitions.component_problems import YamlError, nearest, refused
 from batch_pipeline.definitions.component_templates import rendered
-from batch_pipeline.definitions.task import question_of
 from batch_pipeline.errors import InputError, plain
 from batch_pipeline.pipeline import (
     NAME,
@@ -26,7 +25,12 @@ from batch_pipeline.pipeline import (
 )
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.requests.own_prices import check_prices
+from batch_pipeline.requests.tasks.classify import Classify
+from batch_pipeline.requests.tasks.extract import Extract
+from batch_pipeline.requests.tasks.score import Score
+from batch_pipeline.requests.tasks.summarize import Summarize
 from batch_pipeline.requests.tasks.task import Task, template_of
+from batch_pipeline.requests.tasks.translate import Translate
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.requests.unsatisfiable import check_yaml
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
@@ -34,6 +38,10 @@ from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 AS_WRITTEN = ("prompt", "system", "messages", "labels", "rubric", "fields")
 """What is told to Claude: Dagster does not render it."""
 _VARIABLE = re.compile(r"\s*\{\{\s*env(?:\.(\w+)|\(\s*['\"](\w+)['\"]\s*\))\s*\}\}\s*")
+TASKS: dict[str, type[Task]] = {
+    kind.__name__.lower(): kind for kind in (Classify, Extract, Summarize, Translate, Score)
+}
+"""What a request's ``task`` may be."""
 Make = Callable[[dg.ResolutionContext, Any], Any]
 Made = TypeVar("Made")
 Status = TypeVar("Status", bound=Enum)
@@ -136,7 +144,22 @@ def request(context: dg.ResolutionContext, raw: Any) -> MessageTemplate:
         if isinstance(fields.get(what), str):
             fields[what] = imported(what, fields[what])
     check_yaml(fields.get("output"), "request: output")
-    return question_of(fields, made, imported)
+    return _template(fields)
+
+
+def _template(fields: Mapping[str, Any]) -> MessageTemplate:
+    """Return the template that the fields of ``request`` declare: its own, or those of a ``task``."""
+    if "task" not in fields:
+        return made(MessageTemplate, fields, "request")
+    given = dict(fields)
+    task = given.pop("task")
+    if not isinstance(task, str) or task not in TASKS:
+        near = difflib.get_close_matches(str(task), TASKS, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise InputError(f"request: task is {task!r}; it must be one of {', '.join(TASKS)}.{hint}")
+    if isinstance(given.get("fields"), str):
+        given["fields"] = imported("fields", given["fields"])
+    return made(TASKS[task], given, f"request (task {task})").template
 
 
 def schedule(context: dg.ResolutionContext, raw: Any) -> Schedule | None:

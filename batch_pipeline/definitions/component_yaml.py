@@ -1,19 +1,37 @@
 """A component whose YAML is checked field by field, by ``dg check yaml`` and when it is loaded alike."""
 
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from batch_pipeline.definitions.component_problems import Attributes, doubled, refuse
+from batch_pipeline.definitions.component_problems import Attributes, doubled, refuse, refused
 from batch_pipeline.definitions.component_values import Written
+from batch_pipeline.errors import InputError
 
 
 class YamlComponent(dg.Component, dg.Resolvable, dg.Model):
     """A component that says of each field what may be written, and where a file is wrong."""
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    listed_tags: ClassVar[list[str]] = ["anthropic", "claude"]
+    """What lists of components show it by."""
+    listed_produces: ClassVar[list[str]] = []
+    """What it defines, as these lists call it."""
+
+    @classmethod
+    def get_spec(cls) -> dg.ComponentTypeSpec:
+        """Return what lists of components show."""
+        return dg.ComponentTypeSpec(
+            description=(cls.__doc__ or "").strip().partition("\n")[0],
+            owners=["team:batch-pipeline"],
+            tags=cls.listed_tags,
+            produces=cls.listed_produces,
+        )
+
+    def check(self) -> None:
+        """Refuse with an ``InputError`` what its fields cannot mean together."""
 
     @classmethod
     def model(cls) -> type[BaseModel]:
@@ -35,8 +53,17 @@ class YamlComponent(dg.Component, dg.Resolvable, dg.Model):
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Any:
-        """Make the component of its YAML; without any attributes it says which ones it needs."""
-        return super().load(attributes or cls.model().model_validate({}), context)
+        """Make the component of its YAML; without any attributes it says which ones it needs.
+
+        Raises:
+            YamlError: it names what is wrong, and where it stands.
+        """
+        made = super().load(attributes or cls.model().model_validate({}), context)
+        try:
+            made.check()
+        except InputError as error:
+            raise refused(context.resolution_context.at_path("attributes"), error) from None
+        return made
 
 
 @cache
