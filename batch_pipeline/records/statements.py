@@ -225,8 +225,9 @@ SELECT (SELECT count(DISTINCT key_hash) FROM answered),
 UNKNOWN = """
 -- One row: how many answered rows of the destination, whose file is {path}, this store does not know;
 -- of how many it does not know the request either; of how many of these the record would be paid now:
--- it is asked, or waits unsent (or a rule settles it, and takes the answer's place); and how many requests that would be paid ask the same question about the
--- same content as any of the rows, which the custom_id names.
+-- it is asked, or waits unsent (or a rule settles it, and takes the answer's place); and how many requests
+-- that would be paid ask the same question about the same content as any of the rows, which the custom_id
+-- names.
 WITH known AS (
     SELECT custom_id, bool_or(rank & 3 = 3) AS answered
     FROM (FROM _bp_index UNION ALL BY NAME FROM _bp_elsewhere)
