@@ -13,12 +13,12 @@ from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.requests.build import Built, Limits, build_requests
 from batch_pipeline.requests.cache_minimum import too_short_to_cache
 from batch_pipeline.requests.compiled import CompiledTemplate
+from batch_pipeline.requests.dry_run import Api, CountedOnce, dry_run
 from batch_pipeline.requests.estimate import Estimate, estimate, sum_of
 from batch_pipeline.requests.kept_rate import Counting, rate_of
 from batch_pipeline.requests.lengths import lengths_of
 from batch_pipeline.requests.own_prices import OwnPrices
 from batch_pipeline.requests.token_rate import lines_at
-from batch_pipeline.requests.trial import Api, CountedOnce, dry_run
 from batch_pipeline.requests.weight import Weight, more_tokens_in, weigh
 from batch_pipeline.store.layout import rejected_name, request_name
 from batch_pipeline.store.manifest import keep_manifests
@@ -60,13 +60,13 @@ class Pricing:
         prices: that the user declared.
         counting: asks the API how many tokens a request has; None: it cannot be asked.
         why_not: why it cannot.
-        trial: the endpoint, where each question is tried once before anything is sent; None: it is not.
+        api: the endpoint, where each question is tried once before anything is sent; None: it is not.
     """
 
     prices: OwnPrices = field(default_factory=dict)
     counting: Counting | None = None
     why_not: str = ""
-    trial: Api | None = None
+    api: Api | None = None
 
 
 def prepare(
@@ -189,13 +189,13 @@ def _tried(
         InputError: the API refuses every request of it.
     """
     name = question.request_hash
-    if pricing.trial is None or pricing.counting is None or not built.requests:
+    if pricing.api is None or pricing.counting is None or not built.requests:
         return pricing
     if was_tried(store.ledger, scope.endpoint, name):
         return pricing
     paths, sizes = [file.path for file in built.files], [file.bytes for file in built.files]
     counting = CountedOnce(pricing.counting)
-    why_not = dry_run(question, lines_at(paths, sizes, built.requests), pricing.trial, counting)
+    why_not = dry_run(question, lines_at(paths, sizes, built.requests), pricing.api, counting)
     if why_not is None:
         note_tried(store.ledger, scope.endpoint, name)
         return replace(pricing, counting=counting)

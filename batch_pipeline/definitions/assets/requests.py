@@ -22,8 +22,8 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
     ):
         reports = []
         named = counter.with_betas(pipeline.request.betas)
-        trial = named if claude.dry_run else None
-        pricing = Pricing(pipeline.prices, named.count_tokens, trial=trial)
+        api = named if claude.dry_run else None
+        pricing = Pricing(pipeline.prices, named.count_tokens, api=api)
         for scope in scopes:
             report = prepare(
                 store,

@@ -11,7 +11,7 @@ from batch_pipeline import InputError, MessageTemplate
 from batch_pipeline.batches.outcome import ApiUnavailable, RequestRefused
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.requests.compiled import compile_question
-from batch_pipeline.requests.trial import CountedOnce, dry_run
+from batch_pipeline.requests.dry_run import CountedOnce, dry_run
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.house import House
 
