@@ -9,7 +9,7 @@ import pytest
 
 from batch_pipeline.demo.packages import PACKAGES
 from batch_pipeline_tests.support.extent import WHOLE as WHOLE_TESTS
-from batch_pipeline_tests.support.extent import extent
+from batch_pipeline_tests.support.extent import extent, only_whole
 from benchmarks import loop
 from benchmarks.answers import write_answers
 from benchmarks.comparison import CHANGED, LOOP, OURS, WHOLE, Plan, play
@@ -99,6 +99,7 @@ def compare(night: Night) -> None:
     assert rows[0] == rows[1]
 
 
+@only_whole
 def test_a_side_in_a_process_of_its_own_tells_where_its_time_goes(tmp_path, url):
     night = Night(str(tmp_path / "night"), url, ROWS, "text", "parquet")
     make_records(tmp_path / "made.parquet", ROWS, wide=True)

@@ -109,6 +109,7 @@ def test_an_answer_that_was_published_again_and_a_key_that_left(user_project: Us
     assert "published again, at no cost" in output and "Asked 1 time;" in output
 
 
+@only_whole
 def test_a_record_that_could_not_be_asked_says_why(user_project: UserProject):
     update(user_project, "update notes set text = ' ' where id = 2")
     night(user_project)

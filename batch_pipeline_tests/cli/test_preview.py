@@ -163,6 +163,7 @@ def test_the_shown_requests_cost_what_the_whole_does(user_project: UserProject):
     )
 
 
+@only_whole
 def test_nothing_to_ask_says_so_and_force_shows_it_all_the_same(user_project: UserProject):
     user_project.submit()
     user_project.emulator.end()

@@ -66,6 +66,7 @@ def test_values_that_somebody_changed_are_written_anew_with_all(project: UserPro
     assert sql(project, "select count(*) from said where answer = 'better'") == [(0,)]
 
 
+@only_whole
 def test_json_tells_what_was_wrong_and_a_row_of_nobodys_waits_for_a_person(
     project: UserProject,
 ) -> None:

@@ -151,6 +151,7 @@ def test_run_config_that_makes_no_sense(nights, claude_emulator: EmulatorProcess
     says(refusal(run, claude_emulator, limit=-1), "limit of this run is -1", "0 or more")
 
 
+@only_whole
 @pytest.mark.played
 def test_a_record_that_is_too_large_is_rejected_alone(
     nights, claude_emulator: EmulatorProcess, warehouse: Path

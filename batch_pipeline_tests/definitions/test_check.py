@@ -9,6 +9,7 @@ from sqlalchemy import select
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.store.tables import request_files
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import only_whole
 
 
 def evaluation(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
@@ -118,6 +119,7 @@ def test_rows_that_are_lost_doubled_or_foreign_fail_it_and_stop_what_follows(
     assert run.instance.get_latest_materialization_event(dg.AssetKey("report")) is not None
 
 
+@only_whole
 def test_rejected_and_reused_records_have_their_row_too(
     nights, claude_emulator: EmulatorProcess, warehouse: Path
 ) -> None:

@@ -174,6 +174,7 @@ def test_a_slow_api_does_not_use_up_the_time_of_a_tick(
 # A run key is burnt by the run that failed
 
 
+@only_whole
 def test_a_run_that_failed_is_requested_again(
     nights,
     instance: dg.DagsterInstance,

@@ -131,6 +131,7 @@ def test_status_tells_what_failed_for_good_and_what_is_to_be_asked_again(
     assert _whole(night) == (40, 13, 7, 0, 20)
 
 
+@only_whole
 def test_status_follows_the_source_also_on_nights_that_ask_nothing(
     nights: Any, claude_emulator: EmulatorProcess, tmp_path: Path
 ) -> None:
@@ -262,6 +263,7 @@ def test_a_run_of_a_backfill_is_seen_and_no_other_is_requested_beside_it(nights:
     assert {request.partition_key for request in night.tick().run_requests} == {"a", "b"}
 
 
+@only_whole
 def test_in_a_project_of_components_the_projects_resource_says_how_often_to_look(
     night: Night, clock: HandClock
 ) -> None:

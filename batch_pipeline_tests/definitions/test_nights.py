@@ -177,6 +177,7 @@ def test_failed_records_are_asked_again_the_same_night(
     assert len(billed) == statuses["answered"]
 
 
+@only_whole
 @pytest.mark.played
 def test_after_the_last_attempt_the_last_reason_stands(
     nights, claude_emulator: EmulatorProcess
@@ -395,6 +396,7 @@ def test_an_overtaken_collector_changes_nothing_that_is_collected(
     assert {row["_status"] for row in run.rows().values()} == {"answered"}
 
 
+@only_whole
 @pytest.mark.played
 def test_a_selection_whose_run_ended_before_its_requests_is_built_by_the_sensor(
     nights, claude_emulator: EmulatorProcess, clock, monkeypatch

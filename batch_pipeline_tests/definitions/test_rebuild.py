@@ -46,6 +46,7 @@ def paid_once(emulator: EmulatorProcess) -> bool:
     return set(billed.values()) == {1}
 
 
+@only_whole
 def test_a_store_whose_ledger_is_lost_is_not_taken_for_a_new_one(
     nights, claude_emulator: EmulatorProcess
 ) -> None:

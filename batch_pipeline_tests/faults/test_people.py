@@ -11,6 +11,7 @@ from batch_pipeline_tests.support.extent import only_whole
 CREATE = "POST /v1/messages/batches"
 
 
+@only_whole
 def test_what_expired_in_a_batch_is_asked_again_the_same_night(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_batch_that_somebody_deletes_before_it_was_seen_to_end_is_given_up_and
     assert [(one.batch_id, one.requests) for one in found.unknown] == [(theirs, 13)]
 
 
+@only_whole
 def test_a_batch_that_somebody_deletes_after_it_ended_is_given_up_and_said(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:

@@ -181,6 +181,7 @@ def test_the_field_of_a_refusal_is_what_a_person_wrote(message: str, field: str 
     assert found is None if field is None else found is not None and found.startswith(field)
 
 
+@only_whole
 def test_what_is_answered_or_refused_is_not_asked_again(house: House) -> None:
     night(house, {})
     assert night(house, {"max_tokens": 900}) == 0

@@ -96,6 +96,7 @@ def test_a_better_answer_takes_its_place_and_clears_the_error(house: House) -> N
     assert [row[3] for row in rows_of(house, "id < 5")] == [3, 3, 3, 1, 1]
 
 
+@only_whole
 def test_of_another_content_or_question_a_failure_is_the_row(house: House) -> None:
     house.nights().night()
     house.sql("update notes set text = text || '!' where id < 5")

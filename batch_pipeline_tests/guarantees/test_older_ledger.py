@@ -78,6 +78,7 @@ def test_a_ledger_restored_from_before_a_night_refuses_and_is_mended(house: Hous
     all_right(house, RECORDS + 10)
 
 
+@only_whole
 @pytest.mark.parametrize("is_open", [False, True])
 def test_a_ledger_restored_from_before_a_renaming_is_mended(house: House, is_open: bool) -> None:
     house.nights().night()
@@ -114,6 +115,7 @@ def test_a_ledger_restored_from_before_the_first_night_is_mended(house: House) -
     all_right(house, RECORDS)
 
 
+@only_whole
 def test_a_ledger_deleted_with_its_guard_refuses_and_is_mended(house: House) -> None:
     house.nights().night()
     lose(house)

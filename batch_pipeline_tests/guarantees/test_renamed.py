@@ -105,6 +105,7 @@ def test_what_the_new_name_selected_and_never_sent_is_no_work(house: House) -> N
     assert house.paid == RECORDS
 
 
+@only_whole
 @pytest.mark.parametrize("back", [False, True])
 def test_a_ledger_that_is_made_again_knows_the_new_name(house: House, back: bool) -> None:
     house.nights().night()

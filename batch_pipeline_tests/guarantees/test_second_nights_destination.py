@@ -353,6 +353,7 @@ def test_two_pipelines_never_share_a_table(town: Callable[..., Town]) -> None:
     assert len(here.run.rows()) == RECORDS
 
 
+@only_whole
 def test_a_table_of_an_earlier_version_has_no_mark_and_is_taken_over(
     town: Callable[..., Town],
 ) -> None:

@@ -379,6 +379,7 @@ def test_too_few_records_wait_for_more(
     assert one.asked() == [None]
 
 
+@only_whole
 @pytest.mark.parametrize("changes", [None, "revision"])
 def test_what_waits_is_counted_from_where_it_was_last_asked(
     arriving, warehouse: Path, changes: str | None
@@ -538,6 +539,7 @@ def test_a_day_that_the_nightly_run_asked_is_not_asked_for(
     assert "What arrived was asked by packages_submit" in one.says()
 
 
+@only_whole
 def test_records_of_a_partition_that_there_is_not_are_named_and_asked_when_there_is(
     nights, warehouse: Path, instance: dg.DagsterInstance, claude_emulator: EmulatorProcess
 ) -> None:
