@@ -1,6 +1,7 @@
 """What a user declares: one question, asked about every record of a source."""
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,7 @@ from batch_pipeline.results.addressees import check_notify
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.rules import rules_of
 
+PACKAGE = "batch_pipeline"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -132,6 +134,16 @@ class Budget:
                 )
 
 
+def _caller() -> tuple[str, int] | None:
+    """Return the file and line outside of this package that is being run, if it is a file."""
+    frame = sys._getframe(1)  # noqa: SLF001 - inspect.stack() reads the sources of all frames
+    while frame and (frame.f_globals.get("__name__") or "").split(".")[0] == PACKAGE:
+        frame = frame.f_back
+    if frame is None or frame.f_code.co_filename.startswith("<"):
+        return None
+    return frame.f_code.co_filename, frame.f_lineno
+
+
 class _Request:
     """The field `request`: it is given a template or a front door, and holds the template."""
 
@@ -235,6 +247,7 @@ class BatchPipeline:
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
+        vars(self)["declared_at"] = _caller()
         if not NAME.fullmatch(self.name):
             raise InputError(
                 "A pipeline's name must start with a letter and hold only letters, digits and "
@@ -324,6 +337,11 @@ class BatchPipeline:
                 f" of which needs a column of the source: partition_column={{{example}}}; it is"
                 f" {column!r}."
             )
+
+    @cached_property
+    def declared_at(self) -> tuple[str, int] | None:
+        """The file and line that declares it; None where that is no file of Python."""
+        return None
 
     @property
     def sending_hours(self) -> SendBetween | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from batch_pipeline.definitions.assets.define import APPROVE_SAID, ASK_SAID
 from batch_pipeline.pipeline import BatchPipeline
 
 PIPELINE_TAG = "batch_pipeline/pipeline"
@@ -113,7 +114,7 @@ def _send_mapping(batches_op: str) -> dg.ConfigMapping:
                 bool,
                 is_required=False,
                 default_value=False,
-                description="Let the submissions through, once, that a budget holds.",
+                description=APPROVE_SAID,
             ),
             **_LONG_FORM,
         },
@@ -130,32 +131,14 @@ def _ask_mapping(records_op: str) -> dg.ConfigMapping:
     return dg.ConfigMapping(
         config_fn=to_ops,
         config_schema={
-            "limit": dg.Field(
-                dg.Noneable(int), is_required=False, description="Ask at most this many records."
-            ),
-            "where": dg.Field(
-                dg.Noneable(str),
-                is_required=False,
-                description="A SQL condition on the source's columns.",
-            ),
-            "force": dg.Field(
-                bool,
-                is_required=False,
-                default_value=False,
-                description="Ask again even what is answered.",
-            ),
-            "retries_only": dg.Field(
-                bool,
-                is_required=False,
-                default_value=False,
-                description="Ask only what failed before.",
-            ),
-            "allow_reask": dg.Field(
-                bool,
-                is_required=False,
-                default_value=False,
-                description="Ask, even if that is most of an answered table over again.",
-            ),
+            "limit": dg.Field(dg.Noneable(int), is_required=False, description=ASK_SAID["limit"]),
+            "where": dg.Field(dg.Noneable(str), is_required=False, description=ASK_SAID["where"]),
+            **{
+                name: dg.Field(
+                    bool, is_required=False, default_value=False, description=ASK_SAID[name]
+                )
+                for name in ("force", "retries_only", "allow_reask")
+            },
             **_LONG_FORM,
         },
     )

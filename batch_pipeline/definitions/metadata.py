@@ -40,6 +40,12 @@ STATUSES = (
     "skipped",
     "rule",
 )
+NOT_FAILED = {"answered", "skipped", "rule"}
+ALWAYS_THERE = (
+    "answered", "failed", "cost_usd", "rows_collected", "input_tokens", "output_tokens",
+    "cache_read_tokens", "rows_inserted", "rows_updated", "dagster/row_count",
+)  # fmt: skip
+"""Numbers that every materialization of ``NAME/results`` has, and that a check may be bound to."""
 # What the columns that every results table has say, for the column schema.
 RESERVED = {
     "_status": "How it went: answered, rule or skipped (by a rule, not asked), or why there is no answer.",
@@ -116,12 +122,18 @@ def of_requests(prepared: Sequence[Prepared]) -> dict[str, Any]:
         metadata["estimated_usd"] = "unknown: no batch price is known for this model"
     samples = [sample for one in prepared for sample in one.samples][:3]
     if samples:
+        metadata["first_request"] = dg.MetadataValue.md(_as_read(samples[0]))
         metadata["sample_requests"] = dg.MetadataValue.json(_shortened(samples))
     return metadata
 
 
-def of_batches(sent: Sequence[Sent]) -> dict[str, Any]:
-    """Return the metadata of ``batches``."""
+def of_batches(sent: Sequence[Sent], console: str | None = None) -> dict[str, Any]:
+    """Return the metadata of ``batches``.
+
+    Args:
+        sent: what was sent.
+        console: the page of the Console that lists these batches, where there is one.
+    """
     metadata: dict[str, Any] = {
         "batches": sum(len(one.batches) for one in sent),
         "requests": sum(one.requests for one in sent),
@@ -143,6 +155,8 @@ def of_batches(sent: Sequence[Sent]) -> dict[str, Any]:
                 for batch in ids[:100]
             ]
         )
+    if console is not None:
+        metadata["console"] = dg.MetadataValue.url(console)
     held = [line for one in sent for line in one.over_budget]
     if held:
         metadata["over_budget"] = "; ".join(held)
@@ -164,6 +178,9 @@ def of_results(
 ) -> dict[str, Any]:
     """Return the metadata of ``results``.
 
+    Dagster draws a plot for each number. Those of ``ALWAYS_THERE`` are in every run, so that a check can
+    hold them; a number that is seldom anything but 0 is there once it is not.
+
     Args:
         collected: what this run has collected.
         published: what it has changed in the table.
@@ -174,35 +191,55 @@ def of_results(
         said: what is said of the answer's columns.
         totals: all rows of the table by status, beside the run's numbers.
     """
+    totals = totals or {}
     statuses = {
         status: sum(one.statuses.get(status, 0) for one in collected) for status in STATUSES
     }
+    failed = sum(statuses[status] for status in STATUSES if status not in NOT_FAILED)
     metadata: dict[str, Any] = {
-        "rows_collected": sum(one.rows for one in collected),
         "answered": statuses["answered"],
+        "failed": failed,
         "cost_usd": float(sum((one.cost_usd for one in collected), Decimal(0))),
-        "answers_of_unknown_cost": sum(one.cost_unknown for one in collected),
-        **statuses,
-        "batches": sum(len(one.files) for one in collected),
+        "statuses": dg.MetadataValue.md(_by_status(statuses, totals, rows)),
+        "rows_collected": sum(one.rows for one in collected),
         "input_tokens": sum(one.input_tokens for one in collected),
         "output_tokens": sum(one.output_tokens for one in collected),
         "cache_read_tokens": sum(one.cache_read_tokens for one in collected),
-        "cache_write_tokens": sum(one.cache_write_tokens for one in collected),
         "rows_inserted": published.inserted,
         "rows_updated": published.updated,
+        "table": table,
+        "dagster/row_count": rows,
+    }
+    put_right = published.before.lost + published.before.doubled + published.before.back
+    seldom = {
+        "answers_of_unknown_cost": sum(one.cost_unknown for one in collected),
+        "cache_write_tokens": sum(one.cache_write_tokens for one in collected),
         "rows_deleted": published.deleted,
         "rows_superseded": published.superseded,
-        "rows_put_right": published.before.lost + published.before.doubled + published.before.back,
-        "table": table,
+        "rows_put_right": put_right,
     }
-    metadata["dagster/row_count"] = rows
-    totals = totals or {}
-    metadata |= {f"table_{status}": totals.get(status, 0) for status in STATUSES}
-    metadata["table_rows"] = rows
+    metadata |= {name: count for name, count in seldom.items() if count}
+    # Once the table has such rows, a night without any is a point of the plot, too.
+    metadata |= {
+        status: count
+        for status, count in statuses.items()
+        if status != "answered" and (count or totals.get(status))
+    }
     if sample is not None and sample.num_rows:
         rows_shown = sample.to_pylist()
         metadata["sample"] = dg.MetadataValue.table([_record(row) for row in rows_shown])
     return metadata | schema(columns, {**(said or {}), **RESERVED})
+
+
+def _by_status(run: Mapping[str, int], totals: Mapping[str, int], rows: int) -> str:
+    """Return Markdown: how many rows of this run, and of the table, have each status that occurs."""
+    lines = [
+        f"| {status} | {run[status]:,} | {totals.get(status, 0):,} |"
+        for status in STATUSES
+        if run[status] or totals.get(status)
+    ]
+    whole = f"| **all** | {sum(run.values()):,} | {rows:,} |"
+    return "\n".join(["| status | this run | the table |", "|---|--:|--:|", *lines, whole])
 
 
 def of_advice(advice: Sequence[Advice]) -> dict[str, Any]:
@@ -307,6 +344,37 @@ def _cell(value: Any) -> str | int | float | bool | None:
         return value
     text = str(value)
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+
+
+def _as_read(params: Mapping[str, Any]) -> str:
+    """Return Markdown: a request as a person reads it, who speaks and what is said."""
+    turns = [("system", params["system"])] if params.get("system") else []
+    turns += [(turn.get("role"), turn.get("content")) for turn in params.get("messages", ())]
+    head = f"{params.get('model')}, at most {params.get('max_tokens'):,} tokens"
+    said = [f"**{role}**\n\n{_fenced(_words(content))}" for role, content in turns]
+    return "\n\n".join([head, *said])
+
+
+def _words(content: Any) -> str:
+    """Return what a turn says; blocks that are no text by their type."""
+    blocks = content if isinstance(content, list) else [content]
+    text = "\n".join(
+        block if isinstance(block, str)
+        else str(block.get("text", f"({block.get('type')})")) if isinstance(block, Mapping)
+        else str(block)
+        for block in blocks
+    )  # fmt: skip
+    return (
+        text if len(text) <= SHOWN_OF_A_REQUEST
+        else f"{text[:SHOWN_OF_A_REQUEST]}… ({len(text):,} characters)"
+    )  # fmt: skip
+
+
+def _fenced(text: str) -> str:
+    """Return a text as a block of Markdown that shows it as it stands, whatever is in it."""
+    longest = max((len(found) for found in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def _shortened(value: Any) -> Any:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from batch_pipeline import (
     ParquetSource,
     build_definitions,
 )
+from batch_pipeline.definitions.assets.batches import console_of
+from batch_pipeline.definitions.assets.define import stage_specs
 from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline.store.submissions import Endpoint
 from batch_pipeline_tests.definitions.conftest import RECORDS, TEMPLATE
 from batch_pipeline_tests.support.dagster_nights import Nights
 
@@ -308,3 +312,31 @@ def test_the_submit_job_takes_limit_where_and_force_in_both_of_dagsters_ways(
 def test_a_word_that_the_submit_job_does_not_know_is_refused(nights) -> None:
     with pytest.raises(dg.DagsterInvalidConfigError, match="limits"):
         nights().submit(limits=3)
+
+
+def test_records_are_stale_when_a_night_was_left_out_and_no_other_asset_is() -> None:
+    declared = pipeline(schedule="0 23 * * 1-5")
+    specs = stage_specs(declared)
+    policies = {stage: one.freshness_policy for stage, one in specs.items()}
+    # From Friday to Monday, and two hours.
+    assert policies.pop("records") == dg.FreshnessPolicy.time_window(timedelta(days=3, hours=2))
+    assert set(policies.values()) == {None}
+    assert stage_specs(pipeline())["records"].freshness_policy is None
+
+
+def test_assets_link_to_the_lines_that_declare_their_pipeline() -> None:
+    source = DuckDBSource(database="a.duckdb", table="t", key="id")
+    declared = BatchPipeline(name="here", source=source, request=MessageTemplate(**TEMPLATE))
+    for one in stage_specs(declared).values():
+        (reference,) = one.metadata["dagster/code_references"].code_references
+        assert Path(reference.file_path) == Path(__file__)
+        line = Path(__file__).read_text().splitlines()[reference.line_number - 1]
+        assert line.strip().startswith("declared = BatchPipeline(")
+
+
+def test_only_batches_of_the_public_api_are_linked_to_the_console() -> None:
+    public = Endpoint("https://api.anthropic.com", "org", "wrkspc_1")
+    assert console_of(public) == "https://platform.claude.com/workspaces/wrkspc_1/batches"
+    unnamed = Endpoint("https://api.anthropic.com", "", "")
+    assert console_of(unnamed) == "https://platform.claude.com/workspaces/default/batches"
+    assert console_of(Endpoint("http://localhost:8000", "org", "wrkspc_1")) is None

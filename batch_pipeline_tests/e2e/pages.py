@@ -160,9 +160,15 @@ PAGES = (
         size=(1440, 1500),
     ),
     Page(
+        "requests",
+        "/assets/invoices/requests?view=overview",
+        ("first_request", "claude-haiku-4-5", "estimated_usd_expected"),
+        size=(1440, 1500),
+    ),
+    Page(
         "plots",
         "/assets/invoices/results?view=overview",
-        ("answered", "cost_usd", "output_tokens"),
+        ("answered", "failed", "cost_usd", "output_tokens"),
         (press("Plots"), has("plots", "canvas", 4), scroll_to("Metadata")),
         size=(1440, 1300),
     ),

@@ -1,5 +1,7 @@
 """The step of ``NAME/batches``: what is sent, and is paid for."""
 
+from urllib.parse import urlsplit
+
 import dagster as dg
 
 from batch_pipeline.batches.reconcile import reconcile
@@ -12,6 +14,9 @@ from batch_pipeline.errors import counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.requests.budget import weigh_the_rest
 from batch_pipeline.store.budget import approve as let_through
+from batch_pipeline.store.submissions import Endpoint
+
+PUBLIC_API = "api.anthropic.com"
 
 WAY_ON = (
     "`batch-pipeline held {name}` has the figures; `batch-pipeline held {name} --release`, or {name}_send with "
@@ -62,4 +67,12 @@ def materialize(
                     metadata=metadata.of_batches(reports),
                     allow_retries=False,
                 )
-    return dg.MaterializeResult(metadata=metadata.of_batches(reports))
+        console = console_of(scopes[0].endpoint)
+    return dg.MaterializeResult(metadata=metadata.of_batches(reports, console))
+
+
+def console_of(endpoint: Endpoint) -> str | None:
+    """Return the page of the Console that lists an endpoint's batches; None: it is not the public API."""
+    if urlsplit(endpoint.base_url).hostname != PUBLIC_API:
+        return None
+    return f"https://platform.claude.com/workspaces/{endpoint.workspace or 'default'}/batches"

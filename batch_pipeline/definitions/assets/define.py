@@ -8,29 +8,40 @@ import warnings
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from batch_pipeline.definitions.assets.checks import check_specs
+from batch_pipeline.definitions.freshness import freshness_of
 from batch_pipeline.definitions.load import loader_key, loader_of
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 
+ASK_SAID = {
+    "limit": "Ask at most this many records, the first ones by key; the others stay for a later run.",
+    "where": "A SQL condition over the source's columns, such as amount > 1000: other records are left alone.",
+    "force": "Ask again even what is answered, and pay for it again; never what is on its way.",
+    "retries_only": "Ask only what failed before.",
+    "allow_reask": "Ask, even if that is most of an answered table over again.",
+}
+APPROVE_SAID = "Let the submissions through, once, that a budget holds."
+
 
 class AskConfig(dg.Config):
     """What one submit run asks for."""
 
-    limit: int | None = None
-    where: str | None = None
-    force: bool = False
-    retries_only: bool = False
-    allow_reask: bool = False
+    limit: int | None = Field(None, description=ASK_SAID["limit"])
+    where: str | None = Field(None, description=ASK_SAID["where"])
+    force: bool = Field(False, description=ASK_SAID["force"])
+    retries_only: bool = Field(False, description=ASK_SAID["retries_only"])
+    allow_reask: bool = Field(False, description=ASK_SAID["allow_reask"])
 
 
 class SendConfig(dg.Config):
     """What one send run does besides sending."""
 
-    approve: bool = False
+    approve: bool = Field(False, description=APPROVE_SAID)
 
 
 def build_assets(pipeline: BatchPipeline) -> list[dg.AssetsDefinition]:
@@ -57,6 +68,7 @@ def stage_specs(pipeline: BatchPipeline) -> dict[str, dg.AssetSpec]:
             pipeline, "records", f"What needs an answer tonight, out of {_source_shown(pipeline.source)}: new, changed "
             "and retryable records, and nothing else.",
             [dg.AssetKey.from_coercible(key) for key in pipeline.upstream], {source},
+            freshness_policy=freshness_of(pipeline.nightly),
         ),
         "requests": _spec(
             pipeline, "requests", f"What will be asked: one request a record for {pipeline.request.model}, in files cut "
@@ -142,7 +154,12 @@ def _results(pipeline: BatchPipeline, spec: dg.AssetSpec) -> dg.AssetsDefinition
 
 
 def _spec(
-    pipeline: BatchPipeline, stage: str, description: str, deps: list[dg.AssetKey], kinds: set[str]
+    pipeline: BatchPipeline,
+    stage: str,
+    description: str,
+    deps: list[dg.AssetKey],
+    kinds: set[str],
+    **more: Any,
 ) -> dg.AssetSpec:
     spec = dg.AssetSpec(
         pipeline.asset_key(stage),
@@ -152,6 +169,8 @@ def _spec(
         tags=dict(pipeline.tags),
         kinds=kinds,
         partitions_def=pipeline.partitions,
+        metadata=declared_in(pipeline),
+        **more,
     )
     if pipeline.asset_spec is None:
         return spec
@@ -178,6 +197,20 @@ def _define(
             **pipeline.op_options(stage),
             **more,
         )(compute)
+
+
+def declared_in(pipeline: BatchPipeline) -> dict[str, Any]:
+    """Return the metadata by which Dagster links to the lines that declare a pipeline, if Python does."""
+    where = pipeline.declared_at
+    if where is None:
+        return {}
+    path, line = where
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # as for resources, below
+        reference = dg.LocalFileCodeReference(file_path=path, line_number=line, label=pipeline.name)
+        return {
+            "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])
+        }
 
 
 def _declared(value: str) -> str:
