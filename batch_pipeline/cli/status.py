@@ -276,6 +276,8 @@ def _below_codeless(
 
 def _next(one: "Standing") -> Iterator[str]:
     """Yield what is not done yet, and who does it."""
+    from batch_pipeline.store.standing import WAITS_FOR
+
     if one.open:
         yield f"the API works on {counted(one.open, 'batch', 'batches')}"
     if one.ended:
@@ -285,11 +287,14 @@ def _next(one: "Standing") -> Iterator[str]:
     if one.ready and one.holds:
         yield f"{counted(one.ready, 'file')} not sent, because the pipeline is held"
     elif one.ready:
-        yield f"{counted(one.ready, 'file')} to be sent when there is room in the queue"
+        yield f"{counted(one.ready, 'file')} to be sent ({WAITS_FOR})"
     if one.over_budget:
         yield f"{counted(one.over_budget, 'file')} not sent, because of a budget ({'; '.join(one.budget)})"
     if one.unbuilt:
-        yield "selected records wait for their request files, which the status sensor has written"
+        yield (
+            "selected records wait for their request files, which the status sensor has written; if that fails, the "
+            f"last run of {one.pipeline}_submit says why"
+        )
     if one.retryable and not (one.open or one.ended or one.ready or one.unknown):
         yield f"{counted(one.retryable, 'record')} to be asked again, which the status sensor launches"
 

@@ -140,13 +140,22 @@ def _refuse_unknown_model(template: MessageTemplate, api: Api, refused: RequestR
     near = difflib.get_close_matches(template.model, undated, 1)
     hint = ""
     if near:
-        hint = f" Did you mean {undated[near[0]]}?"
+        # A short name stands for a model as well, if the API knows it.
+        known = near[0] in names or _is_known(near[0], api)
+        hint = f" Did you mean {near[0] if known else undated[near[0]]}?"
     else:
         hint = f" It knows {', '.join(names[:SHOWN])}{' ...' if len(names) > SHOWN else ''}."
     raise InputError(
         f"{api.base_url} knows no model {plain(template.model)} ({refused.said}).{hint} Correct `model` and run "
         f"again. Nothing was sent. {ALL_THE_SAME}"
     )
+
+
+def _is_known(model: str, api: Api) -> bool:
+    try:
+        return api.longest_answer(model) is not None
+    except (BatchPipelineError, OSError, ValueError):
+        return False
 
 
 def _refuse_question(

@@ -27,6 +27,8 @@ from batch_pipeline.store.tables import (
 NANO = 10**9
 LOOKED_BACK = 200  # submissions of a pipeline among which an ask's retries are looked for
 FINAL = ("refused", "rejected", "paused")  # what is not asked again, besides what was answered
+WAITS_FOR = "room in the queue, its hours, its submission's first request, or a next try"
+"""What a file that is ready may wait for."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,7 @@ class Standing:
             age = f", oldest {_age(now - self.oldest)}" if self.oldest else ""
             parts.append(f"{self.open} open{age}")
         if self.ready:
-            parts.append(
-                f"{counted(self.ready, 'file')} to be sent (room in the queue, or a next try)"
-            )
+            parts.append(f"{counted(self.ready, 'file')} to be sent ({WAITS_FOR})")
         if self.unknown:
             parts.append(f"{counted(self.unknown, 'file')} without a reply, to be reconciled")
         if self.held:

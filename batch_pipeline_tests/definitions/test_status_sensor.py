@@ -258,7 +258,8 @@ def test_a_file_that_waits_for_room_is_sent_when_there_is(
     tick = run.tick()
     assert not tick.run_requests
     assert tick.skip_message == (
-        "0 of 1 batch ended; 1 open, oldest 0 min; 1 file to be sent (room in the queue, or a next try)"
+        "0 of 1 batch ended; 1 open, oldest 0 min; 1 file to be sent "
+        "(room in the queue, its hours, its submission's first request, or a next try)"
     )
     claude_emulator.end()
     assert jobs(run.tick()) == ["packages_collect", "packages_send"]

@@ -32,7 +32,7 @@ def calls(house: House, route: str) -> int:
     [
         (
             {"model": "claude-haiku-45"},
-            "knows no model claude-haiku-45 .*Did you mean claude-haiku-4-5-20251001",
+            "knows no model claude-haiku-45 .*Did you mean claude-haiku-4-5[?]",
         ),
         (
             {"params": {"thinking": {"type": "adaptive"}}},
