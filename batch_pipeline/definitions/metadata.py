@@ -43,7 +43,7 @@ STATUSES = (
 NOT_FAILED = {"answered", "skipped", "rule"}
 ALWAYS_THERE = (
     "answered", "failed", "cost_usd", "rows_collected", "input_tokens", "output_tokens",
-    "cache_read_tokens", "rows_inserted", "rows_updated", "dagster/row_count",
+    "cache_read_tokens", "cache_write_tokens", "rows_inserted", "rows_updated", "dagster/row_count",
 )  # fmt: skip
 """Numbers that every materialization of ``NAME/results`` has, and that a check may be bound to."""
 # What the columns that every results table has say, for the column schema.
@@ -117,7 +117,8 @@ def of_requests(prepared: Sequence[Prepared]) -> dict[str, Any]:
             metadata["estimated_usd_reserved"] = float(priced.usd_reserved)
         if priced.usd_synchronous is not None:
             metadata["estimated_usd_synchronous"] = float(priced.usd_synchronous)
-        metadata["estimated_by"] = priced.said
+        if priced.said:
+            metadata["estimated_by"] = priced.said
     else:
         metadata["estimated_usd"] = "unknown: no batch price is known for this model"
     samples = [sample for one in prepared for sample in one.samples][:3]
@@ -205,6 +206,7 @@ def of_results(
         "input_tokens": sum(one.input_tokens for one in collected),
         "output_tokens": sum(one.output_tokens for one in collected),
         "cache_read_tokens": sum(one.cache_read_tokens for one in collected),
+        "cache_write_tokens": sum(one.cache_write_tokens for one in collected),
         "rows_inserted": published.inserted,
         "rows_updated": published.updated,
         "table": table,
@@ -213,7 +215,6 @@ def of_results(
     put_right = published.before.lost + published.before.doubled + published.before.back
     seldom = {
         "answers_of_unknown_cost": sum(one.cost_unknown for one in collected),
-        "cache_write_tokens": sum(one.cache_write_tokens for one in collected),
         "rows_deleted": published.deleted,
         "rows_superseded": published.superseded,
         "rows_put_right": put_right,

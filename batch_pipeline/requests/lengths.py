@@ -15,19 +15,25 @@ RECENT_FILES = 20
 """Whose answers tell how long answers are."""
 FEWEST = 30
 """Answers below which nothing is concluded."""
+UNSEEN = 0.1
+"""By which part more the answers of a submission may have than those of any before: records change with time."""
 SURE = 3.0
 """Standard deviations of chance beyond which a batch is taken to be another one, and not another draw."""
 
 ANSWERS = """
-select _bp_file, _output_tokens as output, coalesce(_cache_read_tokens, 0) as read,
+select _bp_file, _attempt, _output_tokens as output, coalesce(_cache_read_tokens, 0) as read,
   coalesce(_cache_write_tokens, 0) as written
 from read_parquet({files}, union_by_name = true, filename = '_bp_file')
 where _output_tokens is not null and _batch_id is not null
 """
 LENGTHS = """
-select count(*), avg(output), quantile_cont(output, 0.99), avg(read + written),
+select count(*), avg(output), stddev_samp(output), quantile_cont(output, 0.99), avg(read + written),
   sum(read) / nullif(sum(read) + sum(written), 0)
 from answers
+"""
+MEANS = """
+select count(*), avg(output) from answers group by _bp_file
+having count(*) filter (_attempt = 1) >= {fewest}
 """
 HITS = """
 select count(*), sum(read) / sum(read + written) from answers
@@ -50,6 +56,10 @@ class Lengths:
         hits_least: the same in the batch with the smallest, of 30 answers or more, if that is more than chance
             makes of so many; it is what lies behind it, before the chance of the requests that are to come.
         billed: the share of requests that were answered; the others cost nothing.
+        spread: the standard deviation of the output tokens.
+        mean_most: the mean of these in the batch with the longest, of 30 first attempts or more, if that is more
+            than chance makes of so many; it is what lies behind it, before the chance of the requests that are to
+            come. None: it is not known, so it is the mean.
     """
 
     answers: int = 0
@@ -60,6 +70,24 @@ class Lengths:
     hits: float = 0.0
     hits_least: float = 0.0
     billed: float = 1.0
+    spread: float = 0.0
+    mean_most: float | None = None
+
+    def output_p99(self, requests: int) -> float | None:
+        """Return the output tokens of one of so many requests, on average, hardly ever more.
+
+        Long answers and short ones make up for each other, the better the more there are; of one request, the
+        longest hundredth counts. None: it is not known.
+        """
+        if self.p99 is None or self.mean is None or not self.same_question:
+            return None
+        if requests <= 1:
+            return self.p99
+        chance = self.spread * math.hypot(
+            1 / math.sqrt(max(requests, 1)), 1 / math.sqrt(self.answers)
+        )
+        most = self.mean if self.mean_most is None else self.mean_most
+        return min(self.p99, (most + SURE * chance) * (1 + UNSEEN))
 
     def hits_p99(self, requests: int) -> float:
         """Return the share that so many requests read, hardly ever less.
@@ -76,6 +104,18 @@ class Lengths:
 def _chance(share: float, requests: int) -> float:
     """Return the standard deviation of a share among so many requests; also where none has missed yet."""
     return math.sqrt((share * (1 - share) + 1 / max(requests, 1)) / max(requests, 1))
+
+
+def most_mean(mean: float, spread: float, batches: Sequence[tuple[int, float]]) -> float:
+    """Return the mean of the batch with the longest answers, if chance does not explain it.
+
+    Args:
+        mean: of all of them.
+        spread: their standard deviation.
+        batches: answers of each, and their mean.
+    """
+    behind = [longest - SURE * spread / math.sqrt(count) for count, longest in batches]
+    return max([mean, *behind])
 
 
 def least_hits(share: float, batches: Sequence[tuple[int, float]]) -> float:
@@ -126,7 +166,8 @@ def _read(store: Store, rows: Sequence[RowMapping], *, same_question: bool) -> L
             store.files.register(connection)
             files = quote_files([store.files.url(row["results_path"]) for row in rows])
             connection.execute(f"create temp table answers as {ANSWERS.format(files=files)}")
-            [(answers, mean, p99, cached, hits)] = connection.execute(LENGTHS).fetchall()
+            [(answers, mean, spread, p99, cached, hits)] = connection.execute(LENGTHS).fetchall()
+            means = connection.execute(MEANS.format(fewest=FEWEST)).fetchall()
             batches = connection.execute(HITS.format(fewest=FEWEST)).fetchall()
     except (duckdb.Error, OSError):
         return NO_ANSWERS
@@ -142,4 +183,6 @@ def _read(store: Store, rows: Sequence[RowMapping], *, same_question: bool) -> L
         share,
         least_hits(share, [(count, float(one)) for count, one in batches]),
         min(answers / max(asked, 1), 1.0),
+        spread,
+        most_mean(mean, spread, means),
     )

@@ -143,6 +143,8 @@ def weigh(
     if not template.cache or not (template.system or template.messages or template.build):
         cached = shared = 0
     factor = geo_factor(template.model, template.params.get("inference_geo"))
+    # Answers that were cut short are asked for again because they are long.
+    longest = lengths.output_p99(1 if more_tokens else together or requests)
     return Weight(
         model=template.model,
         requests=requests,
@@ -155,7 +157,7 @@ def weigh(
         hits=lengths.hits,
         hits_p99=lengths.hits_p99(together or requests),
         output=_of(requests, lengths.mean, output_max),
-        output_p99=_of(requests, lengths.p99, output_max) if lengths.same_question else None,
+        output_p99=_of(requests, longest, output_max),
         output_max=output_max,
         searches=_searches(template, requests),
         listed=factor is not None,

@@ -161,8 +161,8 @@ PAGES = (
     ),
     Page(
         "requests",
-        "/assets/invoices/requests?view=overview",
-        ("first_request", "claude-haiku-4-5", "estimated_usd_expected"),
+        "/assets/tickets/requests?view=partitions&partition=2026-01-06",
+        ("first_request", "at most", "estimated_usd_at_most"),
         size=(1440, 1500),
     ),
     Page(
