@@ -26,6 +26,7 @@ from batch_pipeline.definitions.component_tasks import RequestValue
 from batch_pipeline.definitions.component_templates import OrTemplate
 from batch_pipeline.definitions.component_values import Written
 from batch_pipeline.definitions.component_yaml import YamlComponent
+from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import Arrivals, BatchPipeline, Budget, Schedule
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource, ResultsSource
 from batch_pipeline.requests.tasks.task import Task

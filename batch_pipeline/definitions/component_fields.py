@@ -90,9 +90,9 @@ def _by_place(value: Any) -> str:
 
 SourceValue = Annotated[
     Annotated[
-        Annotated[ParquetSourceFields, Tag("parquet")]
-        | Annotated[DuckDBSourceFields, Tag("duckdb")]
-        | Annotated[ResultsSourceFields, Tag("results")],
+        Annotated[ResultsSourceFields, Tag("results")]
+        | Annotated[ParquetSourceFields, Tag("parquet")]
+        | Annotated[DuckDBSourceFields, Tag("duckdb")],
         Discriminator(_by_place),
     ],
     OrTemplate(),

@@ -104,9 +104,7 @@ def name(context: dg.ResolutionContext, raw: Any) -> str:
     return value
 
 
-def source(
-    context: dg.ResolutionContext, raw: Any
-) -> DuckDBSource | ParquetSource | ResultsSource:
+def source(context: dg.ResolutionContext, raw: Any) -> DuckDBSource | ParquetSource | ResultsSource:
     """Return the source that a mapping declares."""
     value = rendered(context, raw)
     if isinstance(value, DuckDBSource | ParquetSource | ResultsSource):

@@ -187,9 +187,11 @@ class ResultsSource:
         """
         if self.table is not None and self.table.columns():
             return None
-        place = "they are kept" if self.table is None else f"{self.table.describe()} does not exist"
+        why = "nothing was asked yet"
+        if self.table is not None:
+            why = f"{self.table.describe()} does not exist"
         return (
-            f"There are no results of {self.name} yet: {place}. They are made when its first answers are "
+            f"There are no results of {self.name} yet: {why}. They are made when its first answers are "
             f"collected. If they were there before, {self.name}_submit puts them back, at no cost."
         )
 
