@@ -13,7 +13,7 @@ import dagster as dg
 from batch_pipeline.batches.hours import SendBetween, check_timezone
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.rules import Rule
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.records.sources import DuckDBSource, ParquetSource, ResultsSource
 from batch_pipeline.requests.own_prices import check_prices
 from batch_pipeline.requests.tasks.task import Task, template_of
 from batch_pipeline.requests.template import MessageTemplate
@@ -162,12 +162,13 @@ class BatchPipeline:
 
     Attributes:
         name: names the assets, jobs, schedule and sensor, and the folder in the store.
-        source: where the records are, and which columns are their key.
+        source: where the records are, and which columns are their key; or another pipeline's ``results()``.
         request: what is asked about a record, and what the answer must look like: a template, or a
             front door (``Classify``, ``Extract``, ``Summarize``, ``Translate``, ``Score``) that makes one.
         destination: the table that gets one row per record; None keeps it in the store, as Parquet.
         schedule: when it runs by itself: a cron string in UTC, or a ``Schedule``.
-        arrivals: whether it also runs when records arrive; None: it does not.
+        arrivals: whether it also runs when records arrive; None: it does not, unless the source is
+            another pipeline's results: then it has the sensor, which is to be switched on.
         partitions: any partitions definition; each partition is selected, asked and collected by
             itself.
         partition_column: the source's column that tells a record's partition; with a
@@ -213,7 +214,7 @@ class BatchPipeline:
     """
 
     name: str
-    source: DuckDBSource | ParquetSource
+    source: DuckDBSource | ParquetSource | ResultsSource
     request: _Request = _Request()
     destination: DuckDBTable | ParquetDataset | None = None
     schedule: str | Schedule | None = None
@@ -270,6 +271,7 @@ class BatchPipeline:
                 f"Pipeline {self.name}: renamed_from is {self.renamed_from!r}; it must be the name that the pipeline "
                 "had before."
             )
+        self._check_chain()
         if (self.partitions is None) != (self.partition_column is None):
             raise InputError(
                 f"Pipeline {self.name}: partitions and partition_column go together; "
@@ -308,6 +310,31 @@ class BatchPipeline:
                 f"Pipeline {self.name}: max_attempts is {self.max_attempts}; it must be 1 or more."
             )
 
+    def _check_chain(self) -> None:
+        """Refuse results of another pipeline that could not be found; take over its partition column."""
+        source = self.source
+        if not isinstance(source, ResultsSource) or isinstance(source.results, str):
+            return
+        first = source.results
+        if not isinstance(first, BatchPipeline):
+            raise InputError(
+                f"Pipeline {self.name}: its source is the results of {first!r}, which is no pipeline; write "
+                "source=first.results(...), where first is a BatchPipeline."
+            )
+        if self.name == first.name:
+            raise InputError(
+                f"Pipeline {self.name}: its source is the results of a pipeline of the same name; each needs a name of "
+                "its own."
+            )
+        if first.destination is None and first.store_key != self.store_key:
+            raise InputError(
+                f"Pipeline {self.name}: the results of {first.name} have no destination, so they are kept in the store "
+                f"{first.store_key!r}, and this pipeline's is {self.store_key!r}. Give {first.name} a destination, or both "
+                "the same store_key."
+            )
+        if self.partitions is not None and self.partition_column is None:
+            object.__setattr__(self, "partition_column", first.partition_column)
+
     def _check_partition_column(self) -> None:
         """Refuse partitions that no column could be matched with: their runs would ask nothing."""
         definition, column = self.partitions, self.partition_column
@@ -342,6 +369,42 @@ class BatchPipeline:
     def declared_at(self) -> tuple[str, int] | None:
         """The file and line that declares it; None where that is no file of Python."""
         return None
+
+    def results(
+        self, where: str | None = None, key: str | Sequence[str] | None = None
+    ) -> ResultsSource:
+        """Return this pipeline's results as the source of another one.
+
+        What the other pipeline's request reads of them counts: a row that is answered again, and says the
+        same, asks nothing.
+
+        Args:
+            where: a SQL condition over the results' columns, such as ``_status = 'answered'``; None: all
+                rows, those without an answer among them.
+            key: the column, or columns, that name a record; None: this pipeline's key.
+
+        Raises:
+            InputError: ``where`` is no condition over one row, or there is no key.
+        """
+        try:
+            return ResultsSource(results=self, where=where, key=key)
+        except InputError as error:
+            raise InputError(f"{self.name}.results(): {error}") from None
+
+    @property
+    def upstream_keys(self) -> list[dg.AssetKey]:
+        """The assets that the records depend on: those of ``upstream``, and the results that are the source."""
+        keys = [dg.AssetKey.from_coercible(given) for given in self.upstream]
+        if isinstance(self.source, ResultsSource) and not isinstance(self.source.results, str):
+            keys.append(self.source.results.asset_key("results"))
+        return list(dict.fromkeys(keys))
+
+    @property
+    def arrivals_in_force(self) -> Arrivals | None:
+        """The arrivals: those declared, or those that a source of another pipeline's results has by itself."""
+        if self.arrivals is None and isinstance(self.source, ResultsSource):
+            return Arrivals()
+        return self.arrivals
 
     @property
     def sending_hours(self) -> SendBetween | None:

@@ -191,22 +191,23 @@ def check_codeless(
 def check_pipeline(one: "Declared", store: "Store | None") -> Iterator[Check]:
     """Yield whether a pipeline's source, question, price and destination can be used."""
     about = f"Pipeline {one.pipeline.name}"
-    yield from _source(about, one.pipeline)
+    yield from _source(about, one.pipeline, store)
     yield _price(about, one.pipeline)
     yield from _destination(about, one.pipeline, store)
     if store is not None:
         yield from _waiting(about, one.pipeline.name, store)
 
 
-def _source(about: str, pipeline: "BatchPipeline") -> Iterator[Check]:
+def _source(about: str, pipeline: "BatchPipeline", store: "Store | None") -> Iterator[Check]:
+    from batch_pipeline.definitions.rows import source_of
     from batch_pipeline.records.columns import check_names
     from batch_pipeline.records.reading import open_source, source_columns
     from batch_pipeline.records.selection import check_keys
-    from batch_pipeline.records.sources import DuckDBSource
+    from batch_pipeline.records.sources import DuckDBSource, NoResultsYetError
     from batch_pipeline.requests.compiled import compile_question
 
     name, keys = "source", ", ".join(pipeline.source.keys)
-    source = pipeline.source
+    source = source_of(pipeline, store)
     waits = 0.0
     if isinstance(source, DuckDBSource):
         waits = source.lock_wait_seconds
@@ -215,9 +216,7 @@ def _source(about: str, pipeline: "BatchPipeline") -> Iterator[Check]:
         with open_source(source) as connection:
             row = connection.execute("SELECT count(*) FROM source").fetchone()
             rows = row[0] if row else 0
-            yield Check(
-                about, name, "ok", f"{pipeline.source.describe()}: {counted(rows, 'record')}"
-            )
+            yield Check(about, name, "ok", f"{source.describe()}: {counted(rows, 'record')}")
             name = "question"
             columns = source_columns(connection)
             question = compile_question(pipeline.request, columns, pipeline.output_prefix)
@@ -227,6 +226,8 @@ def _source(about: str, pipeline: "BatchPipeline") -> Iterator[Check]:
             name = "key"
             check_keys(connection, pipeline.source.keys)
             yield Check(about, name, "ok", f"{keys}: each record has its own")
+    except NoResultsYetError as error:
+        yield Check(about, name, "warning", str(error), "until then a run asks nothing")
     except (BatchPipelineError, duckdb.Error, OSError) as error:
         if IN_USE in str(error):
             yield Check(about, name, "warning", str(error), f"a run waits {waits:g} s for it")

@@ -99,9 +99,9 @@ def _of_pipeline(
                 ABOUT, name, "warning", f"{how}, {when}",
                 f"switch this schedule on in the UI (Automation), or launch {pipeline.name}_submit by hand",
             )  # fmt: skip
-    if pipeline.arrivals is not None:
+    if (arrivals := pipeline.arrivals_in_force) is not None:
         name = f"{pipeline.name}_arrivals"
-        default = pipeline.arrivals.status == dg.DefaultSensorStatus.RUNNING
+        default = arrivals.status == dg.DefaultSensorStatus.RUNNING
         state, is_on, how = _switch(states, name, default)
         if is_on:
             yield _ticked(instance, state, name, how)
@@ -113,8 +113,7 @@ def _of_pipeline(
 
 def _upstream(instance: dg.DagsterInstance, pipeline: BatchPipeline) -> Iterator[Check]:
     """Yield the upstream assets that have not run yet: what they make may not be there."""
-    for given in pipeline.upstream:
-        key = given if isinstance(given, dg.AssetKey) else dg.AssetKey(given)
+    for key in pipeline.upstream_keys:
         if instance.get_latest_materialization_event(key) is not None:
             continue
         if instance.fetch_observations(key, limit=1).records:

@@ -118,6 +118,7 @@ def build_preview(
         click.UsageError: a partition must be named.
     """
     from batch_pipeline.definitions.partition import filter_of
+    from batch_pipeline.definitions.rows import source_of
     from batch_pipeline.records.preview import preview_records
     from batch_pipeline.requests.compiled import compile_question
     from batch_pipeline.requests.estimate import estimate
@@ -141,7 +142,7 @@ def build_preview(
     records = preview_records(
         store,
         scope,
-        pipeline.source,
+        source_of(pipeline, store),
         lambda columns: compile_question(pipeline.request, columns, pipeline.output_prefix),
         partition_filter=filter_of(pipeline, partition),
         refresh=pipeline.refresh,

@@ -5,13 +5,14 @@ without a word. So ``prompt``, ``system`` and ``messages`` are taken as they sta
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import dagster as dg
 from dagster.components.resolved.core_models import AssetAttributesModel, OpSpec
 from dagster.components.utils.translation import TranslatorResolvingInfo
 from dagster_shared.record import copy
-from pydantic import SkipValidation
+from pydantic import PrivateAttr, SkipValidation
 
 from batch_pipeline.batches.hours import SendBetween
 from batch_pipeline.definitions import component_fields as fields
@@ -25,8 +26,9 @@ from batch_pipeline.definitions.component_tasks import RequestValue
 from batch_pipeline.definitions.component_templates import OrTemplate
 from batch_pipeline.definitions.component_values import Written
 from batch_pipeline.definitions.component_yaml import YamlComponent
+from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import Arrivals, BatchPipeline, Budget, Schedule
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.records.sources import DuckDBSource, ParquetSource, ResultsSource
 from batch_pipeline.requests.tasks.task import Task
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
@@ -68,11 +70,12 @@ class BatchPipelineComponent(YamlComponent):
         ),
     ]
     source: Annotated[
-        SkipValidation[DuckDBSource | ParquetSource],
+        SkipValidation[DuckDBSource | ParquetSource | ResultsSource],
         Written(
             fields.SourceValue,
-            "Where the records are: a DuckDB database, or with a path Parquet files.",
+            "Where the records are: a DuckDB database, with a path Parquet files, or with results another pipeline's.",
             values.source,
+            examples=[{"results": "reviews", "where": "label = 'complaint'"}],
         ),
     ]
     request: Annotated[
@@ -355,6 +358,8 @@ class BatchPipelineComponent(YamlComponent):
         ),
     ] = None
 
+    _found: ResultsSource | None = PrivateAttr(None)
+
     def check(self) -> None:
         """Refuse a pipeline that cannot be."""
         self.staged_pipeline()
@@ -364,7 +369,7 @@ class BatchPipelineComponent(YamlComponent):
         policy = self.op.backfill_policy if self.op else None
         return BatchPipeline(
             name=self.name,
-            source=self.source,
+            source=self._found or self.source,
             request=self.request,
             destination=self.destination,
             schedule=self.schedule,
@@ -422,7 +427,41 @@ class BatchPipelineComponent(YamlComponent):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the pipeline's definitions, without resources."""
+        self.find_first(context, [])
         return build_definitions(self.staged_pipeline())
+
+    def find_first(self, context: dg.ComponentLoadContext, second: Sequence[str]) -> None:
+        """Look up the pipeline whose results are the source, among the project's components.
+
+        Args:
+            context: of the project.
+            second: the pipelines that read this one's results, the last one first.
+
+        Raises:
+            InputError: there is none of that name, or it reads this one's results itself.
+        """
+        source = self.source
+        if not isinstance(source, ResultsSource) or not isinstance(source.results, str):
+            return
+        chain = [self.name, *second]
+        if source.results in chain:
+            raise InputError(
+                f"Pipeline {self.name}: its source is the results of {source.results}, whose source is this one's: "
+                f"{' reads '.join([*reversed(chain), source.results])}. One of them must read something else."
+            )
+        others = context.component_tree.get_all_components(BatchPipelineComponent)
+        first = next((one for one in others if one.name == source.results), None)
+        if first is None:
+            from batch_pipeline.records.reading import closest
+
+            names = sorted(one.name for one in others if one.name != self.name)
+            raise InputError(
+                f"Pipeline {self.name}: its source is the results of {source.results!r}, and the project has no component "
+                f"of that name.{closest(source.results, names)} It has: {', '.join(names) or 'no others'}. For the results "
+                "of a pipeline in Python give the source from Python, too: its results()."
+            )
+        first.find_first(context, chain)
+        self._found = replace(source, results=first.staged_pipeline())
 
     def staged_pipeline(self) -> BatchPipeline:
         """Return the pipeline with what ``get_asset_spec``, ``op`` and ``execute`` make of its stages."""

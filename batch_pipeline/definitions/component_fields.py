@@ -66,15 +66,34 @@ class ParquetSourceFields(Fields):
     key: Texts = Field(description="The column that names a record, or several.")
 
 
+class ResultsSourceFields(Fields):
+    """The results of another pipeline of the project."""
+
+    results: Text = Field(
+        description="The name of the other pipeline, another component of the project."
+    )
+    where: OptionalText = Field(
+        None, description="A SQL condition over its results' columns, such as _status = 'answered'."
+    )
+    key: Annotated[Text | list[Text] | None, OrTemplate()] = Field(
+        None, description="The column that names a record, or several. None: the other's key."
+    )
+
+
 def _by_path(value: Any) -> str:
     return "parquet" if isinstance(value, dict) and "path" in value else "duckdb"
 
 
+def _by_place(value: Any) -> str:
+    return "results" if isinstance(value, dict) and "results" in value else _by_path(value)
+
+
 SourceValue = Annotated[
     Annotated[
-        Annotated[ParquetSourceFields, Tag("parquet")]
+        Annotated[ResultsSourceFields, Tag("results")]
+        | Annotated[ParquetSourceFields, Tag("parquet")]
         | Annotated[DuckDBSourceFields, Tag("duckdb")],
-        Discriminator(_by_path),
+        Discriminator(_by_place),
     ],
     OrTemplate(),
 ]

@@ -23,7 +23,7 @@ from batch_pipeline.pipeline import (
     Schedule,
     check_cron,
 )
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.records.sources import DuckDBSource, ParquetSource, ResultsSource
 from batch_pipeline.requests.own_prices import check_prices
 from batch_pipeline.requests.tasks.classify import Classify
 from batch_pipeline.requests.tasks.extract import Extract
@@ -104,12 +104,14 @@ def name(context: dg.ResolutionContext, raw: Any) -> str:
     return value
 
 
-def source(context: dg.ResolutionContext, raw: Any) -> DuckDBSource | ParquetSource:
+def source(context: dg.ResolutionContext, raw: Any) -> DuckDBSource | ParquetSource | ResultsSource:
     """Return the source that a mapping declares."""
     value = rendered(context, raw)
-    if isinstance(value, DuckDBSource | ParquetSource):
+    if isinstance(value, DuckDBSource | ParquetSource | ResultsSource):
         return value
     fields = _fields(value, "source")
+    if "results" in fields:
+        return made(ResultsSource, fields, "source")
     return made(ParquetSource if "path" in fields else DuckDBSource, fields, "source")
 
 

@@ -14,7 +14,7 @@ from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.columns import HELPER_COLUMNS, file_columns
 from batch_pipeline.records.connections import SMALL_MEMORY, memory_connection
-from batch_pipeline.records.sources import ParquetSource
+from batch_pipeline.records.sources import ParquetSource, ResultsSource
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.settings import resolve
 from batch_pipeline.store.store import Store
@@ -35,10 +35,13 @@ def of_records(pipeline: BatchPipeline, columns: Sequence[str]) -> dict[str, Any
         pipeline: whose records.
         columns: the source's columns.
     """
+    source = pipeline.source
+    if isinstance(source, ResultsSource):
+        first = source.results.asset_key("results")
+        return _lineage({name: [(first, name)] for name in columns})
     if len(pipeline.upstream) != 1:
         return {}
     upstream = dg.AssetKey.from_coercible(pipeline.upstream[0])
-    source = pipeline.source
     if isinstance(source, ParquetSource) or source.query is None:
         read = {name: [name] for name in columns}
     else:

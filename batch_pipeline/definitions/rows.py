@@ -5,8 +5,8 @@ A DuckDB file is open only while its rows are read, and a writer's lock is waite
 
 import functools
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeVar
 
 import duckdb
@@ -18,14 +18,13 @@ from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.columns import RESULT_COLUMNS, stored_columns
 from batch_pipeline.records.connections import (
     first_line,
-    memory_connection,
-    open_database,
     quote_files,
     quote_name,
     quote_text,
     with_enough_memory,
 )
 from batch_pipeline.records.reading import open_source, source_columns
+from batch_pipeline.records.sources import ResultsSource, Source
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.results.destinations import Destination, DuckDBTable, ParquetDataset
 from batch_pipeline.results.merging import Wanted, Writer
@@ -46,6 +45,25 @@ def destination_of(pipeline: BatchPipeline, store: Store) -> DuckDBTable | Parqu
     return pipeline.destination or ParquetDataset(path=store.files.url(table_name(pipeline.name)))
 
 
+def source_of(pipeline: BatchPipeline, store: Store | None) -> Source:
+    """Return a pipeline's source; of another pipeline's results with the table that it reads.
+
+    Args:
+        pipeline: whose source.
+        store: where results are kept that have no destination; None: it is not there yet.
+    """
+    source = pipeline.source
+    if not isinstance(source, ResultsSource):
+        return source
+    if store is None:
+        return (
+            source
+            if source.results.destination is None
+            else source.at(lambda first: first.destination)
+        )
+    return source.at(lambda first: destination_of(first, store))
+
+
 def earlier_names(pipeline: BatchPipeline) -> tuple[str, ...]:
     """Return what a pipeline was called earlier."""
     earlier = getattr(pipeline, "renamed_from", None)
@@ -62,7 +80,7 @@ def wanted_of(pipeline: BatchPipeline, store: Store | None) -> Wanted:
 
     @functools.cache
     def answer() -> tuple[dict[str, str], dict[str, str]]:
-        with open_source(pipeline.source) as connection:
+        with open_source(source_of(pipeline, store)) as connection:
             source = dict(source_columns(connection))
         question = compile_question(pipeline.request, source, pipeline.output_prefix)
         return dict(stored_columns(source)), dict(question.output_columns)
@@ -88,7 +106,7 @@ def rows_in(pipeline: BatchPipeline, destination: Destination, partition: str) -
 
 def statuses_in(destination: Destination) -> dict[str, int]:
     """Return how many rows of a results table, which must exist, have which status."""
-    with _reading(destination) as con:
+    with destination.connection() as con:
         found = con.execute(
             f"SELECT _status, count(*) FROM {destination.relation(con)} GROUP BY ALL ORDER BY ALL"
         ).fetchall()
@@ -127,7 +145,7 @@ class Rows:
 
     def count(self) -> int:
         """Return how many there are."""
-        with _reading(self._destination) as con:
+        with self._destination.connection() as con:
             sql = f"SELECT count(*) FROM ({self._statement(con)})"
             (found,) = con.execute(sql).fetchall()
             return found[0]
@@ -169,34 +187,19 @@ class Rows:
         if not isinstance(self._destination, DuckDBTable):
             return con.sql(self._statement(con))
         copy = f"{folder}/results.parquet"
-        with _reading(self._destination) as reader:
+        with self._destination.connection() as reader:
             sql = f"COPY ({self._statement(reader)}) TO {quote_text(copy)} (FORMAT parquet)"
             with_enough_memory(reader, lambda: reader.execute(sql))
         return con.sql(f"SELECT * FROM read_parquet({quote_files([copy])})")
 
     def _read(self, take: Callable[[duckdb.DuckDBPyRelation], Loaded]) -> Loaded:
-        with _reading(self._destination) as con:
+        with self._destination.connection() as con:
             sql = self._statement(con)
             return with_enough_memory(con, lambda: take(con.sql(sql)))
 
     def _statement(self, con: duckdb.DuckDBPyConnection) -> str:
         table = self._destination.relation(con)
         return f"SELECT {self._shown} FROM {table} AS source{self._where}"
-
-
-@contextmanager
-def _reading(destination: Destination) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a connection to read a destination through; a DuckDB file is open as long as it."""
-    if not isinstance(destination, DuckDBTable):
-        with memory_connection() as con:
-            yield con
-        return
-    with open_database(
-        destination.path,
-        read_only=True,
-        wait_seconds=destination.lock_wait_seconds,
-    ) as database:
-        yield database.connection
 
 
 def _chosen(wanted: object, columns: Collection[str]) -> str:

@@ -20,7 +20,7 @@ from batch_pipeline.records.identity import NESTED_TYPES, column_text_sql
 from batch_pipeline.records.parquet_files import list_files
 from batch_pipeline.records.partitions import HAS_OFFSET, PartitionFilter
 from batch_pipeline.records.reading import closest, open_source, source_columns
-from batch_pipeline.records.sources import DuckDBSource, Source
+from batch_pipeline.records.sources import DuckDBSource, ResultsSource, Source
 from batch_pipeline.settings import project_path
 
 LOCK_WAIT_SECONDS = 3.0  # a sensor has little time, and looks again soon
@@ -86,14 +86,20 @@ def look(source: Source) -> str | None:
     Nothing is opened: it goes by names, sizes and times (or, in object stores, etags) of the files.
     Of a DuckDB query it goes by the database's own file.
     """
+    if isinstance(source, ResultsSource):
+        return source.table.look() if source.table is not None else None
     if isinstance(source, DuckDBSource):
-        path = project_path(source.database)
-        found = [_stat(name) for name in (path, f"{path}.wal")]
-        return _short(found) if found[0] else None
+        return look_at_database(project_path(source.database))
     files = list_files(project_path(source.path))
     if not files:
         return None
     return _short([[name, info.get("size"), *_marks(info)] for name, info in files.items()])
+
+
+def look_at_database(path: str) -> str | None:
+    """Return a text that is another one after each write to a DuckDB file; None: there is none."""
+    found = [_stat(name) for name in (path, f"{path}.wal")]
+    return _short(found) if found[0] else None
 
 
 def read(
@@ -176,6 +182,8 @@ def opened(source: Source, seconds: float) -> Iterator[duckdb.DuckDBPyConnection
     """
     if isinstance(source, DuckDBSource):
         source = replace(source, lock_wait_seconds=min(source.lock_wait_seconds, LOCK_WAIT_SECONDS))
+    elif isinstance(source, ResultsSource):
+        source = replace(source, lock_wait_seconds=LOCK_WAIT_SECONDS)
     late = threading.Event()
     try:
         with open_source(source) as connection:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import duckdb
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.records.columns import RESULT_COLUMNS
 from batch_pipeline.records.connections import (
     SMALL_MEMORY,
     OpenDatabase,
@@ -17,7 +18,13 @@ from batch_pipeline.records.connections import (
     quote_name,
 )
 from batch_pipeline.records.parquet_files import check_decimals, files_sql, matching_files
-from batch_pipeline.records.sources import DuckDBSource, Source
+from batch_pipeline.records.sources import (
+    DuckDBSource,
+    NoResultsYetError,
+    ResultsSource,
+    ResultsTable,
+    Source,
+)
 from batch_pipeline.settings import name_parts, project_path, resolve
 
 NO_PARQUET = (
@@ -36,6 +43,7 @@ def open_source(source: Source) -> Iterator[duckdb.DuckDBPyConnection]:
 
     Raises:
         InputError: the file, table, query, glob or key column is not as declared.
+        NoResultsYetError: it is another pipeline's results, and there are none yet.
     """
     if isinstance(source, DuckDBSource):
         path = project_path(source.database)
@@ -51,6 +59,14 @@ def open_source(source: Source) -> Iterator[duckdb.DuckDBPyConnection]:
                 _view_query(database.connection, resolve(source.query or ""), source.describe())
             _check_key_columns(database.connection, source)
             yield database.connection
+    elif isinstance(source, ResultsSource):
+        if (not_yet := source.not_yet()) is not None:
+            raise NoResultsYetError(not_yet)
+        assert source.table is not None
+        with source.table.connection(SMALL_MEMORY, source.lock_wait_seconds) as connection:
+            _view_results(connection, source, source.table)
+            _check_key_columns(connection, source)
+            yield connection
     else:
         with memory_connection(SMALL_MEMORY) as connection:
             _view_files(connection, project_path(source.path))
@@ -173,6 +189,25 @@ def _view_files(connection: duckdb.DuckDBPyConnection, path: str) -> None:
         advice = NO_PARQUET if any(words in str(error) for words in _NO_PARQUET_WORDS) else ""
         raise InputError(
             f"The Parquet files at {path} cannot be read together.{advice} DuckDB says: {error}"
+        ) from error
+
+
+def _view_results(
+    connection: duckdb.DuckDBPyConnection, source: ResultsSource, table: ResultsTable
+) -> None:
+    relation = table.relation(connection)
+    there = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()]
+    books = {name.lower() for name in RESULT_COLUMNS}
+    shown = ", ".join(f"results.{quote_name(name)}" for name in there if name.lower() not in books)
+    only = f" WHERE ({source.where}\n)" if source.where else ""
+    try:
+        connection.execute(
+            f"CREATE TEMP VIEW source AS SELECT {shown} FROM {relation} AS results{only}"
+        )
+    except duckdb.Error as error:
+        raise InputError(
+            f"The `where` of the source ({source.where}) cannot be used on {source.describe()}. Their columns are: "
+            f"{', '.join(there)}. DuckDB says: {first_line(error)}"
         ) from error
 
 

@@ -80,8 +80,8 @@ def check_condition(condition: Any, what: str) -> None:
             )
         if "volatile" in kinds.get(name, ()):
             raise InputError(
-                f"{what} ({condition}) has {name}(), which says something else each time: what a rule settles must stay "
-                "the same from night to night."
+                f"{what} ({condition}) has {name}(), which says something else each time: it must hold for the same "
+                "records from night to night."
             )
 
 

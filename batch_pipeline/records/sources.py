@@ -3,11 +3,16 @@
 A code location declares them, and loads no DuckDB for it: ``reading`` opens them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.settings import LOCK_WAIT_SECONDS, project_path
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +86,117 @@ class ParquetSource:
         return f"Parquet files at {project_path(self.path)}"
 
 
-Source = DuckDBSource | ParquetSource
+class ResultsTable(Protocol):
+    """A results table, as far as reading it as a source must know it."""
+
+    def describe(self) -> str:
+        """Return where it is."""
+        ...
+
+    def columns(self) -> dict[str, str]:
+        """Return its columns; none when there is no table yet."""
+        ...
+
+    def relation(self, con: "duckdb.DuckDBPyConnection") -> str:
+        """Return SQL that reads it."""
+        ...
+
+    def connection(
+        self, memory_limit: str, wait_seconds: float | None = None
+    ) -> "AbstractContextManager[duckdb.DuckDBPyConnection]":
+        """Open what it is read through."""
+        ...
+
+    def look(self) -> str | None:
+        """Return a text that is another one after each write."""
+        ...
+
+
+class NoResultsYetError(InputError):
+    """The results that a source reads are not there yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultsSource:
+    """The results of another pipeline, as `BatchPipeline.results` returns them.
+
+    Its columns are that table's, without those that the other pipeline keeps its books in (``_status``,
+    ``_cost_usd``, ...), which ``where`` may name.
+
+    Attributes:
+        results: the other pipeline; in a component's YAML its name until that is looked up.
+        where: a SQL condition over the table's columns: only rows for which it holds are records.
+        key: the column, or columns, that name a record; None: the other pipeline's key.
+        table: where the results are, which is known at run time.
+        lock_wait_seconds: how long to wait while another program holds the table's file; None: as
+            long as the other pipeline's destination says.
+
+    Raises:
+        InputError: ``where`` is no condition, or the key is none.
+    """
+
+    results: Any
+    where: str | None = None
+    key: str | Sequence[str] | None = None
+    table: ResultsTable | None = field(default=None, repr=False)
+    lock_wait_seconds: float | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.key is not None:
+            _check_key(self.key, "The source that is another pipeline's results")
+        if self.where is None:
+            return
+        from batch_pipeline.records.rules import check_condition
+
+        check_condition(self.where, "The `where` of the source")
+
+    def __repr__(self) -> str:
+        # Arrivals remember what they are about by this text: it is the same in each process.
+        return f"ResultsSource({self.name!r}, where={self.where!r}, key={self.keys!r})"
+
+    @property
+    def name(self) -> str:
+        """What the other pipeline is called."""
+        return self.results if isinstance(self.results, str) else self.results.name
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The key's columns, in order."""
+        if self.key is None:
+            return () if isinstance(self.results, str) else self.results.source.keys
+        return _key_columns(self.key)
+
+    def at(self, table_of: Callable[[Any], ResultsTable]) -> "ResultsSource":
+        """Return the source with the table that it reads.
+
+        Args:
+            table_of: from a pipeline to its results table.
+        """
+        return replace(self, table=table_of(self.results))
+
+    def describe(self) -> str:
+        """Return whose results, and where they are, for messages and metadata."""
+        where = f" ({self.table.describe()})" if self.table is not None else ""
+        return f"the results of {self.name}{where}"
+
+    def not_yet(self) -> str | None:
+        """Return that there are no results, and what to do; None when there are some.
+
+        Raises:
+            InputError: something else is in their place.
+        """
+        if self.table is not None and self.table.columns():
+            return None
+        why = "nothing was asked yet"
+        if self.table is not None:
+            why = f"{self.table.describe()} does not exist"
+        return (
+            f"There are no results of {self.name} yet: {why}. They are made when its first answers are "
+            f"collected. If they were there before, {self.name}_submit puts them back, at no cost."
+        )
+
+
+Source = DuckDBSource | ParquetSource | ResultsSource
 
 
 def _key_columns(key: str | Sequence[str]) -> tuple[str, ...]:

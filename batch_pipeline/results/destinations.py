@@ -5,7 +5,8 @@ rows stands in ``duckdb_table`` and ``parquet_dataset``, and is imported by whoe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,42 @@ class Destination(ABC):
         A DuckDB file stays attached to ``con``, and closed to writers, until ``con`` is closed.
         """
         return self._rows().relation(con)
+
+    @contextmanager
+    def connection(
+        self, memory_limit: str | None = None, wait_seconds: float | None = None
+    ) -> "Iterator[duckdb.DuckDBPyConnection]":
+        """Yield a connection to read ``relation`` through; a DuckDB file is open as long as it.
+
+        Args:
+            memory_limit: as of ``memory_connection``; None: what that has by itself.
+            wait_seconds: how long to wait while another program holds the file; None: as declared.
+        """
+        from batch_pipeline.records.connections import (
+            MEMORY_LIMIT,
+            memory_connection,
+            open_database,
+        )
+
+        memory_limit = memory_limit or MEMORY_LIMIT
+        if not isinstance(self, DuckDBTable):
+            with memory_connection(memory_limit) as con:
+                yield con
+            return
+        with open_database(
+            self.path,
+            read_only=True,
+            wait_seconds=self.lock_wait_seconds if wait_seconds is None else wait_seconds,
+            memory_limit=memory_limit,
+        ) as database:
+            yield database.connection
+
+    def look(self) -> str | None:
+        """Return a text that is another one after each write; None: there is nothing yet.
+
+        No row is read. Of a table it goes by the database's own file.
+        """
+        return self._rows().look()
 
     def merge(
         self,

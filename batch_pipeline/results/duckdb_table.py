@@ -26,6 +26,7 @@ from batch_pipeline.records.connections import (
     quote_text,
     with_enough_memory,
 )
+from batch_pipeline.records.fingerprint import look_at_database
 from batch_pipeline.results.marks import Mark, read_mark, write_mark
 from batch_pipeline.results.merging import (
     OUR_COLUMNS,
@@ -199,6 +200,10 @@ class DuckDBRows:
         with self._open(read_only=True) as database:
             name = self._full_name(database.catalog)
             return database.connection.sql(f"SELECT * FROM {name} LIMIT {int(n)}").to_arrow_table()
+
+    def look(self) -> str | None:
+        """Return a text that is another one after each write to the file; None: there is none."""
+        return look_at_database(self._path)
 
     def relation(self, con: duckdb.DuckDBPyConnection) -> str:
         """Return SQL that reads the whole table through ``con``, as in ``SELECT * FROM <it>``.

@@ -180,6 +180,11 @@ class ParquetRows:
         with memory_connection(SMALL_MEMORY) as con:
             return con.sql(f"SELECT * FROM {self.relation(con)} LIMIT {int(n)}").to_arrow_table()
 
+    def look(self) -> str | None:
+        """Return the name of the newest manifest, which each write makes; None: there is none."""
+        names = ManifestFolder(*self._filesystem()).names()
+        return names[-1] if names else None
+
     def relation(self, con: duckdb.DuckDBPyConnection) -> str:
         """Return SQL that reads all rows through ``con``, as in ``SELECT * FROM <it>``."""
         manifest = self._manifest()

@@ -14,6 +14,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from batch_pipeline import BatchPipeline, BatchStore, ClaudeBatches
 from batch_pipeline.batches.held import Held, list_held
 from batch_pipeline.definitions.build import pipeline_of
+from batch_pipeline.definitions.rows import source_of
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.records.reading import open_source
 from batch_pipeline.records.sources import Source
@@ -113,7 +114,8 @@ class Project:
                 nights.collect(partition)
             nights.tick()
             rows = nights.rows()
-            assert len(rows) == count(pipeline.source) > 0, f"{pipeline.name}: {len(rows)} rows"
+            source = source_of(pipeline, nights.store.open())
+            assert len(rows) == count(source) > 0, f"{pipeline.name}: {len(rows)} rows"
             unanswered = [row for row in rows.values() if row["_status"] != "answered"]
             assert not unanswered, f"{pipeline.name}: {unanswered}"
 

@@ -3,7 +3,6 @@
 import dagster as dg
 
 from batch_pipeline import (
-    Arrivals,
     BatchPipeline,
     BatchStore,
     Classify,
@@ -27,15 +26,9 @@ reviews = BatchPipeline(
 )
 complaints = BatchPipeline(
     name="complaints",
-    source=DuckDBSource(
-        database=WAREHOUSE,
-        query="select review_id, body from review_labels where label = 'complaint'",
-        key="review_id",
-    ),
+    source=reviews.results(where="_status = 'answered' and label = 'complaint'"),
     request=Summarize(words=10, column="body", model="claude-sonnet-5"),
     destination=DuckDBTable(database=WAREHOUSE, table="complaint_gists"),
-    upstream=[reviews.asset_key("results")],
-    arrivals=Arrivals(),
     on_deleted="drop",  # a review that is no complaint any more loses its row
 )
 defs = build_definitions(

@@ -23,7 +23,7 @@ from batch_pipeline.records.fingerprint import (
     look,
     read,
 )
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.records.sources import DuckDBSource, ParquetSource, ResultsSource, Source
 from batch_pipeline.requests.compiled import compile_question
 
 MOST_NAMED = 3
@@ -41,6 +41,7 @@ class Arrived:
 
     Args:
         pipeline: whose records.
+        source: where they are.
         instance: the Dagster whose event log tells of upstream assets.
         partitions: those that a run can be requested for; "" alone for a pipeline without any.
         memory: what the last tick knew; it is changed.
@@ -54,6 +55,7 @@ class Arrived:
     def __init__(
         self,
         pipeline: BatchPipeline,
+        source: Source,
         instance: dg.DagsterInstance,
         partitions: Collection[str],
         memory: Memory,
@@ -61,7 +63,7 @@ class Arrived:
         began: float,
     ) -> None:
         self.pipeline, self.instance, self.partitions = pipeline, instance, partitions
-        self.source: DuckDBSource | ParquetSource = pipeline.source
+        self.source = source
         self.memory, self.now, self.began = memory, now, began
         self.said: list[str] = []
 
@@ -86,7 +88,8 @@ class Arrived:
         if memory.changing is None:
             memory.changing = self.now.timestamp()
         for_long = self.now.timestamp() - memory.changing >= PATIENCE.total_seconds()
-        if not is_stable and not (isinstance(self.source, DuckDBSource) and for_long):
+        is_committed = isinstance(self.source, DuckDBSource | ResultsSource)
+        if not is_stable and not (is_committed and for_long):
             self.said.append(
                 f"{self.source.describe()} {'is seen for the first time' if is_first else 'has changed'}; "
                 "it is asked about once it stays the same from one tick to the next, so that nothing "

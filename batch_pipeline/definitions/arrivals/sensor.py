@@ -12,7 +12,7 @@ INTERVAL_SECONDS = 30
 
 def build_arrivals_sensor(pipeline: BatchPipeline, submit: Any) -> dg.SensorDefinition | None:
     """Return the sensor ``NAME_arrivals``, if the pipeline has arrivals."""
-    arrivals = pipeline.arrivals
+    arrivals = pipeline.arrivals_in_force
     if arrivals is None:
         return None
 

@@ -18,6 +18,7 @@ from batch_pipeline.definitions.arrivals.runs import Submits, submits
 from batch_pipeline.definitions.jobs import PIPELINE_TAG
 from batch_pipeline.definitions.partition import filter_of
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
+from batch_pipeline.definitions.rows import source_of
 from batch_pipeline.errors import BatchPipelineError, InputError, plain, sentence
 from batch_pipeline.pipeline import Arrivals, BatchPipeline
 from batch_pipeline.records.count import count_needed
@@ -89,6 +90,7 @@ class _Tick:
     ) -> None:
         self.pipeline, self.arrivals, self.instance = pipeline, arrivals, instance
         self.store, self.claude = store, claude
+        self.source = source_of(pipeline, store)
         self.now = store.clock.now()
         self.cooldown = timedelta(minutes=arrivals.cooldown_minutes)
         self.memory = remembered(cursor, _basis(pipeline), time.time())
@@ -99,7 +101,13 @@ class _Tick:
         waiting = self.memory.waiting
         partitions = _partition_keys(self.pipeline, self.instance, self.now)
         arrived = Arrived(
-            self.pipeline, self.instance, partitions, self.memory, self.now, time.time()
+            self.pipeline,
+            self.source,
+            self.instance,
+            partitions,
+            self.memory,
+            self.now,
+            time.time(),
         )
         arrived.see_upstream()
         is_ready = arrived.see_source()
@@ -117,7 +125,7 @@ class _Tick:
             if is_ready:
                 self.said.append(f"What arrived was asked by {history.job}; nothing is left to ask")
         if not self.said:
-            self.said.append(f"Nothing new in {self.pipeline.source.describe()}")
+            self.said.append(f"Nothing new in {self.source.describe()}")
         return []
 
     def _choose(self, history: Submits) -> list[dg.RunRequest]:
@@ -188,7 +196,7 @@ class _Tick:
 
     def _count(self, key: str, one: Waiting, seconds: float) -> int:
         """Return how many records a run would ask; by the ``changes`` column if that is known."""
-        pipeline, source = self.pipeline, self.pipeline.source
+        pipeline, source = self.pipeline, self.source
         if isinstance(source, DuckDBSource) and source.changes and one.base and not one.base.keys:
             return count_changes(source, one.base, filter_of(pipeline, key), seconds)
         endpoint = self._endpoint()

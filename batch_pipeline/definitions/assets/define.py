@@ -15,7 +15,7 @@ from batch_pipeline.definitions.freshness import freshness_of
 from batch_pipeline.definitions.load import loader_key, loader_of
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.records.sources import ParquetSource, ResultsSource, Source
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 
 ASK_SAID = {
@@ -61,14 +61,14 @@ STAGES = ("records", "requests", "batches", "results")
 
 def stage_specs(pipeline: BatchPipeline) -> dict[str, dg.AssetSpec]:
     """Return the specs of a pipeline's assets by stage, as its ``asset_spec`` leaves them."""
-    source = "duckdb" if isinstance(pipeline.source, DuckDBSource) else "parquet"
+    read = _read(pipeline)
+    source = "duckdb" if hasattr(read, "database") else "parquet"
     destination = "duckdb" if isinstance(pipeline.destination, DuckDBTable) else "parquet"
     return {
         "records": _spec(
             pipeline, "records", f"What needs an answer tonight, out of {_source_shown(pipeline.source)}: new, changed "
             "and retryable records, and nothing else.",
-            [dg.AssetKey.from_coercible(key) for key in pipeline.upstream], {source},
-            freshness_policy=freshness_of(pipeline.nightly),
+            pipeline.upstream_keys, {source}, freshness_policy=freshness_of(pipeline.nightly),
         ),
         "requests": _spec(
             pipeline, "requests", f"What will be asked: one request a record for {pipeline.request.model}, in files cut "
@@ -219,7 +219,17 @@ def _declared(value: str) -> str:
     return f"${variable}" if variable else str(value)
 
 
-def _source_shown(source: DuckDBSource | ParquetSource) -> str:
+def _read(pipeline: BatchPipeline) -> Any:
+    """Return the source, or the destination of another pipeline whose results are the source."""
+    source = pipeline.source
+    if isinstance(source, ResultsSource):
+        return getattr(source.results, "destination", None)
+    return source
+
+
+def _source_shown(source: Source) -> str:
+    if isinstance(source, ResultsSource):
+        return f"the results of {source.name}"
     if isinstance(source, ParquetSource):
         return f"Parquet files at {_declared(source.path)}"
     what = "a query" if source.table is None else f"table {_declared(source.table)}"

@@ -12,11 +12,17 @@ from batch_pipeline.definitions import lineage, metadata
 from batch_pipeline.definitions.assets.look import allow
 from batch_pipeline.definitions.assets.step import count_rows, make_again, step, with_lost_files
 from batch_pipeline.definitions.partition import filter_of
-from batch_pipeline.definitions.rows import destination_of, earlier_names, wanted_of
+from batch_pipeline.definitions.rows import (
+    destination_of,
+    earlier_names,
+    source_of,
+    wanted_of,
+)
 from batch_pipeline.errors import HeldError, InputError, LostFileError, StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.reask import Destination
 from batch_pipeline.records.selection import Ask
+from batch_pipeline.records.sources import ResultsSource
 from batch_pipeline.records.submission import SelectedSubmission, select_submission
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
@@ -44,6 +50,14 @@ def materialize(
         _check_account(store, pipeline, scopes, ask)
         # What cannot be written is not asked for.
         destination = destination_of(pipeline, store)
+        source = source_of(pipeline, store)
+        if isinstance(source, ResultsSource) and (not_yet := source.not_yet()) is not None:
+            context.log.warning(f"{pipeline.name}: {not_yet} Nothing to ask.")
+            _put_right(context, store, api, pipeline, destination)
+            count_rows(context, pipeline, scopes, [0] * len(scopes))
+            return dg.MaterializeResult(
+                metadata=metadata.of_selection([], []) | {"not_yet": not_yet}
+            )
         destination.check(wanted_of(pipeline, store))
         lookup = _lookup(store, pipeline, destination, folder)
         against = _other_prefix(store, pipeline)
@@ -54,7 +68,7 @@ def materialize(
                 return select_submission(
                     store,
                     scope,
-                    pipeline.source,
+                    source,
                     lambda columns: compile_question(
                         pipeline.request, columns, pipeline.output_prefix
                     ),

@@ -1,0 +1,268 @@
+"""A pipeline on another one's results asks what changed there, and nothing twice."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pytest
+
+from batch_pipeline import (
+    Arrivals,
+    BatchPipeline,
+    Classify,
+    DuckDBSource,
+    DuckDBTable,
+    InputError,
+    MessageTemplate,
+    ParquetDataset,
+    ResultsSource,
+    build_definitions,
+)
+from batch_pipeline.definitions.arrivals.tick import tick
+from batch_pipeline.definitions.lineage import of_records
+from batch_pipeline.records.connections import memory_connection
+from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import only_whole
+from batch_pipeline_tests.support.house import House
+
+COMPLAINTS = "_status = 'answered' and label = 'complaint'"
+KINDS = ["praise", "complaint"]
+GIST: dict[str, Any] = {
+    "model": "claude-haiku-4-5",
+    "max_tokens": 50,
+    "prompt": "Why? {{ text }} {{ label }}",
+}
+
+
+@pytest.fixture
+def stages(house: House) -> "Stages":
+    """Notes of which every other one is a complaint, sorted; the complaints are asked about again."""
+    house.sql("update notes set text = text || if(id % 2 = 0, ' complaint', ' praise')")
+    return Stages(house)
+
+
+class Stages:
+    """Two pipelines, the second on the results of the first."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+
+    def first(self, **fields: Any) -> Nights:
+        request = Classify(KINDS, column="text", model="claude-haiku-4-5")
+        run = self.house.nights(**fields)
+        values = {name: getattr(run.pipeline, name) for name in ("source", "destination")}
+        run.pipeline = BatchPipeline(name="notes", request=request, **{**values, **fields})
+        return run
+
+    def second(self, first: Nights, where: str | None = COMPLAINTS, **fields: Any) -> Nights:
+        how = {"key": fields.pop("key")} if "key" in fields else {}
+        return self.house.nights(
+            GIST,
+            **{
+                "name": "gists",
+                "source": first.pipeline.results(where, **how),
+                "destination": DuckDBTable(database=self.house.warehouse, table="gists"),
+                **fields,
+            },
+        )
+
+
+def gists(house: House) -> set[int]:
+    return {row[0] for row in house.sql("select id from gists where _status = 'answered'")}
+
+
+def test_a_changed_class_flows_on_and_an_unchanged_one_does_not(stages: Stages) -> None:
+    house = stages.house
+    first = stages.first()
+    second = stages.second(first, on_deleted="drop")
+    first.night()
+    second.night()
+    assert house.paid == 60
+    assert gists(house) == set(range(0, 40, 2))
+    columns = [row[0] for row in house.sql("describe gists")]
+    assert columns[:5] == ["id", "text", "part", "label", "answer"]
+    assert columns.count("_status") == 1
+
+    # All is answered again, by other batches at other costs: the same classes ask nothing more.
+    first.night(force=True)
+    assert house.paid == 100
+    second.night()
+    assert house.paid == 100
+    shown = second.metadata("records")
+    assert (shown["asked"], shown["settled"]) == (0, 20)
+
+    # One note becomes a complaint, one is none any more, one complains of something else.
+    house.sql(
+        "update notes set text = 'note 1 complaint' where id = 1",
+        "update notes set text = 'note 2 praise' where id = 2",
+        "update notes set text = 'note 4, complaint' where id = 4",
+    )
+    first.night()
+    second.night()
+    assert house.paid == 105
+    assert gists(house) == {1, *range(0, 40, 2)} - {2}
+    second.night()
+    assert house.paid == 105 and house.paid_twice == 40
+
+
+def test_a_first_night_that_has_not_ended_is_said_and_asks_nothing(stages: Stages) -> None:
+    house = stages.house
+    first = stages.first()
+    second = stages.second(first)
+    assert second.submit().success
+    shown = second.metadata("records")
+    assert "There are no results of notes yet: table answers in" in shown["not_yet"]
+    assert (house.paid, shown["asked"]) == (0, 0)
+    first.submit()
+    second.night()
+    assert house.paid == 0 or not house.sql("from duckdb_tables() where table_name = 'gists'")
+    first.until_quiet()
+    second.night()
+    assert gists(house) == set(range(0, 40, 2))
+
+
+@pytest.mark.parametrize(
+    "hurt",
+    [
+        "drop table answers",
+        pytest.param("delete from answers", marks=only_whole),
+        pytest.param("delete from answers where id < 30", marks=only_whole),
+    ],
+)
+def test_a_first_table_that_was_hurt_costs_nothing_and_loses_no_row(
+    stages: Stages, hurt: str
+) -> None:
+    house = stages.house
+    first = stages.first()
+    second = stages.second(first, on_deleted="drop")
+    first.night()
+    second.night()
+    house.sql(hurt)
+    second.night()
+    # Where nothing of it is there, that is no reason to drop anything.
+    assert gists(house) == ({*range(30, 40, 2)} if "where" in hurt else {*range(0, 40, 2)})
+    first.night()
+    second.night()
+    assert house.paid == 60
+    assert gists(house) == set(range(0, 40, 2))
+
+
+@only_whole
+def test_where_the_first_keeps_its_results_does_not_matter(stages: Stages) -> None:
+    house = stages.house
+    first = stages.first()
+    first.night()
+    stages.second(first).night()
+    assert house.paid == 60
+    for place in (ParquetDataset(path=str(house.folder / "sorted")), None):
+        first = stages.first(destination=place)
+        first.night()
+        second = stages.second(first)
+        second.night()
+        assert second.metadata("records")["settled"] == 20
+    assert house.paid == 60
+
+
+def test_a_chain_on_partitions_asks_each_by_itself_and_may_have_another_key(
+    stages: Stages,
+) -> None:
+    house = stages.house
+    parts = dg.StaticPartitionsDefinition(["0", "1", "2", "3"])
+    first = stages.first(partitions=parts, partition_column="part", destination=None)
+    second = stages.second(first, partitions=parts, key=["text"])
+    assert second.pipeline.partition_column == "part"
+    first.night("2")
+    second.night("2")
+    assert gists(house) == set(range(2, 40, 4)) and house.paid == 20
+    second.night("0")
+    assert house.paid == 20
+    whole = stages.second(first, name="whole", destination=None)
+    whole.night()
+    assert len(whole.rows()) == 10
+
+
+def test_the_second_follows_the_first_by_itself(stages: Stages) -> None:
+    house = stages.house
+    first = stages.first(destination=ParquetDataset(path=str(house.folder / "sorted")))
+    second = stages.second(first)
+    definitions = build_definitions(
+        first.pipeline, second.pipeline, claude=first.claude, store=first.store
+    )
+    sensors = {one.name: one for one in definitions.sensors or []}
+    assert "gists_arrivals" in sensors and "notes_arrivals" not in sensors
+    assert sensors["gists_arrivals"].default_status == dg.DefaultSensorStatus.STOPPED
+    graph = definitions.resolve_asset_graph()
+    records = second.pipeline.asset_key("records")
+    results = first.pipeline.asset_key("results")
+    assert graph.get(records).parent_keys == {results}
+    lineage = of_records(second.pipeline, ["id", "label"])["dagster/column_lineage"]
+    assert lineage.deps_by_column["label"] == [dg.TableColumnDep(results, "label")]
+
+    cursor: str | None = None
+
+    def look() -> Any:
+        nonlocal cursor
+        context = dg.build_sensor_context(
+            instance=house.instance,
+            cursor=cursor,
+            definitions=definitions,
+            resources={"claude": first.claude, "store": first.store},
+        )
+        with context:
+            result = tick(context, second.pipeline, Arrivals(cooldown_minutes=0))
+        cursor = result.cursor
+        return result
+
+    assert "There is no file yet: the results of notes" in look().skip_reason.skip_message
+    first.night()
+    look()
+    assert [one.job_name for one in look().run_requests] == ["gists_submit"]
+    job = definitions.resolve_job_def("gists_submit")
+    assert job.execute_in_process(instance=house.instance).success
+    second.collect()
+    # Another night in which every answer stays the same is no arrival.
+    first.night(force=True)
+    look()
+    assert not look().run_requests
+    house.sql("update notes set text = 'note 1 complaint' where id = 1")
+    first.night()
+    look()
+    assert [one.job_name for one in look().run_requests] == ["gists_submit"]
+
+
+def test_what_could_not_work_is_refused_when_it_is_declared(stages: Stages) -> None:
+    first = stages.first().pipeline
+    for where, said in (
+        ("label =", "is no SQL"),
+        ("random() < 0.5", "says something else each time"),
+        ("", "it must be a condition in SQL"),
+    ):
+        with pytest.raises(InputError, match=said) as refused:
+            first.results(where)
+        assert "notes.results()" in str(refused.value)
+    with pytest.raises(InputError, match="needs `key`"):
+        first.results(key=[])
+    request = MessageTemplate(**GIST)
+    with pytest.raises(InputError, match="of a pipeline of the same name"):
+        BatchPipeline(name="notes", source=first.results(), request=request)
+    kept = stages.first(destination=None).pipeline
+    with pytest.raises(InputError, match="Give notes a destination"):
+        BatchPipeline(name="gists", source=kept.results(), request=request, store_key="lake")
+    with pytest.raises(InputError, match="which is no pipeline"):
+        BatchPipeline(
+            name="gists",
+            source=ResultsSource(results=DuckDBSource(database="w", table="t", key="id")),
+            request=request,
+        )
+
+
+def test_a_condition_that_the_results_do_not_have_is_said(stages: Stages, tmp_path: Path) -> None:
+    first = stages.first()
+    first.night(limit=1)
+    second = stages.second(first, where="labels = 'complaint'")
+    said = second.refusal("submit", {})
+    assert "The `where` of the source (labels = 'complaint') cannot be used" in said
+    assert "_cost_usd" in said and 'Did you mean "label"' not in said
+    with memory_connection() as connection, pytest.raises(duckdb.Error):
+        connection.execute("from answers")
