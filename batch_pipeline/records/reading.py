@@ -15,9 +15,10 @@ from batch_pipeline.records.connections import (
     memory_connection,
     open_database,
     quote_name,
+    quote_text,
 )
 from batch_pipeline.records.parquet_files import check_decimals, files_sql, matching_files
-from batch_pipeline.records.sources import DuckDBSource, Source
+from batch_pipeline.records.sources import VARIANT, DuckDBSource, Source, variant_column
 from batch_pipeline.settings import name_parts, project_path, resolve
 
 NO_PARQUET = (
@@ -49,11 +50,13 @@ def open_source(source: Source) -> Iterator[duckdb.DuckDBPyConnection]:
                 _view_table(database, resolve(source.table), path)
             else:
                 _view_query(database.connection, resolve(source.query or ""), source.describe())
+            _add_variant(database.connection, source)
             _check_key_columns(database.connection, source)
             yield database.connection
     else:
         with memory_connection(SMALL_MEMORY) as connection:
             _view_files(connection, project_path(source.path))
+            _add_variant(connection, source)
             _check_key_columns(connection, source)
             yield connection
 
@@ -174,6 +177,24 @@ def _view_files(connection: duckdb.DuckDBPyConnection, path: str) -> None:
         raise InputError(
             f"The Parquet files at {path} cannot be read together.{advice} DuckDB says: {error}"
         ) from error
+
+
+def _add_variant(connection: duckdb.DuckDBPyConnection, source: Source) -> None:
+    """Add the column that says which variant asks, where one does."""
+    variant = variant_column(source)
+    if variant is None:
+        return
+    for name in source_columns(connection):
+        if name.lower() == VARIANT:
+            raise InputError(
+                f"The source ({source.describe()}) has a column `{name}`, the name of the results' column that says "
+                "which of the pipeline's variants a row is about. Give it another name in the source's query, for "
+                f'example `select * rename ("{name}" as "{name.strip("_")}") from ...`.'
+            )
+    connection.execute("ALTER VIEW source RENAME TO _bp_plain_source")
+    connection.execute(
+        f"CREATE TEMP VIEW source AS SELECT *, {quote_text(variant)} AS {VARIANT} FROM _bp_plain_source"
+    )
 
 
 def _check_key_columns(connection: duckdb.DuckDBPyConnection, source: Source) -> None:

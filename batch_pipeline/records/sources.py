@@ -4,10 +4,13 @@ A code location declares them, and loads no DuckDB for it: ``reading`` opens the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.settings import LOCK_WAIT_SECONDS, project_path
+
+VARIANT = "_variant"
+"""The column that says which variant of the question a row is about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,39 @@ class ParquetSource:
 
 
 Source = DuckDBSource | ParquetSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OneVariant:
+    """What makes of a source the records of one variant: a column that says so, which belongs to the key."""
+
+    variant: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The key's columns, in order."""
+        return (*super().keys, VARIANT)  # type: ignore[misc]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _VariantOfDuckDB(_OneVariant, DuckDBSource):
+    """Records in a DuckDB database, as one variant asks about them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _VariantOfParquet(_OneVariant, ParquetSource):
+    """Records in Parquet files, as one variant asks about them."""
+
+
+def for_variant(source: Source, variant: str) -> Source:
+    """Return a source with the constant column ``_variant``, which belongs to its key."""
+    kind = _VariantOfDuckDB if isinstance(source, DuckDBSource) else _VariantOfParquet
+    return kind(**{one.name: getattr(source, one.name) for one in fields(source)}, variant=variant)
+
+
+def variant_column(source: Source) -> str | None:
+    """Return which variant asks about the records of a source; None: it has no column of that."""
+    return source.variant if isinstance(source, _OneVariant) else None
 
 
 def _key_columns(key: str | Sequence[str]) -> tuple[str, ...]:
