@@ -6,10 +6,12 @@ from dataclasses import replace
 from batch_pipeline.errors import HeldError, counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.sources import VARIANT
+from batch_pipeline.results.publish import table_key
+from batch_pipeline.store.scopes import names_in
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope
 from batch_pipeline.store.tables import FileState, request_files
-from batch_pipeline.store.variants import names_in, partition_of, scope_name, variant_of
+from batch_pipeline.store.variants import partition_of, scope_name, variant_of
 
 
 def scopes_of(pipeline: BatchPipeline, partitions: Sequence[str], at: Endpoint) -> list[Scope]:
@@ -43,9 +45,9 @@ def is_declared(pipeline: BatchPipeline) -> Callable[[str], bool]:
 def table_keys(pipeline: BatchPipeline, store: Store) -> tuple[str, ...]:
     """Return the key's columns of the results table: with what the ledger has, which goes before the code."""
     keys = pipeline.source.keys
-    names = names_in(store.ledger, pipeline.name)
-    varied = any(map(variant_of, names)) if names else "" not in pipeline.by_variant
-    return (*keys, VARIANT) if varied else keys
+    if "" not in pipeline.by_variant and not names_in(store.ledger, pipeline.name):
+        return (*keys, VARIANT)
+    return table_key(store, pipeline.name, keys)
 
 
 def why_not_together(store: Store, pipeline: BatchPipeline) -> str | None:

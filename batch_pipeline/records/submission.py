@@ -134,7 +134,8 @@ def select_submission(
                     for row in index_elsewhere(store.ledger, scope)
                 ],
                 earlier=[
-                    store.files.url(name) for name in latest_records(store.ledger, scope.pipeline, scope.variant)
+                    store.files.url(name)
+                    for name in latest_records(store.ledger, scope.pipeline, scope.variant)
                 ],
                 out_dir=folder,
                 ledger_id=store.ledger.id,

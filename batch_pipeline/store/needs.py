@@ -123,9 +123,13 @@ def needs(
                     "attempt_ended_at"
                 ] <= now - timedelta(seconds=reconcile_after_seconds):
                     need("send", row["partition"], "a lost reply can be reconciled")
-        for row in filter(lambda row: is_asked(row["partition"]), _unbuilt(store, pipeline, endpoint, now)):
+        for row in filter(
+            lambda row: is_asked(row["partition"]), _unbuilt(store, pipeline, endpoint, now)
+        ):
             need("retry", row["partition"], "selected records wait for their request files")
-        for row in filter(lambda row: is_asked(row["partition"]), _to_retry(store, pipeline, endpoint)):
+        for row in filter(
+            lambda row: is_asked(row["partition"]), _to_retry(store, pipeline, endpoint)
+        ):
             need(
                 "retry",
                 row["partition"],

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from batch_pipeline.store.addresses import normal_address, same_address
 from batch_pipeline.store.ledger import Ledger
+from batch_pipeline.store.scopes import is_of
 from batch_pipeline.store.tables import (
     OPEN,
     FileKind,
@@ -27,7 +28,7 @@ from batch_pipeline.store.tables import (
     sources,
     submissions,
 )
-from batch_pipeline.store.variants import is_of, partition_of, shown, variant_of
+from batch_pipeline.store.variants import partition_of, shown, variant_of
 
 
 @dataclass(frozen=True)

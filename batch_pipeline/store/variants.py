@@ -4,11 +4,6 @@ The ledger's column `partition` holds both: the partition's key, and behind a ma
 the name of the variant. Without a variant it is the key alone, as it ever was.
 """
 
-from sqlalchemy import ColumnElement, select
-
-from batch_pipeline.store.ledger import Ledger
-from batch_pipeline.store.tables import submissions
-
 MARK = "\tvariant "
 """Dagster refuses a tab in the keys of partitions."""
 
@@ -32,23 +27,3 @@ def shown(name: str) -> str:
     """Return a name in the ledger as people read it, such as `2026-03-01, variant short`."""
     partition, mark, variant = name.partition(MARK)
     return ", ".join(part for part in (partition, f"variant {variant}" if mark else "") if part)
-
-
-def is_of(column: ColumnElement[str], variant: str) -> ColumnElement[bool]:
-    """Return the condition on a column of such names that they are of a variant, or of none.
-
-    Of two variants whose names differ in case alone it may take one for the other.
-    """
-    if variant:
-        return column.endswith(MARK + variant, autoescape=True)
-    return column.not_like(f"%{MARK}%")
-
-
-def names_in(ledger: Ledger, pipeline: str) -> set[str]:
-    """Return the names of all that a pipeline ever selected, and did not drop before it was sent."""
-    rows = ledger.rows(
-        select(submissions.c.partition)
-        .where(submissions.c.pipeline == pipeline, submissions.c.state != "abandoned")
-        .distinct()
-    )
-    return {row["partition"] for row in rows}

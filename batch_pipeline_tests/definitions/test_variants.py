@@ -1,6 +1,5 @@
 """Variants: the same records, asked in several ways, one row per key and variant."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,9 @@ def database(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make(claude_emulator: EmulatorProcess, tmp_path: Path, database: Path, clock: HandClock) -> Make:
+def make(
+    claude_emulator: EmulatorProcess, tmp_path: Path, database: Path, clock: HandClock
+) -> Make:
     """Make a pipeline over the records; called again, it is the next version of the code."""
     instance = dg.DagsterInstance.ephemeral()
 

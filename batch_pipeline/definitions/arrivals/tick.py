@@ -28,8 +28,8 @@ from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.queue import hold_of
 from batch_pipeline.store.renaming import take_over
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.variants import scope_name
 from batch_pipeline.store.submissions import Endpoint, Scope, asked_at
+from batch_pipeline.store.variants import scope_name
 
 MOST_RUNS = 25  # a tick's run requests are submitted one by one within its 60 s
 # A tick has 60 s in all, and while it reads a DuckDB file no other program can write to it.

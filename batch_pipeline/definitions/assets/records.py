@@ -103,7 +103,11 @@ def materialize(
     count_rows(
         context, pipeline, scopes, [one.asked + one.reused + one.ruled for one in selections]
     )
-    columns = [column for column in selections[-1].columns if column[0] != VARIANT or "" in pipeline.by_variant]
+    columns = [
+        column
+        for column in selections[-1].columns
+        if column[0] != VARIANT or "" in pipeline.by_variant
+    ]
     return dg.MaterializeResult(
         metadata=metadata.of_selection(selections, columns)
         | lineage.of_records(pipeline, [name for name, _ in columns])

@@ -21,9 +21,9 @@ from batch_pipeline.batches.whose import whose as ask_whose
 from batch_pipeline.definitions.budget import caps_of
 from batch_pipeline.definitions.jobs import PIPELINE_TAG, ask_config
 from batch_pipeline.definitions.partition import known_partitions
-from batch_pipeline.definitions.variants import is_declared, left_unsent
 from batch_pipeline.definitions.resources import KEY_VARIABLE, BatchStore, ClaudeBatches
 from batch_pipeline.definitions.status.observations import evaluations, looked_at, observations
+from batch_pipeline.definitions.variants import is_declared, left_unsent
 from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.retention import retention
