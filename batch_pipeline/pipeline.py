@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
 from typing import Any, Literal, cast
@@ -13,10 +13,16 @@ import dagster as dg
 from batch_pipeline.batches.hours import SendBetween, check_timezone
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.rules import Rule
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource, ResultsSource
+from batch_pipeline.records.sources import (
+    DuckDBSource,
+    ParquetSource,
+    ResultsSource,
+    for_variant,
+)
 from batch_pipeline.requests.own_prices import check_prices
 from batch_pipeline.requests.tasks.task import Task, template_of
 from batch_pipeline.requests.template import MessageTemplate
+from batch_pipeline.requests.variants import variant_templates
 from batch_pipeline.results.addressees import check_notify
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.rules import rules_of
@@ -208,6 +214,8 @@ class BatchPipeline:
             ``output`` a dict of its fields. The first that holds counts, after ``skip_when``.
         send_between: the hours in which batches are sent: ``22:00-06:00`` in UTC, or a ``SendBetween`` with a
             zone. At others what is ready waits.
+        variants: ways to ask, by name: the fields of the request in which each differs from ``request``. Each record
+            is asked once by each of them, and by nothing else; the results say which in ``_variant``.
 
     Raises:
         InputError: a field cannot be what it is.
@@ -245,6 +253,7 @@ class BatchPipeline:
     skip_when: str | None = None
     answer_when: Mapping[str, Any] | None = None
     send_between: str | SendBetween | None = None
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -302,7 +311,7 @@ class BatchPipeline:
                 f"Pipeline {self.name}: dedupe is {self.dedupe!r}; it must be True or False."
             )
         try:
-            _ = self.rules, self.sending_hours
+            _ = self.rules, self.sending_hours, self.by_variant
         except InputError as error:
             raise InputError(f"Pipeline {self.name}: {error}") from None
         if self.max_attempts < 1:
@@ -325,6 +334,11 @@ class BatchPipeline:
             raise InputError(
                 f"Pipeline {self.name}: its source is the results of a pipeline of the same name; each needs a name of "
                 "its own."
+            )
+        if first.variants and self.variants:
+            raise InputError(
+                f"Pipeline {self.name}: it has variants, and so has {first.name}, whose results are its source: both "
+                "would write a column _variant. Ask the variants of one of them as a pipeline of its own."
             )
         if first.destination is None and first.store_key != self.store_key:
             raise InputError(
@@ -416,6 +430,26 @@ class BatchPipeline:
     def rules(self) -> tuple[Rule, ...]:
         """What settles records without asking, in the order in which it counts."""
         return rules_of(self.skip_when, self.answer_when, self.request.output)
+
+    @cached_property
+    def by_variant(self) -> "dict[str, BatchPipeline]":
+        """The pipeline as each variant asks, by name; itself under "" when it has no variants."""
+        if self.variants in (None, {}):
+            return {"": self}
+        return {
+            name: self._asking(template, name)
+            for name, template in variant_templates(self.request, self.variants).items()
+        }
+
+    def as_asked(self, variant: str) -> "BatchPipeline":
+        """Return the pipeline as a variant asks; one that is not declared (any more) as its request is."""
+        if variant in self.by_variant:
+            return self.by_variant[variant]
+        return self._asking(self.request, variant) if variant else self
+
+    def _asking(self, template: MessageTemplate, variant: str) -> "BatchPipeline":
+        source = for_variant(self.source, variant)
+        return replace(self, request=template, source=source, variants={})
 
     @property
     def prefix(self) -> list[str]:

@@ -7,14 +7,16 @@ whose reply was lost is looked for first, and is withdrawn when the API does not
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import RowMapping, select, update
+from sqlalchemy import ColumnElement, RowMapping, func, select, update
 
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch
 from batch_pipeline.batches.whose import whose
 from batch_pipeline.errors import HeldError
+from batch_pipeline.store.scopes import is_in
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
+from batch_pipeline.store.variants import scope_name
 
 WITHDRAWN = "Canceled by a person before it was sent."
 CANCELLABLE = (FileState.READY, FileState.SENDING, FileState.UNKNOWN, FileState.IN_PROGRESS)
@@ -37,16 +39,24 @@ class Canceled:
     failed: list[str] = field(default_factory=list)
 
 
-def cancellable(store: Store, pipeline: str, partition: str | None = None) -> Sequence[RowMapping]:
-    """Return the request files of a pipeline, or of one partition, that can still be cancelled."""
+def cancellable(
+    store: Store, pipeline: str, partition: str | None = None, variant: str | None = None
+) -> Sequence[RowMapping]:
+    """Return the request files of a pipeline, or of one partition or variant, that can still be cancelled."""
     return store.ledger.rows(
         select(request_files)
-        .where(*_of(pipeline, partition), request_files.c.state.in_(CANCELLABLE))
+        .where(*_of(pipeline, partition, variant), request_files.c.state.in_(CANCELLABLE))
         .order_by(request_files.c.number, request_files.c.seq)
     )
 
 
-def cancel(store: Store, api: BatchesApi, pipeline: str, partition: str | None = None) -> Canceled:
+def cancel(
+    store: Store,
+    api: BatchesApi,
+    pipeline: str,
+    partition: str | None = None,
+    variant: str | None = None,
+) -> Canceled:
     """Cancel what a pipeline has on its way.
 
     The records are asked again by the next submit run, as far as ``max_attempts`` allows, and not
@@ -57,13 +67,14 @@ def cancel(store: Store, api: BatchesApi, pipeline: str, partition: str | None =
         api: the endpoint; batches that were sent elsewhere are left to the key they belong to.
         pipeline: its name.
         partition: only this one; None: all.
+        variant: only this one; None: all.
 
     Raises:
         HeldError, ApiUnavailable: the API refuses the key, or does not answer. Nothing is changed.
     """
     here, report = whose(store, api), Canceled()
-    _request(store, pipeline, partition, report)
-    for file in cancellable(store, pipeline, partition):
+    _request(store, pipeline, partition, variant, report)
+    for file in cancellable(store, pipeline, partition, variant):
         if file["state"] != FileState.IN_PROGRESS:
             report.waiting.append(file["id"])
         elif file["endpoint_id"] != here.id:
@@ -97,15 +108,18 @@ def send_cancel(store: Store, api: BatchesApi, file_id: str, batch_id: str) -> N
             )
 
 
-def _request(store: Store, pipeline: str, partition: str | None, report: Canceled) -> None:
+def _request(
+    store: Store, pipeline: str, partition: str | None, variant: str | None, report: Canceled
+) -> None:
     """Write down that nothing of this is wanted any more, before the API is told."""
     now = store.clock.now()
     ledger = store.ledger
     with ledger.write() as tx:
         # A selection that nobody has built yet is not built.
-        mine = [submissions.c.pipeline == pipeline]
-        if partition is not None:
-            mine.append(submissions.c.partition == partition)
+        mine = [
+            submissions.c.pipeline == pipeline,
+            *_within(submissions.c.partition, partition, variant),
+        ]
         tx.execute(
             update(submissions)
             .where(*mine, submissions.c.state == "selected")
@@ -114,7 +128,7 @@ def _request(store: Store, pipeline: str, partition: str | None, report: Cancele
         files = (
             tx.execute(
                 select(request_files).where(
-                    *_of(pipeline, partition), request_files.c.state.in_(CANCELLABLE)
+                    *_of(pipeline, partition, variant), request_files.c.state.in_(CANCELLABLE)
                 )
             )
             .mappings()
@@ -152,9 +166,21 @@ def withdraw(ledger, tx, file_id: str, now, come_from: FileState = FileState.REA
     )
 
 
-def _of(pipeline: str, partition: str | None):
+def _of(pipeline: str, partition: str | None, variant: str | None):
     mine = [
         request_files.c.pipeline == pipeline,
         request_files.c.kind.in_([FileKind.BATCH, FileKind.LATE]),
     ]
-    return mine if partition is None else [*mine, request_files.c.partition == partition]
+    return [*mine, *_within(request_files.c.partition, partition, variant)]
+
+
+def _within(
+    column: ColumnElement[str], partition: str | None, variant: str | None
+) -> list[ColumnElement[bool]]:
+    if partition is not None:
+        return [is_in(column, partition, variant)]
+    if variant is None:
+        return []
+    # LIKE would take variants for others whose names differ in case.
+    end = scope_name("", variant)
+    return [func.substr(column, func.length(column) - len(end) + 1) == end]

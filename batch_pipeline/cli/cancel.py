@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 @click.command(epilog=DECISION_EXIT_CODES)
 @click.argument("pipeline", metavar="NAME")
 @click.option("--partition", metavar="KEY", help="Only this partition.")
+@click.option("--variant", metavar="VARIANT", help="Only this variant.")
 @click.option("--yes", is_flag=True, help="Cancel without asking.")
 @errors_shown
 @on_deployments(api=True)
-def cancel(deployments: Deployments, pipeline: str, partition: str | None, yes: bool) -> None:
+def cancel(
+    deployments: Deployments, pipeline: str, partition: str | None, variant: str | None, yes: bool
+) -> None:
     """Cancel what NAME has on its way, on purpose; cancelling a run in Dagster never does that.
 
     What the API has answered by then is paid for, and is still collected.
@@ -40,8 +43,9 @@ def cancel(deployments: Deployments, pipeline: str, partition: str | None, yes: 
     from batch_pipeline.batches.held import list_held
 
     stores = deployments.stores(pipeline)
-    files = [file for store in stores for file in cancellable(store, pipeline, partition)]
+    files = [file for store in stores for file in cancellable(store, pipeline, partition, variant)]
     where = f"{pipeline}, partition {partition}" if partition else pipeline
+    where += f", variant {variant}" if variant else ""
     if not any(map(_can_be_cancelled, files)):
         already = ", except for what is cancelled already" if files else ""
         click.echo(f"There is nothing to cancel: {where} has nothing on its way{already}.")
@@ -57,7 +61,7 @@ def cancel(deployments: Deployments, pipeline: str, partition: str | None, yes: 
         done, errors = [], []
         for deployment, (api, _policy) in apis:
             try:
-                done.append(cancel_files(deployment.store, api, pipeline, partition))
+                done.append(cancel_files(deployment.store, api, pipeline, partition, variant))
             except BatchPipelineError as error:
                 errors.append(str(error))
     _show_canceled(pipeline, done)

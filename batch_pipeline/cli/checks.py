@@ -192,10 +192,11 @@ def check_pipeline(one: "Declared", store: "Store | None") -> Iterator[Check]:
     """Yield whether a pipeline's source, question, price and destination can be used."""
     about = f"Pipeline {one.pipeline.name}"
     yield from _source(about, one.pipeline, store)
-    yield _price(about, one.pipeline)
+    for model in dict.fromkeys(asked.request.model for asked in one.pipeline.by_variant.values()):
+        yield _price(about, one.pipeline, model)
     yield from _destination(about, one.pipeline, store)
     if store is not None:
-        yield from _waiting(about, one.pipeline.name, store)
+        yield from _waiting(about, one.pipeline, store)
 
 
 def _source(about: str, pipeline: "BatchPipeline", store: "Store | None") -> Iterator[Check]:
@@ -206,8 +207,9 @@ def _source(about: str, pipeline: "BatchPipeline", store: "Store | None") -> Ite
     from batch_pipeline.records.sources import DuckDBSource, NoResultsYetError
     from batch_pipeline.requests.compiled import compile_question
 
-    name, keys = "source", ", ".join(pipeline.source.keys)
-    source = source_of(pipeline, store)
+    asked = next(iter(pipeline.by_variant.values()))
+    name, keys = "source", ", ".join(asked.source.keys)
+    source = source_of(asked, store)
     waits = 0.0
     if isinstance(source, DuckDBSource):
         waits = source.lock_wait_seconds
@@ -219,12 +221,16 @@ def _source(about: str, pipeline: "BatchPipeline", store: "Store | None") -> Ite
             yield Check(about, name, "ok", f"{source.describe()}: {counted(rows, 'record')}")
             name = "question"
             columns = source_columns(connection)
-            question = compile_question(pipeline.request, columns, pipeline.output_prefix)
-            check_names(columns, [column for column, _ in question.output_columns])
-            read = ", ".join(question.columns)
-            yield Check(about, name, "ok", f"reads {read}; a change in them asks a record again")
+            for variant, one in pipeline.by_variant.items():
+                question = compile_question(one.request, columns, pipeline.output_prefix)
+                check_names(columns, [column for column, _ in question.output_columns])
+                read = ", ".join(question.columns)
+                of_it = f"variant {variant} " if variant else ""
+                yield Check(
+                    about, name, "ok", f"{of_it}reads {read}; a change in them asks a record again"
+                )
             name = "key"
-            check_keys(connection, pipeline.source.keys)
+            check_keys(connection, asked.source.keys)
             yield Check(about, name, "ok", f"{keys}: each record has its own")
     except NoResultsYetError as error:
         yield Check(about, name, "warning", str(error), "until then a run asks nothing")
@@ -240,11 +246,10 @@ def _source(about: str, pipeline: "BatchPipeline", store: "Store | None") -> Ite
         yield Check(about, name, "failed", str(error), "put that right; until then every run fails like this, before it asks anything")  # fmt: skip
 
 
-def _price(about: str, pipeline: "BatchPipeline") -> Check:
+def _price(about: str, pipeline: "BatchPipeline", model: str) -> Check:
     from batch_pipeline.requests.prices import SOURCE, price_of, utc_day
     from batch_pipeline.store.clock import process_clock
 
-    model = pipeline.request.model
     if price_of(model, utc_day(process_clock().now()), pipeline.prices) is None:
         return Check(
             about, "price", "warning", f"of {model} in a batch is not in {SOURCE}",
@@ -288,10 +293,16 @@ def _destination(about: str, pipeline: "BatchPipeline", store: "Store | None") -
     yield Check(about, name, "ok", f"{target.describe()} can be written")
 
 
-def _waiting(about: str, pipeline: str, store: "Store") -> Iterator[Check]:
+def _waiting(about: str, declared: "BatchPipeline", store: "Store") -> Iterator[Check]:
     from batch_pipeline.batches.held import list_held
+    from batch_pipeline.definitions.variants import left_unsent, why_not_together
     from batch_pipeline.results.retention import retention
 
+    pipeline = declared.name
+    if (why := why_not_together(store, declared)) is not None:
+        yield Check(about, "variants", "failed", why, "until then every run fails like this, before it asks anything")  # fmt: skip
+    if (left := left_unsent(store, declared)) is not None:
+        yield Check(about, "variants", "warning", left, f"batch-pipeline status {pipeline}")
     held = list_held(store, pipeline)
     if held.waits_for_a_person:
         if held.pipelines:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from batch_pipeline.store.costs import Cost
     from batch_pipeline.store.store import Store
 
-BY = ("day", "month", "model", "label", "pipeline", "submission", "batch")
+BY = ("day", "month", "model", "label", "pipeline", "variant", "submission", "batch")
 
 
 @click.command(epilog="Exit code: 0 fine; 1 an error; 2 wrong usage.")

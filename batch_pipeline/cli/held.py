@@ -23,6 +23,7 @@ from batch_pipeline.cli.output import (
     print_json,
     say,
 )
+from batch_pipeline.store.variants import shown
 
 if TYPE_CHECKING:
     from batch_pipeline.batches.held import Held
@@ -137,7 +138,7 @@ def _show_held(found: Sequence[tuple["Store", "Held"]], is_json: bool) -> None:
                 Row(
                     (
                         one.pipeline,
-                        one.partition,
+                        shown(one.partition),
                         one.number,
                         one.requests,
                         _usd(one.cap_usd),
@@ -156,7 +157,7 @@ def _show_held(found: Sequence[tuple["Store", "Held"]], is_json: bool) -> None:
             ["pipeline", "partition", "requests", "file"],
             [
                 Row(
-                    (one.pipeline, one.partition, one.requests, one.id),
+                    (one.pipeline, shown(one.partition), one.requests, one.id),
                     (f"since {_moment(one.since)}: {one.error}",),
                     one.todo,
                 )

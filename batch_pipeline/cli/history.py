@@ -109,7 +109,7 @@ def _show(title: str, found: "Sequence[Asking]") -> None:
             Row(
                 (
                     one.submission,
-                    one.partition,
+                    ", ".join(filter(None, [one.partition, f"variant {one.variant}" if one.variant else ""])),
                     _moment(one.selected_at),
                     one.attempt if one.reason not in NOT_ASKED else None,
                     one.status or ("deleted" if one.reason == "deleted" else STATES.get(one.state or "", one.state)),

@@ -27,7 +27,14 @@ from batch_pipeline.cli.preview_output import (
     show_answers,
     show_preview,
 )
-from batch_pipeline.cli.preview_requests import Answered, Preview, Shown, Wanted, build_preview
+from batch_pipeline.cli.preview_requests import (
+    Answered,
+    Preview,
+    Shown,
+    Wanted,
+    build_preview,
+    wanted_variants,
+)
 from batch_pipeline.errors import BatchPipelineError, InputError, counted
 
 if TYPE_CHECKING:
@@ -47,6 +54,7 @@ MOST = 100
     help="How many requests to show, the first ones by key.",
 )  # fmt: skip
 @click.option("--partition", metavar="KEY", help="The partition to look at; of time windows the last complete one when not given.")  # fmt: skip
+@click.option("--variant", metavar="VARIANT", help="Only this variant; all of them when not given.")
 @click.option("--where", metavar="SQL", help="Only records for which this condition holds, as in a run's config.")  # fmt: skip
 @click.option("--force", is_flag=True, help="As a run with force: answered records, too.")
 @click.option("--send", is_flag=True, help="Ask these requests now, through the Messages API, at full price.")  # fmt: skip
@@ -59,6 +67,7 @@ def preview(
     pipeline: str,
     number: int,
     partition: str | None,
+    variant: str | None,
     where: str | None,
     force: bool,
     send: bool,
@@ -73,27 +82,39 @@ def preview(
         raise click.UsageError("--yes goes with --send.")
     one = declared_as(project, pipeline)
     store = used_store(one.store)
+    documents: list[dict[str, Any]] = []
+    answers: list[Answered] = []
+    failed: str | None = None
+    unasked = False
+    names = wanted_variants(one, variant)
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="batch-pipeline-"))
         api, why_not = open_api(stack, one, needed=send)
-        wanted = Wanted(partition, where, force, number)
-        found = build_preview(one, store, api, why_not, wanted, folder)
-        if not as_json:
-            show_preview(found, sends=send)
-        answers: list[Answered] = []
-        failed: str | None = None
-        if send and api is not None:
-            askable = [shown for shown in found.shown if shown.rendered.params is not None]
-            if askable:
-                confirm(_question(askable, one, found), yes, "Nothing was sent.")
-            try:
-                _ask(api, askable, found, answers)
-            except BatchPipelineError as error:
-                failed = f"{error} The request for {', '.join(askable[len(answers)].first.key)} may be paid for."
+        for name in names:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="batch-pipeline-"))
+            wanted = Wanted(partition, where, force, number, name)
+            found = build_preview(one, store, api, why_not, wanted, folder)
+            if not as_json:
+                show_preview(found, sends=send)
+            unasked |= any(shown.rendered.params is None for shown in found.shown)
+            mine: list[Answered] = []
+            if send and api is not None:
+                askable = [shown for shown in found.shown if shown.rendered.params is not None]
+                if askable:
+                    confirm(_question(askable, one, found), yes, "Nothing was sent.")
+                try:
+                    _ask(api, askable, found, mine)
+                except BatchPipelineError as error:
+                    failed = f"{error} The request for {', '.join(askable[len(mine)].first.key)} may be paid for."
+            answers += mine
+            documents.append(
+                preview_json(found) | ({"answers": answers_json(mine)} if send else {})
+            )
+            if send and not as_json:
+                show_answers(mine)
+            if failed:
+                break
     if as_json:
-        print_json(preview_json(found) | ({"answers": answers_json(answers)} if send else {}))
-    elif send:
-        show_answers(answers)
+        print_json({"variants": documents} if names[0] else documents[0])
     if answers:
         say_or_warn = warn if as_json else say
         say_or_warn(
@@ -101,7 +122,6 @@ def preview(
         )
     if failed:
         raise RefusedError(failed)
-    unasked = any(shown.rendered.params is None for shown in found.shown)
     if unasked or any(answer.judged.status != "answered" for answer in answers):
         raise SystemExit(WAITS_FOR_A_PERSON)
 
@@ -130,7 +150,7 @@ def _question(askable: Sequence[Shown], one: "Declared", found: Preview) -> str:
     from batch_pipeline.requests.prices import Tokens
     from batch_pipeline.requests.sample import full_price
 
-    template = one.pipeline.request
+    template = one.pipeline.as_asked(found.variant).request
     prices = [
         full_price(
             template.model,

@@ -37,7 +37,8 @@ KNOWN = {
 def show_preview(found: "Preview", *, sends: bool) -> None:
     """Print the requests, what they weigh, and what all of them may cost; ``sends``: and more is to come."""
     records, shown = found.records, found.shown
-    where = f"{found.pipeline} {found.partition}".strip()
+    variant = f", variant {found.variant}" if found.variant else ""
+    where = f"{found.pipeline} {found.partition}".strip() + variant
     say(f"{where}: {_counts(found)}\n")
     if not shown:
         if records.selection.source_rows:
@@ -172,6 +173,7 @@ def preview_json(found: "Preview") -> dict[str, Any]:
     return {
         "pipeline": found.pipeline,
         "partition": found.partition or None,
+        "variant": found.variant or None,
         "source_rows": selection.source_rows,
         "asked": found.records.asked,
         "reasons": found.records.reasons,

@@ -76,6 +76,7 @@ class Preview:
     cost: "Estimate"
     weighed: int
     at: datetime
+    variant: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,14 @@ class Wanted:
         where: as in a run's config.
         force: as in a run's config.
         number: how many requests.
+        variant: which variant; "" of a pipeline without.
     """
 
     partition: str | None
     where: str | None
     force: bool
     number: int
+    variant: str = ""
 
 
 def build_preview(
@@ -119,6 +122,7 @@ def build_preview(
     """
     from batch_pipeline.definitions.partition import filter_of
     from batch_pipeline.definitions.rows import source_of
+    from batch_pipeline.definitions.variants import why_not_together
     from batch_pipeline.records.preview import preview_records
     from batch_pipeline.requests.compiled import compile_question
     from batch_pipeline.requests.estimate import estimate
@@ -128,16 +132,19 @@ def build_preview(
     from batch_pipeline.store.clock import process_clock
     from batch_pipeline.store.renaming import name_in_ledger
     from batch_pipeline.store.submissions import Scope
+    from batch_pipeline.store.variants import scope_name
 
-    pipeline, now = one.pipeline, process_clock().now()
+    pipeline, now = one.pipeline.as_asked(wanted.variant), process_clock().now()
     partition = _partition(one, wanted.partition, now)
     name = (
         name_in_ledger(store.ledger, pipeline.name, pipeline.renamed_from)
         if store
         else pipeline.name
     )
-    scope = Scope(name, partition, _endpoint(one, store, api))
+    scope = Scope(name, scope_name(partition, wanted.variant), _endpoint(one, store, api))
     if store is not None:
+        if why := why_not_together(store, pipeline if not wanted.variant else one.pipeline):
+            raise InputError(why)
         _note_other_account(store, scope, wanted.force)
     records = preview_records(
         store,
@@ -186,7 +193,24 @@ def build_preview(
         for first, request, count in zip(records.first, rendered, tokens, strict=True)
     ]
     cost = estimate(built, template, **going_by)
-    return Preview(pipeline.name, partition, records, shown, counted_by, cost, weighed, now)
+    return Preview(
+        pipeline.name, partition, records, shown, counted_by, cost, weighed, now, wanted.variant
+    )
+
+
+def wanted_variants(one: "Declared", given: str | None) -> list[str]:
+    """Return the variants to look at: the one that is given, or all; "" alone for a pipeline without.
+
+    Raises:
+        InputError: there is no such variant.
+    """
+    declared = one.pipeline.by_variant
+    if given is None:
+        return [*declared]
+    if given not in declared or not given:
+        there = ", ".join(filter(None, declared)) or "none"
+        raise InputError(f"{one.pipeline.name} has no variant {given}. Its variants are: {there}.")
+    return [given]
 
 
 def _endpoint(one: "Declared", store: "Store | None", api: "BatchesApi | None") -> "Endpoint":

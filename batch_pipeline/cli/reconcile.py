@@ -19,6 +19,7 @@ from batch_pipeline.cli.output import (
     say,
 )
 from batch_pipeline.errors import BatchPipelineError
+from batch_pipeline.store.variants import shown
 
 if TYPE_CHECKING:
     from batch_pipeline.batches.settle import Line, Settlement
@@ -97,7 +98,13 @@ def show_settled(settled: Sequence[tuple["Store", "Settlement"]]) -> None:
             ["pipeline", "partition", "requests", "now", "file"],
             [
                 Row(
-                    (line.pipeline, line.partition, line.requests or None, line.state, line.file),
+                    (
+                        line.pipeline,
+                        shown(line.partition),
+                        line.requests or None,
+                        line.state,
+                        line.file,
+                    ),
                     (
                         f"batch {line.batch_id}" if line.batch_id else "",
                         f"done now: {line.did}" if line.did else "",

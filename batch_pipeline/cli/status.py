@@ -25,6 +25,7 @@ from batch_pipeline.cli.output import (
     say,
 )
 from batch_pipeline.errors import counted
+from batch_pipeline.store.variants import partition_of, shown, variant_of
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -115,7 +116,7 @@ def _table(
         Row(
             (
                 one.pipeline,
-                one.partition,
+                shown(one.partition or ""),
                 f"{one.batches_ended} of {one.batches}" if one.batches else "",
                 f"{one.answered:,} of {one.asked:,}" if one.submission else "",
                 _age(now - one.oldest) if one.oldest else "",
@@ -149,6 +150,7 @@ def _below(store: "Store", one: "Standing", now: datetime, deployments: Deployme
             f"Not in the cost: {counted(one.cost_unknown, 'request')} of unknown cost "
             f"(`batch-pipeline reconcile {one.pipeline}` says which)."
         )
+    said += _unsent(store, one, deployments)
     seen = max(filter(None, (one.looked_at, one.oldest or one.submitted_at)), default=now)
     # Of an API that refuses the key it is said below.
     if (one.open or one.unknown) and now - seen > STALE and not one.refused:
@@ -163,6 +165,17 @@ def _below(store: "Store", one: "Standing", now: datetime, deployments: Deployme
             f"{one.pipeline}` fetches and publishes what is answered; give them back to it, and all of it is done."
         )
     return said
+
+
+def _unsent(store: "Store", one: "Standing", deployments: Deployments) -> list[str]:
+    """Return what waits of variants that are not declared (any more), in a sentence."""
+    pipeline = deployments.declared.get(one.pipeline)
+    if pipeline is None or not one.ready:
+        return []
+    from batch_pipeline.definitions.variants import left_unsent
+
+    left = left_unsent(store, pipeline)
+    return [f"{left[0].upper()}{left[1:]}."] if left else []
 
 
 def _gone_partitions(store: "Store", one: "Standing", deployments: Deployments) -> tuple[str, bool]:
@@ -180,10 +193,10 @@ def _gone_partitions(store: "Store", one: "Standing", deployments: Deployments) 
         key for key in partitions_at_work(store, one.pipeline) if one.partition in (None, key)
     ]
     is_known = known_partitions(pipeline, None)
-    gone = [key for key in at_work if not is_known(key)]
+    gone = [key for key in at_work if not is_known(partition_of(key))]
     if not gone:
         return "", False
-    named = ", ".join(key or "work without a partition" for key in gone[:MOST_NAMED])
+    named = ", ".join(shown(key) or "work without a partition" for key in gone[:MOST_NAMED])
     more = f" and {len(gone) - MOST_NAMED:,} more" if len(gone) > MOST_NAMED else ""
     what = "" if gone == [""] else "partition " if len(gone) == 1 else "partitions "
     return f"{what}{named}{more}", gone == at_work
@@ -220,8 +233,12 @@ def _of_all(
         )
         if count
     ]
+    variants = {variant_of(name) for name in whole.partitions} - {""}
+    rows = counted(whole.rows, "source row")
+    if one.partition is None and variants:
+        rows = f"{counted(whole.rows, 'row')} of {counted(len(variants), 'variant')}"
     said = [
-        f"Of all {counted(whole.rows, 'source row')} (as of {first}{f' to {last}' if last != first else ''} UTC, when "
+        f"Of all {rows} (as of {first}{f' to {last}' if last != first else ''} UTC, when "
         f"they were last selected from): {', '.join(parts) or 'none is there'}."
     ]
     if one.partition is None and (left := _never_selected(one.pipeline, whole, now, deployments)):
@@ -249,7 +266,8 @@ def _never_selected(
         keys = pipeline.partitions.get_partition_keys(current_time=now)
     except Exception:  # it may be of a user's own class, and is only shown
         return None
-    left = [key for key in keys if key not in {*whole.partitions}]
+    selected = {partition_of(name) for name in whole.partitions}
+    left = [key for key in keys if key not in selected]
     return (left, len(keys)) if left else None
 
 
@@ -378,7 +396,7 @@ def _lines(
 ) -> Iterator[str]:
     """Yield a line for each pipeline or partition, for a log."""
     for one in standings:
-        name = f"{one.pipeline} {one.partition}" if one.partition else one.pipeline
+        name = f"{one.pipeline} {shown(one.partition or '')}".strip()
         if not one.submission:
             yield f"{name}: nothing was asked yet"
             continue
@@ -412,6 +430,8 @@ def _as_json(found: Found, deployments: Deployments) -> dict[str, Any]:
                     for name, value in asdict(one).items()
                     if not name.startswith("cost")
                 },
+                "partition": partition_of(one.partition or "") or None,
+                "variant": variant_of(one.partition or "") or None,
                 "open": one.open,
                 "has_code": not deployments.is_codeless(one.pipeline),
                 "cost_usd": float(one.cost),

@@ -18,7 +18,8 @@ def caps_of(pipeline: BatchPipeline, claude: ClaudeBatches, at: datetime) -> Cap
         at: when this is; it decides the prices.
     """
     budget = pipeline.budget
-    model = pipeline.request.model
+    models = dict.fromkeys(one.request.model for one in pipeline.by_variant.values())
+    model = " or ".join(models)
     return Caps(
         per_submission=_nano(budget.per_submission_usd) if budget else None,
         per_month=_nano(budget.per_month_usd) if budget else None,
@@ -27,7 +28,7 @@ def caps_of(pipeline: BatchPipeline, claude: ClaudeBatches, at: datetime) -> Cap
         reserve=reserve_by(budget.reserve if budget else "p99", pipeline.prices, at),
         unpriced=(
             f"the price of {model} in a batch (with all that the request asks for) is not known, so nobody can tell "
-            f'what it costs. Set it: BatchPipeline(prices={{"{model}": {{"input": ..., "output": ...}}}}), in USD for a '
+            f'what it costs. Set it: BatchPipeline(prices={{"{next(iter(models))}": {{"input": ..., "output": ...}}}}), in USD for a '
             "million tokens"
         ),
     )

@@ -318,6 +318,16 @@ class BatchPipelineComponent(YamlComponent):
             [{"amount = 0": {"category": "empty"}}],
         ),
     ] = None
+    variants: Annotated[
+        SkipValidation[dict[str, dict[str, Any]]],
+        Written(
+            fields.VariantsValue,
+            "Ways to ask, by name: the fields of the request in which each differs. Each record is asked once by each.",
+            values.variants,
+            {},
+            [{"base": {}, "short": {"prompt": "{{ summary }}"}}],
+        ),
+    ] = {}  # noqa: RUF012 - pydantic copies defaults
     executor: Annotated[
         SkipValidation[dg.ExecutorDefinition | None],
         Written(
@@ -400,6 +410,7 @@ class BatchPipelineComponent(YamlComponent):
             skip_when=self.skip_when,
             answer_when=self.answer_when,
             send_between=self.send_between,
+            variants=self.variants,
         )
 
     def get_asset_spec(self, stage: str) -> dg.AssetSpec:

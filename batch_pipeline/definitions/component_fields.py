@@ -207,6 +207,18 @@ class RequestFields(Fields):
     )
 
 
+class VariantFields(RequestFields):
+    """What differs in the request of a variant."""
+
+    model: OptionalText = Field(None, description="The Claude model.", examples=["claude-sonnet-5"])  # pyright: ignore[reportIncompatibleVariableOverride]
+    max_tokens: OptionalWhole = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        None, description="The longest answer, in tokens (thinking included)."
+    )
+
+
+VariantsValue = Annotated[dict[str, VariantFields], OrTemplate()]
+
+
 class ScheduleFields(Fields):
     """When the pipeline is submitted by itself."""
 

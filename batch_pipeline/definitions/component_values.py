@@ -129,14 +129,31 @@ def request(context: dg.ResolutionContext, raw: Any) -> MessageTemplate:
     given = rendered(context, raw) if isinstance(raw, str) else raw
     if isinstance(given, MessageTemplate | Task):
         return template_of(given)
-    given = _fields(given, "request")
+    return _template(_request_fields(context, given, "request"))
+
+
+def variants(context: dg.ResolutionContext, raw: Any) -> dict[str, dict[str, Any]]:
+    """Return the fields of the request that differ, by the variant's name; texts for Claude as they stand."""
+    given = rendered(context, raw) if isinstance(raw, str) else raw
+    if given is None:
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for name, fields in _fields(given, "variants").items():
+        of_it = rendered(context, fields) if isinstance(fields, str) else fields
+        found[name] = _request_fields(context.at_path(name), of_it or {}, f"variants: {name}")
+    return found
+
+
+def _request_fields(context: dg.ResolutionContext, given: Any, where: str) -> dict[str, Any]:
+    """Return the fields of a request, or of what differs in one: files read, dotted paths imported."""
+    given = _fields(given, where)
     resolved = {name: value for name, value in given.items() if name not in AS_WRITTEN}
-    fields = dict(_fields(rendered(context, resolved), "request"))
+    fields = dict(_fields(rendered(context, resolved), where))
     fields |= {name: given[name] for name in AS_WRITTEN if name in given}
     for what in ("prompt", "output"):
         file = f"{what}_file"
         if fields.get(what) is not None and fields.get(file) is not None:
-            raise InputError(f"request: give {what} or {file}, not both.")
+            raise InputError(f"{where}: give {what} or {file}, not both.")
     if fields.get("prompt_file") is not None:
         fields["prompt"] = _read(context, fields["prompt_file"], "prompt_file")
     if fields.get("output_file") is not None:
@@ -145,8 +162,8 @@ def request(context: dg.ResolutionContext, raw: Any) -> MessageTemplate:
     for what in ("output", "build"):
         if isinstance(fields.get(what), str):
             fields[what] = imported(what, fields[what])
-    check_yaml(fields.get("output"), "request: output")
-    return _template(fields)
+    check_yaml(fields.get("output"), f"{where}: output")
+    return fields
 
 
 def _template(fields: Mapping[str, Any]) -> MessageTemplate:

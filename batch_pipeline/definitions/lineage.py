@@ -14,7 +14,7 @@ from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.columns import HELPER_COLUMNS, file_columns
 from batch_pipeline.records.connections import SMALL_MEMORY, memory_connection
-from batch_pipeline.records.sources import ParquetSource, ResultsSource
+from batch_pipeline.records.sources import VARIANT, ParquetSource, ResultsSource
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.settings import resolve
 from batch_pipeline.store.store import Store
@@ -66,15 +66,20 @@ def of_results(
         return {}
     records = pipeline.asset_key("records")
     try:
-        question = compile_question(pipeline.request, source_columns, pipeline.output_prefix)
+        questions = [
+            compile_question(one.request, source_columns, pipeline.output_prefix)
+            for one in pipeline.by_variant.values()
+        ]
     except InputError:  # the question has changed since, and reads what was not asked then
         return {}
-    answered = {name for name, _ in question.output_columns}
+    answered = {name for name, _ in questions[0].output_columns}
+    asked = dict.fromkeys(one for question in questions for one in question.columns)
+    variants = {VARIANT} if "" not in pipeline.by_variant else set()
     read: dict[str, list[tuple[dg.AssetKey, str]]] = {}
     for name in table:
         if name in answered:
-            read[name] = [(records, one) for one in question.columns]
-        elif name in source_columns:
+            read[name] = [(records, one) for one in asked]
+        elif name in source_columns and name not in variants:
             read[name] = [(records, name)]
     return _lineage(read)
 

@@ -78,11 +78,13 @@ def wanted_of(pipeline: BatchPipeline, store: Store | None) -> Wanted:
         store: its store, whose ledger knows all its earlier names; None when it has none yet.
     """
 
+    asked = next(iter(pipeline.by_variant.values()))
+
     @functools.cache
     def answer() -> tuple[dict[str, str], dict[str, str]]:
-        with open_source(source_of(pipeline, store)) as connection:
+        with open_source(source_of(asked, store)) as connection:
             source = dict(source_columns(connection))
-        question = compile_question(pipeline.request, source, pipeline.output_prefix)
+        question = compile_question(asked.request, source, pipeline.output_prefix)
         return dict(stored_columns(source)), dict(question.output_columns)
 
     return Wanted(
@@ -93,7 +95,7 @@ def wanted_of(pipeline: BatchPipeline, store: Store | None) -> Wanted:
                 store is not None and went_over(store.ledger, name, pipeline.name)
             ),
         ),
-        pipeline.source.keys,
+        asked.source.keys,
         columns=lambda: {**answer()[0], **answer()[1], **RESULT_COLUMNS},
         answers=lambda: [*answer()[1], *(name for name in RESULT_COLUMNS if name not in FILLED)],
     )

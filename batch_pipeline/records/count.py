@@ -53,7 +53,10 @@ def count_needed(
                 IndexFile(store.files.url(row.name), row.number, row.partition, row.request)
                 for row in index
             ],
-            earlier=[store.files.url(name) for name in latest_records(store.ledger, scope.pipeline)]
+            earlier=[
+                store.files.url(name)
+                for name in latest_records(store.ledger, scope.pipeline, scope.variant)
+            ]
             if scope
             else [],
             out_dir=folder,

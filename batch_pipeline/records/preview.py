@@ -18,6 +18,7 @@ from batch_pipeline.records.submission import Question
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import REQUEST, Scope, index_elsewhere, latest_records
 from batch_pipeline.store.tables import request_files, submissions
+from batch_pipeline.store.variants import partition_of, variant_of
 
 NO_LEDGER = "00000000"  # stands for the id of a ledger that the first run will make
 QuestionT = TypeVar("QuestionT", bound=Question)
@@ -143,7 +144,10 @@ def preview_records(
             ]
             if store is not None
             else [],
-            earlier=[store.files.url(name) for name in latest_records(store.ledger, scope.pipeline)]
+            earlier=[
+                store.files.url(name)
+                for name in latest_records(store.ledger, scope.pipeline, scope.variant)
+            ]
             if store is not None
             else [],
             out_dir=folder,
@@ -186,7 +190,11 @@ def _index(store: Store, scope: Scope) -> list[IndexFile]:
     )
     with store.ledger.read() as tx:
         rows = [row for query in (selected, collected) for row in tx.execute(query) if row[0]]
-    return [IndexFile(store.files.url(name), *rest) for name, *rest in rows]
+    return [
+        IndexFile(store.files.url(name), number, partition_of(partition), request)
+        for name, number, partition, request in rows
+        if variant_of(partition) == scope.variant
+    ]
 
 
 def _each(

@@ -16,14 +16,17 @@ from batch_pipeline.records.connections import (
     memory_connection,
     open_database,
     quote_name,
+    quote_text,
 )
 from batch_pipeline.records.parquet_files import check_decimals, files_sql, matching_files
 from batch_pipeline.records.sources import (
+    VARIANT,
     DuckDBSource,
     NoResultsYetError,
     ResultsSource,
     ResultsTable,
     Source,
+    variant_column,
 )
 from batch_pipeline.settings import name_parts, project_path, resolve
 
@@ -57,6 +60,7 @@ def open_source(source: Source) -> Iterator[duckdb.DuckDBPyConnection]:
                 _view_table(database, resolve(source.table), path)
             else:
                 _view_query(database.connection, resolve(source.query or ""), source.describe())
+            _add_variant(database.connection, source)
             _check_key_columns(database.connection, source)
             yield database.connection
     elif isinstance(source, ResultsSource):
@@ -65,11 +69,13 @@ def open_source(source: Source) -> Iterator[duckdb.DuckDBPyConnection]:
         assert source.table is not None
         with source.table.connection(SMALL_MEMORY, source.lock_wait_seconds) as connection:
             _view_results(connection, source, source.table)
+            _add_variant(connection, source)
             _check_key_columns(connection, source)
             yield connection
     else:
         with memory_connection(SMALL_MEMORY) as connection:
             _view_files(connection, project_path(source.path))
+            _add_variant(connection, source)
             _check_key_columns(connection, source)
             yield connection
 
@@ -209,6 +215,24 @@ def _view_results(
             f"The `where` of the source ({source.where}) cannot be used on {source.describe()}. Their columns are: "
             f"{', '.join(there)}. DuckDB says: {first_line(error)}"
         ) from error
+
+
+def _add_variant(connection: duckdb.DuckDBPyConnection, source: Source) -> None:
+    """Add the column that says which variant asks, where one does."""
+    variant = variant_column(source)
+    if variant is None:
+        return
+    for name in source_columns(connection):
+        if name.lower() == VARIANT:
+            raise InputError(
+                f"The source ({source.describe()}) has a column `{name}`, the name of the results' column that says "
+                "which of the pipeline's variants a row is about. Give it another name in the source's query, for "
+                f'example `select * rename ("{name}" as "{name.strip("_")}") from ...`.'
+            )
+    connection.execute("ALTER VIEW source RENAME TO _bp_plain_source")
+    connection.execute(
+        f"CREATE TEMP VIEW source AS SELECT *, {quote_text(variant)} AS {VARIANT} FROM _bp_plain_source"
+    )
 
 
 def _check_key_columns(connection: duckdb.DuckDBPyConnection, source: Source) -> None:

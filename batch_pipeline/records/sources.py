@@ -5,7 +5,7 @@ A code location declares them, and loads no DuckDB for it: ``reading`` opens the
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batch_pipeline.errors import InputError
@@ -13,6 +13,9 @@ from batch_pipeline.settings import LOCK_WAIT_SECONDS, project_path
 
 if TYPE_CHECKING:
     import duckdb
+
+VARIANT = "_variant"
+"""The column that says which variant of the question a row is about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +166,10 @@ class ResultsSource:
     def keys(self) -> tuple[str, ...]:
         """The key's columns, in order."""
         if self.key is None:
-            return () if isinstance(self.results, str) else self.results.source.keys
+            first = self.results
+            if isinstance(first, str):
+                return ()
+            return (*first.source.keys, VARIANT) if first.variants else first.source.keys
         return _key_columns(self.key)
 
     def at(self, table_of: Callable[[Any], ResultsTable]) -> "ResultsSource":
@@ -197,6 +203,54 @@ class ResultsSource:
 
 
 Source = DuckDBSource | ParquetSource | ResultsSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OneVariant:
+    """What makes of a source the records of one variant: a column that says so, which belongs to the key."""
+
+    variant: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The key's columns, in order."""
+        return (*super().keys, VARIANT)  # type: ignore[misc]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _VariantOfDuckDB(_OneVariant, DuckDBSource):
+    """Records in a DuckDB database, as one variant asks about them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _VariantOfParquet(_OneVariant, ParquetSource):
+    """Records in Parquet files, as one variant asks about them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _VariantOfResults(_OneVariant, ResultsSource):
+    """The results of another pipeline, as one variant asks about them."""
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()} as {self.variant}"
+
+
+_OF_VARIANTS = {
+    DuckDBSource: _VariantOfDuckDB,
+    ParquetSource: _VariantOfParquet,
+    ResultsSource: _VariantOfResults,
+}
+
+
+def for_variant(source: Source, variant: str) -> Source:
+    """Return a source with the constant column ``_variant``, which belongs to its key."""
+    kind = _OF_VARIANTS[type(source)]
+    return kind(**{one.name: getattr(source, one.name) for one in fields(source)}, variant=variant)
+
+
+def variant_column(source: Source) -> str | None:
+    """Return which variant asks about the records of a source; None: it has no column of that."""
+    return source.variant if isinstance(source, _OneVariant) else None
 
 
 def _key_columns(key: str | Sequence[str]) -> tuple[str, ...]:

@@ -134,7 +134,8 @@ def select_submission(
                     for row in index_elsewhere(store.ledger, scope)
                 ],
                 earlier=[
-                    store.files.url(name) for name in latest_records(store.ledger, scope.pipeline)
+                    store.files.url(name)
+                    for name in latest_records(store.ledger, scope.pipeline, scope.variant)
                 ],
                 out_dir=folder,
                 ledger_id=store.ledger.id,
@@ -185,7 +186,7 @@ def select_submission(
 
 
 def _refused(store: Store, scope: Scope, reask: Reask) -> str:
-    name = f"{scope.pipeline} {scope.partition}".strip()
+    name = scope.title
     way = ""
     if reask.elsewhere:
         way = ", ClaudeBatches(aliases=[...]) if both addresses are one API"
@@ -203,7 +204,7 @@ def _refused(store: Store, scope: Scope, reask: Reask) -> str:
 
 
 def _lost(store: Store, scope: Scope, unknown: Unknown, ruled: int) -> str:
-    name = f"{scope.pipeline} {scope.partition}".strip()
+    name = scope.title
     rows = counted(unknown.rows, "answered row")
     root = store.files.root
     if unknown.lost:

@@ -16,6 +16,7 @@ from batch_pipeline.errors import LostFileError, counted
 from batch_pipeline.records.columns import HELPER_COLUMNS
 from batch_pipeline.records.connections import lost_files_told, memory_connection, quote_files
 from batch_pipeline.records.identity import key_hash_sql
+from batch_pipeline.records.sources import VARIANT
 from batch_pipeline.results.collect import Collected, collect
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.lost import make_again, with_lost_files
@@ -24,6 +25,7 @@ from batch_pipeline.store.layout import table_name
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope
 from batch_pipeline.store.tables import OPEN, FileState, endpoints, request_files, submissions
+from batch_pipeline.store.variants import variant_of
 
 MOST_KEY_COLUMNS = 3
 ROWS_COMPARED = 1_000
@@ -152,7 +154,7 @@ def find_keys(store: Store, pipeline: str) -> tuple[str, ...] | None:
     That is a proof and no guess. None when there is none, or several are alike.
     """
     rows = store.ledger.rows(
-        select(submissions.c.records_path)
+        select(submissions.c.records_path, submissions.c.partition)
         .where(submissions.c.pipeline == pipeline, submissions.c.records_path.is_not(None))
         .order_by(submissions.c.number.desc())
         .limit(1)
@@ -170,9 +172,14 @@ def find_keys(store: Store, pipeline: str) -> tuple[str, ...] | None:
         )
         types = {row[0]: row[1] for row in connection.execute("DESCRIBE source").fetchall()}
         columns = [name for name in types if name not in HELPER_COLUMNS]
+        # Of a variant the key ends with its name.
+        last = [VARIANT] if variant_of(rows[0]["partition"]) and VARIANT in columns else []
+        columns = [name for name in columns if name not in last]
         for size in range(1, MOST_KEY_COLUMNS + 1):
             fitting = [
-                some for some in combinations(columns, size) if _fits(connection, some, types)
+                some
+                for some in combinations(columns, size)
+                if _fits(connection, (*some, *last), types)
             ]
             if fitting:
                 return fitting[0] if len(fitting) == 1 else None

@@ -20,10 +20,13 @@ from batch_pipeline.records.connections import (
 from batch_pipeline.records.earlier import look_back
 from batch_pipeline.records.identity import key_hash_sql
 from batch_pipeline.records.rules import RULE
+from batch_pipeline.records.sources import VARIANT
 from batch_pipeline.results.join import Question
+from batch_pipeline.store.scopes import variants_in
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import index_files, latest_records
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
+from batch_pipeline.store.variants import partition_of, variant_of
 
 EXAMPLES = 5
 PENDING, DELETED = "pending", "deleted"
@@ -58,6 +61,7 @@ class Asking:
         output_tokens: of the answer.
         answer: the answer's fields.
         duplicate_of: the request of another record, which was the same: this one was not asked itself.
+        variant: which variant of the question asked; "" without.
     """
 
     submission: int
@@ -83,12 +87,15 @@ class Asking:
     output_tokens: int | None = None
     answer: Mapping[str, Any] = field(default_factory=dict)
     duplicate_of: str | None = None
+    variant: str = ""
 
 
 def history(
     store: Store, pipeline: str, keys: Sequence[str], values: Sequence[str]
 ) -> list[Asking]:
     """Return every submission that had a record, oldest first; nothing for a key that none had.
+
+    Of a pipeline with variants, of each of them.
 
     Args:
         store: where ledger and files are.
@@ -118,14 +125,18 @@ def history(
     ):
         with memory_connection() as connection:
             store.files.register(connection)
-            key_hash = _key_hash(connection, store, pipeline, keys, values)
-            rows = _index_rows(connection, store, pipeline, key_hash)
+            key_hashes = [
+                _key_hash(connection, store, pipeline, variant, keys, values)
+                for variant in variants_in(store.ledger, pipeline) or [""]
+            ]
+            rows = _index_rows(connection, store, pipeline, key_hashes)
             # Of the same request, what was collected says more than what was selected.
             weight = {PENDING: 0, DELETED: 0, "answered": 2}
             ordered = sorted(rows, key=lambda row: weight.get(row[1], 1))
             once = {(row[0], row[2]): row for row in ordered}
             for row in sorted(once.values(), key=lambda row: (row[0], row[3])):
-                before = found[-1] if found else None
+                variant = variant_of(known[row[0]]["partition"])
+                before = next((one for one in reversed(found) if one.variant == variant), None)
                 submission = known[row[0]]
                 mine = [file for file in files if file["submission_id"] == submission["id"]]
                 found.append(_asking(connection, store, submission, mine, by_index, row, before))
@@ -159,11 +170,14 @@ def _key_hash(
     connection: duckdb.DuckDBPyConnection,
     store: Store,
     pipeline: str,
+    variant: str,
     keys: Sequence[str],
     values: Sequence[str],
 ) -> UUID:
     """Return the hash of a key: it is built on texts, so the columns' types do not matter."""
-    records = [store.files.url(name) for name in latest_records(store.ledger, pipeline)]
+    if variant and VARIANT not in keys:
+        keys, values = (*keys, VARIANT), (*values, variant)
+    records = [store.files.url(name) for name in latest_records(store.ledger, pipeline, variant)]
     given = {key.lower(): value for key, value in zip(keys, values, strict=True)}
     keys = look_back(connection, keys, {}, records).keys
     values = [given[key.lower()] for key in keys]
@@ -174,7 +188,7 @@ def _key_hash(
 
 
 def _index_rows(
-    connection: duckdb.DuckDBPyConnection, store: Store, pipeline: str, key_hash: UUID
+    connection: duckdb.DuckDBPyConnection, store: Store, pipeline: str, key_hashes: Sequence[UUID]
 ) -> list[tuple[Any, ...]]:
     """Return (number, status, custom_id, attempt, content, version, name of the index file)."""
     named = index_files(store.ledger, pipeline)
@@ -185,8 +199,8 @@ def _index_rows(
     paths = quote_files([store.files.url(row.name) for row in index])
     rows = connection.execute(
         "SELECT status, custom_id, attempt, CAST(content_hash AS VARCHAR), version, file_index"
-        f" FROM read_parquet({paths}) WHERE key_hash = ?",
-        [key_hash],
+        f" FROM read_parquet({paths}) WHERE list_contains(?::UUID[], key_hash)",
+        [list(key_hashes)],
     ).fetchall()
     return [(index[place].number, *row, index[place].name) for *row, place in rows]
 
@@ -210,7 +224,8 @@ def _asking(
     is_reused = reason in ("reuse", RULE)
     return Asking(
         submission=number,
-        partition=submission["partition"],
+        partition=partition_of(submission["partition"]),
+        variant=variant_of(submission["partition"]),
         selected_at=submission["created_at"],
         reason=reason,
         content=content,

@@ -87,6 +87,7 @@ class Question:
         tool_calls: the user declared tools: there is a column for what the model calls.
         prices: that the user declared: what answers cost. Today's go before those of the asking.
         citations: documents asked for citations: there is a column for them.
+        others: of today's code, the questions of the other variants.
     """
 
     output: OutputSchema | None
@@ -94,6 +95,7 @@ class Question:
     tool_calls: bool = False
     prices: OwnPrices = field(default_factory=dict)
     citations: bool = False
+    others: "tuple[Question, ...]" = ()
 
     @classmethod
     def stored(cls, value: dict[str, Any], today: "Question | None" = None) -> "Question":
@@ -109,12 +111,14 @@ class Question:
         prices, cites = value.get("prices", {}), value.get("citations", False)
         if today is None:
             return cls(output, value["prefix"], tools, prices, cites)
-        if output is None or today.output is None:
-            same = output is today.output
-        else:
-            same = output.fingerprint == today.output.fingerprint
-        if same:
-            output, tools = today.output, value.get("tool_calls", today.tool_calls)
+        for one in (today, *today.others):
+            if output is None or one.output is None:
+                same = output is one.output
+            else:
+                same = output.fingerprint == one.output.fingerprint
+            if same:
+                output, tools = one.output, value.get("tool_calls", one.tool_calls)
+                break
         return cls(output, value["prefix"], tools, {**prices, **today.prices}, cites)
 
     def to_store(self) -> dict[str, Any]:
@@ -129,9 +133,12 @@ class Question:
 
     def outdates(self, today: "Question | None") -> bool:
         """Whether today's class has another schema than was asked, so that it does not judge."""
-        if today is None or today.output is None or today.output.model is None:
-            return False
-        return self.output is None or self.output.model is not today.output.model
+        models = [
+            one.output.model
+            for one in ((today, *today.others) if today else ())
+            if one.output is not None and one.output.model is not None
+        ]
+        return bool(models) and (self.output is None or self.output.model not in models)
 
     @property
     def columns(self) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ from batch_pipeline.records.connections import (
     quote_paths,
     quote_text,
 )
+from batch_pipeline.records.sources import VARIANT
 from batch_pipeline.results import sql
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.holding import Holding, compare, find_winners
@@ -31,6 +32,7 @@ from batch_pipeline.results.merging import Merged, OvertakenError, Rows, Snapsho
 from batch_pipeline.results.widening import Schema, read_widened, schemas_of, widened
 from batch_pipeline.store.ledger import Lease
 from batch_pipeline.store.renaming import went_over
+from batch_pipeline.store.scopes import variants_in
 from batch_pipeline.store.seen import begin, carry_on
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import IndexRow, index_files
@@ -74,6 +76,12 @@ def unpublished(store: Store, pipeline: str) -> Sequence[RowMapping]:
     return [file for file in _collected(store, pipeline) if file["published_at"] is None]
 
 
+def table_key(store: Store, pipeline: str, key: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of a table's key: those of the source, and of a pipeline asked with variants which one."""
+    varied = VARIANT not in key and variants_in(store.ledger, pipeline)
+    return (*key, VARIANT) if varied else tuple(key)
+
+
 def publish(
     store: Store,
     pipeline: str,
@@ -101,6 +109,7 @@ def publish(
         LostFileError: a file of the store is gone, or damaged.
     """
     report = Published()
+    key = table_key(store, pipeline, key)
     with store.ledger.lease(f"publish/{pipeline}", WAIT_SECONDS) as lease:
         if lease is None:
             report.busy = True

@@ -17,6 +17,7 @@ from batch_pipeline.requests.weight import Weight
 from batch_pipeline.store.costs import answered_requests
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
+from batch_pipeline.store.variants import shown
 
 NANO = Decimal(10) ** 9
 MOST_FLAGGED = 20
@@ -114,7 +115,7 @@ class Report:
     @property
     def title(self) -> str:
         """The report in a line."""
-        where = f" ({self.partition})" if self.partition else ""
+        where = f" ({shown(self.partition)})" if self.partition else ""
         failed = f", {sum(self.failed.values()):,} without an answer" if self.failed else ""
         ruled = f", {self.ruled:,} by a rule" if self.ruled else ""
         skipped = f", {self.skipped:,} skipped" if self.skipped else ""

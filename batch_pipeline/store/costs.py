@@ -14,10 +14,11 @@ from sqlalchemy import RowMapping, case, func, select
 
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files
+from batch_pipeline.store.variants import partition_of, variant_of
 
 NANO = 10**9
 NOT_KNOWN = "(not known)"
-BY = ("day", "month", "model", "label", "pipeline", "submission", "batch")
+BY = ("day", "month", "model", "label", "pipeline", "variant", "submission", "batch")
 
 
 @dataclass
@@ -110,7 +111,8 @@ def each(
             {
                 **{by: _name(file, by) for by in ("month", "pipeline", "model", "label")},
                 "day": date.fromisoformat(_name(file, "day")),
-                "partition": file["partition"] or None,
+                "partition": partition_of(file["partition"]) or None,
+                "variant": variant_of(file["partition"]) or None,
                 "submission": file["number"],
                 "batch_id": file["batch_id"],
                 "sent_at": file["day"],
@@ -129,7 +131,7 @@ COLUMNS = {
     "collected_at": "timestamptz", "state": "varchar", "requests": "bigint", "answered": "bigint",
     "open": "bigint", "input_tokens": "bigint", "output_tokens": "bigint", "cache_read_tokens": "bigint",
     "cache_write_tokens": "bigint", "cache_write_5m_tokens": "bigint", "cache_write_1h_tokens": "bigint",
-    "web_searches": "bigint", "cost_usd": "double", "unknown": "bigint",
+    "web_searches": "bigint", "cost_usd": "double", "unknown": "bigint", "variant": "varchar",
 }  # fmt: skip
 """The columns of `each`, and their DuckDB types."""
 
@@ -191,6 +193,8 @@ def _name(file: RowMapping, by: str) -> str:
             return (file["weight"] or {}).get("model", NOT_KNOWN)
         case "label":
             return file["label"] or "(none)"
+        case "variant":
+            return f"{file['pipeline']} {variant_of(file['partition'])}".strip()
         case "submission":
             return f"{file['pipeline']} {file['number']}"
         case "batch":

@@ -1,6 +1,6 @@
 """What a pipeline needs next, read from the ledger alone: no memory of earlier ticks or runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -71,6 +71,7 @@ def needs(
     reconcile_after_seconds: float,
     caps: Caps = NO_CAPS,
     may_send: bool = True,
+    is_asked: Callable[[str], bool] = lambda _: True,
 ) -> list[Need]:
     """Return the jobs that a pipeline needs now, one per partition and kind, the most urgent first.
 
@@ -82,6 +83,7 @@ def needs(
         reconcile_after_seconds: how long after an attempt ended its lost reply can be reconciled.
         caps: what may be spent; nothing is launched for what does not fit.
         may_send: these are hours in which batches are sent.
+        is_asked: whether anything is still asked of a partition: nothing is of a variant that is not declared.
     """
     now = store.clock.now()
     found: dict[tuple[str, str], Need] = {}
@@ -108,6 +110,7 @@ def needs(
                     need("collect", row["partition"], "batches have ended")
                 case FileState.READY if (
                     may_send
+                    and is_asked(row["partition"])
                     and not held
                     and row["id"] not in over
                     and row["requests"] not in doubtful
@@ -120,9 +123,13 @@ def needs(
                     "attempt_ended_at"
                 ] <= now - timedelta(seconds=reconcile_after_seconds):
                     need("send", row["partition"], "a lost reply can be reconciled")
-        for row in _unbuilt(store, pipeline, endpoint, now):
+        for row in filter(
+            lambda row: is_asked(row["partition"]), _unbuilt(store, pipeline, endpoint, now)
+        ):
             need("retry", row["partition"], "selected records wait for their request files")
-        for row in _to_retry(store, pipeline, endpoint):
+        for row in filter(
+            lambda row: is_asked(row["partition"]), _to_retry(store, pipeline, endpoint)
+        ):
             need(
                 "retry",
                 row["partition"],

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from batch_pipeline.store.addresses import normal_address, same_address
 from batch_pipeline.store.ledger import Ledger
+from batch_pipeline.store.scopes import is_of
 from batch_pipeline.store.tables import (
     OPEN,
     FileKind,
@@ -27,6 +28,7 @@ from batch_pipeline.store.tables import (
     sources,
     submissions,
 )
+from batch_pipeline.store.variants import partition_of, shown, variant_of
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,30 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Scope:
-    """What a stage works on: one partition of one pipeline ("" when it has none), at one endpoint."""
+    """What a stage works on: one partition of one pipeline ("" when it has none), at one endpoint.
+
+    Where a pipeline has variants it is one variant of one partition: ``partition`` is what the ledger
+    calls both (see ``variants.py``).
+    """
 
     pipeline: str
     partition: str
     endpoint: Endpoint
+
+    @property
+    def key(self) -> str:
+        """The partition's key alone."""
+        return partition_of(self.partition)
+
+    @property
+    def variant(self) -> str:
+        """The variant; "" when there are none."""
+        return variant_of(self.partition)
+
+    @property
+    def title(self) -> str:
+        """The scope as a message names it."""
+        return f"{self.pipeline} {shown(self.partition)}".strip()
 
 
 @dataclass(frozen=True)
@@ -288,7 +309,7 @@ def abandon_unbuilt(ledger: Ledger, scope: Scope) -> int:
 
 
 def situation(ledger: Ledger, scope: Scope) -> Situation:
-    """Return the index files that count for a scope's endpoint, over all partitions of the pipeline."""
+    """Return the index files that count for a scope's endpoint and variant, over all partitions of the pipeline."""
     try:
         with ledger.write() as tx:
             if not tx.execute(
@@ -323,7 +344,10 @@ def situation(ledger: Ledger, scope: Scope) -> Situation:
             .where(*mine, request_files.c.index_path.is_not(None))
         )
         index = [
-            IndexRow(*row) for query in (selected, collected) for row in tx.execute(query) if row[0]
+            IndexRow(name, number, partition_of(partition), request)
+            for query in (selected, collected)
+            for name, number, partition, request in tx.execute(query)
+            if name and variant_of(partition) == scope.variant
         ]
         # Whatever their endpoint: what was asked elsewhere cannot be retried here, and a sensor
         # that went on asking for it would never be quiet.
@@ -542,7 +566,11 @@ def index_elsewhere(ledger: Ledger, scope: Scope) -> list[IndexRow]:
             request_files.c.index_path.is_not(None),
         )
     )
-    return [IndexRow(*row.values()) for row in rows]
+    return [
+        IndexRow(row["index_path"], row["number"], partition_of(row["partition"]))
+        for row in rows
+        if variant_of(row["partition"]) == scope.variant
+    ]
 
 
 def planned_in(counts: Mapping[str, int]) -> int:
@@ -564,14 +592,15 @@ def unsent(ledger: Ledger, pipeline: str) -> list[int]:
     return [row["number"] for row in rows]
 
 
-def latest_records(ledger: Ledger, pipeline: str, most: int = 3) -> list[str]:
-    """Return the names of a pipeline's latest files of selected records, the newest first."""
+def latest_records(ledger: Ledger, pipeline: str, variant: str, most: int = 3) -> list[str]:
+    """Return the names of the latest files of selected records of a pipeline's variant, the newest first."""
     rows = ledger.rows(
         select(submissions.c.records_path)
         .where(
             submissions.c.pipeline == pipeline,
             submissions.c.state != "abandoned",
             submissions.c.records_path.is_not(None),
+            is_of(submissions.c.partition, variant),
         )
         .order_by(submissions.c.number.desc())
         .limit(most)

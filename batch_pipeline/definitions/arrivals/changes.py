@@ -23,7 +23,13 @@ from batch_pipeline.records.fingerprint import (
     look,
     read,
 )
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource, ResultsSource, Source
+from batch_pipeline.records.sources import (
+    VARIANT,
+    DuckDBSource,
+    ParquetSource,
+    ResultsSource,
+    Source,
+)
 from batch_pipeline.requests.compiled import compile_question
 
 MOST_NAMED = 3
@@ -160,11 +166,15 @@ class Arrived:
             return {"": Group(0, None, looks)}, []
 
         def content(columns: Mapping[str, str]) -> Sequence[str]:
-            return (
-                ()
-                if pipeline.refresh == "new"
-                else compile_question(pipeline.request, columns, pipeline.output_prefix).columns
+            if pipeline.refresh == "new":
+                return ()
+            columns = {**columns, VARIANT: "VARCHAR"} if "" not in pipeline.by_variant else columns
+            read = (
+                compile_question(one.request, columns, pipeline.output_prefix).columns
+                for one in pipeline.by_variant.values()
             )
+            found = dict.fromkeys(name for names in read for name in names)
+            return [name for name in found if name != VARIANT or "" in pipeline.by_variant]
 
         return read(self.source, content, self._grouping(), READ_SECONDS)
 

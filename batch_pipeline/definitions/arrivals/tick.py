@@ -30,6 +30,7 @@ from batch_pipeline.store.queue import hold_of
 from batch_pipeline.store.renaming import take_over
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope, asked_at
+from batch_pipeline.store.variants import scope_name
 
 MOST_RUNS = 25  # a tick's run requests are submitted one by one within its 60 s
 # A tick has 60 s in all, and while it reads a DuckDB file no other program can write to it.
@@ -199,17 +200,22 @@ class _Tick:
         pipeline, source = self.pipeline, self.source
         if isinstance(source, DuckDBSource) and source.changes and one.base and not one.base.keys:
             return count_changes(source, one.base, filter_of(pipeline, key), seconds)
-        endpoint = self._endpoint()
+        # Records are counted, and not answers: what one variant needs most.
+        return max(self._needed(key, name, seconds) for name in pipeline.by_variant)
+
+    def _needed(self, key: str, variant: str, seconds: float) -> int:
+        """Return how many records a run would ask of a variant."""
+        endpoint, asked = self._endpoint(), self.pipeline.as_asked(variant)
         return count_needed(
             self.store,
-            Scope(pipeline.name, key, endpoint) if endpoint else None,
-            source,
-            lambda columns: compile_question(pipeline.request, columns, pipeline.output_prefix),
-            partition_filter=filter_of(pipeline, key),
-            refresh=pipeline.refresh,
-            max_attempts=pipeline.max_attempts,
+            Scope(asked.name, scope_name(key, variant), endpoint) if endpoint else None,
+            source_of(asked, self.store),
+            lambda columns: compile_question(asked.request, columns, asked.output_prefix),
+            partition_filter=filter_of(asked, key),
+            refresh=asked.refresh,
+            max_attempts=asked.max_attempts,
             seconds=seconds,
-            rules=pipeline.rules,
+            rules=asked.rules,
         )
 
     def _endpoint(self) -> Endpoint | None:

@@ -10,6 +10,7 @@ from batch_pipeline.definitions import metadata
 from batch_pipeline.definitions.assets.look import may_send
 from batch_pipeline.definitions.assets.step import step
 from batch_pipeline.definitions.budget import caps_of
+from batch_pipeline.definitions.variants import left_unsent, with_earlier
 from batch_pipeline.errors import counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.requests.budget import weigh_the_rest
@@ -36,9 +37,13 @@ def materialize(
     """
     with step(context, pipeline) as (store, claude, api, scopes):
         reports = []
-        for scope in scopes:
+        if waiting := left_unsent(store, pipeline):
+            context.log.warning(f"{waiting}.")
+        for scope in with_earlier(store, scopes):
             for line in reconcile(store, api, scope, claude.policy).lines:
                 context.log.warning(line)
+            if scope not in scopes:
+                continue  # of a variant that is not declared (any more): nothing of it is sent
             if not may_send(context, store, api, pipeline, scope):
                 waiting = waiting_files(store, scope)
                 reports.append(Sent(waiting=waiting, reason="the table cannot be looked at"))
@@ -55,7 +60,7 @@ def materialize(
             for line in report.trouble:
                 context.log.warning(line)
             context.log.info(
-                f"{counted(len(report.batches), 'batch', 'batches')} sent with "
+                f"{f'Variant {scope.variant}: ' if scope.variant else ''}{counted(len(report.batches), 'batch', 'batches')} sent with "
                 f"{counted(report.requests, 'request')}; "
                 f"{counted(report.waiting, 'file')} waiting ({report.reason})"
             )

@@ -71,7 +71,7 @@ def stage_specs(pipeline: BatchPipeline) -> dict[str, dg.AssetSpec]:
             pipeline.upstream_keys, {source}, freshness_policy=freshness_of(pipeline.nightly),
         ),
         "requests": _spec(
-            pipeline, "requests", f"What will be asked: one request a record for {pipeline.request.model}, in files cut "
+            pipeline, "requests", f"What will be asked: {_requests_shown(pipeline)}, in files cut "
             "at the API's limits.", [pipeline.asset_key("records")], {"anthropic"},
         ),
         "batches": _spec(
@@ -79,7 +79,7 @@ def stage_specs(pipeline: BatchPipeline) -> dict[str, dg.AssetSpec]:
             "batches; nothing waits in a run.", [pipeline.asset_key("requests")], {"anthropic"},
         ),
         "results": _spec(
-            pipeline, "results", "One row per record, with an answer or a reason, joined to its columns: "
+            pipeline, "results", f"One row per record{_and_variant(pipeline)}, with an answer or a reason, joined to its columns: "
             f"{_destination_shown(pipeline.destination)}. The numbers are of one run; the row count is the table's.",
             [pipeline.asset_key("batches")], {destination},
         ),
@@ -234,6 +234,15 @@ def _source_shown(source: Source) -> str:
         return f"Parquet files at {_declared(source.path)}"
     what = "a query" if source.table is None else f"table {_declared(source.table)}"
     return f"{what} in {_declared(source.database)}"
+
+
+def _requests_shown(pipeline: BatchPipeline) -> str:
+    models = dict.fromkeys(one.request.model for one in pipeline.by_variant.values())
+    return f"one request a record{_and_variant(pipeline)} for {' or '.join(models)}"
+
+
+def _and_variant(pipeline: BatchPipeline) -> str:
+    return "" if "" in pipeline.by_variant else f" and variant ({', '.join(pipeline.by_variant)})"
 
 
 def _destination_shown(destination: DuckDBTable | ParquetDataset | None) -> str:

@@ -12,6 +12,7 @@ from batch_pipeline.batches.claim import postpone
 from batch_pipeline.batches.held import decided, hold_answered
 from batch_pipeline.definitions.assets.step import with_lost_files
 from batch_pipeline.definitions.rows import destination_of, earlier_names
+from batch_pipeline.definitions.variants import table_keys
 from batch_pipeline.errors import InputError, counted, sentence
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.connections import first_line, lost_files_told
@@ -123,7 +124,9 @@ def _read(store: Store, pipeline: BatchPipeline, scope: Scope, path: str) -> _Re
         if has_seen(store.ledger, scope.pipeline, scope.partition, state):
             return None
         return (
-            _Read(path, state) if copy_answered(destination, pipeline.source.keys, path) else None
+            _Read(path, state)
+            if copy_answered(destination, table_keys(pipeline, store), path)
+            else None
         )
     except (InputError, OSError, duckdb.Error) as error:
         raise _UnreadableError(error) from error
@@ -159,7 +162,7 @@ def _compare(
         with lost_files_told(
             pipeline.name, "Bring it back, from a backup if need be; nothing was sent or changed."
         ):
-            return answered(store, scope, waiting(store, scope), there, pipeline.source.keys)
+            return answered(store, scope, waiting(store, scope), there, table_keys(pipeline, store))
 
     # A file of an earlier night may be gone or damaged: it can be made again.
     return with_lost_files(context, store, api, pipeline, compared)

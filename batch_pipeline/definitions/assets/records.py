@@ -18,21 +18,35 @@ from batch_pipeline.definitions.rows import (
     source_of,
     wanted_of,
 )
+from batch_pipeline.definitions.variants import check_together, table_keys, with_earlier
 from batch_pipeline.errors import HeldError, InputError, LostFileError, StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
+from batch_pipeline.records.connections import (
+    SMALL_MEMORY,
+    memory_connection,
+    quote_files,
+    quote_text,
+)
 from batch_pipeline.records.reask import Destination
 from batch_pipeline.records.selection import Ask
-from batch_pipeline.records.sources import ResultsSource
+from batch_pipeline.records.sources import VARIANT, ResultsSource
 from batch_pipeline.records.submission import SelectedSubmission, select_submission
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
+from batch_pipeline.results.join import write_parquet
 from batch_pipeline.results.lost_answers import state_of
 from batch_pipeline.results.publish import Published, publish
 from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.renaming import check_not_renamed, went_over
 from batch_pipeline.store.seen import knows_all
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import Scope, asked_elsewhere, latest_prefix, unsent
+from batch_pipeline.store.submissions import (
+    Scope,
+    abandon_unbuilt,
+    asked_elsewhere,
+    latest_prefix,
+    unsent,
+)
 
 
 def materialize(
@@ -47,6 +61,9 @@ def materialize(
             raise InputError(f"The limit of this run is {ask.limit}; it must be 0 or more.")
         if not (ask.force or ask.allow_reask):
             check_not_renamed(store.ledger, pipeline.name)
+        check_together(store, pipeline)
+        for scope in set(with_earlier(store, scopes)) - set(scopes):
+            abandon_unbuilt(store.ledger, scope)
         _check_account(store, pipeline, scopes, ask)
         # What cannot be written is not asked for.
         destination = destination_of(pipeline, store)
@@ -65,20 +82,21 @@ def materialize(
         for scope in scopes:
 
             def selected_in(scope: Scope) -> SelectedSubmission:
+                asked = pipeline.as_asked(scope.variant)
                 return select_submission(
                     store,
                     scope,
-                    source,
+                    source_of(asked, store),
                     lambda columns: compile_question(
-                        pipeline.request, columns, pipeline.output_prefix
+                        asked.request, columns, pipeline.output_prefix
                     ),
-                    partition_filter=filter_of(pipeline, scope.partition),
+                    partition_filter=filter_of(pipeline, scope.key),
                     refresh=pipeline.refresh,
                     max_attempts=pipeline.max_attempts,
                     on_deleted=pipeline.on_deleted,
                     ask=ask,
                     dedupe=pipeline.dedupe,
-                    rules=pipeline.rules,
+                    rules=asked.rules,
                     destination=lookup and lookup(scope),
                     against=against,
                 )
@@ -98,7 +116,11 @@ def materialize(
     count_rows(
         context, pipeline, scopes, [one.asked + one.reused + one.ruled for one in selections]
     )
-    columns = selections[-1].columns
+    columns = [
+        column
+        for column in selections[-1].columns
+        if column[0] != VARIANT or "" in pipeline.by_variant
+    ]
     return dg.MaterializeResult(
         metadata=metadata.of_selection(selections, columns)
         | lineage.of_records(pipeline, [name for name, _ in columns])
@@ -117,10 +139,24 @@ def _lookup(
 
     @functools.cache
     def rows() -> str | None:
-        there = destination.snapshot(pipeline.source.keys, f"{folder}/there.parquet")
+        there = destination.snapshot(table_keys(pipeline, store), f"{folder}/there.parquet")
         owners = (pipeline.name, *earlier_names(pipeline))
         is_ours = there.owner in owners or went_over(store.ledger, there.owner, pipeline.name)
         return there.path if is_ours else None
+
+    @functools.cache
+    def rows_of_variant(variant: str) -> str | None:
+        path = rows()
+        if not variant or path is None:
+            return path
+        only = f"{folder}/there-{variant}.parquet"
+        with memory_connection(SMALL_MEMORY) as con:
+            write_parquet(
+                con,
+                f"select * from read_parquet({quote_files([path])}) where {VARIANT} = {quote_text(variant)}",
+                only,
+            )
+        return only
 
     @functools.cache
     def state() -> str:
@@ -132,7 +168,7 @@ def _lookup(
             lambda: (
                 None
                 if knows_all(store.ledger, scope.pipeline, scope.partition, state())
-                else rows()
+                else rows_of_variant(scope.variant)
             ),
             unsent(store.ledger, pipeline.name),
         )
@@ -168,7 +204,7 @@ def _put_right(
             store,
             pipeline.name,
             destination,
-            pipeline.source.keys,
+            table_keys(pipeline, store),
             names=earlier_names(pipeline),
             only_hurt=only_hurt,
         )
@@ -217,7 +253,7 @@ def _check_account(
 
 
 def _selection_line(pipeline: BatchPipeline, scope: Scope, number: int, found) -> str:
-    where = f"{pipeline.name} {scope.partition}".strip()
+    where = scope.title
     if not found.source_rows:
         return f"{where}: the source has no rows. Nothing to ask."
     parts = {

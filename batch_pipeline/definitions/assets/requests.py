@@ -21,14 +21,17 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
         closing(claude.api(patient=False)) as counter,
     ):
         reports = []
-        named = counter.with_betas(pipeline.request.betas)
-        api = named if claude.dry_run else None
-        pricing = Pricing(pipeline.prices, named.count_tokens, api=api)
         for scope in scopes:
+            request = pipeline.as_asked(scope.variant).request
+            named = counter.with_betas(request.betas)
+            api = named if claude.dry_run else None
+            pricing = Pricing(pipeline.prices, named.count_tokens, api=api)
             report = prepare(
                 store,
                 scope,
-                lambda columns: compile_question(pipeline.request, columns, pipeline.output_prefix),
+                lambda columns, request=request: compile_question(
+                    request, columns, pipeline.output_prefix
+                ),
                 claude.limits,
                 lambda compiled: Question(
                     compiled.output,
@@ -50,7 +53,7 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
                 )
             usd = report.estimate.line
             context.log.info(
-                f"{counted(report.requests, 'request')} in {counted(report.files, 'file')}, "
+                f"{f'Variant {scope.variant}: ' if scope.variant else ''}{counted(report.requests, 'request')} in {counted(report.files, 'file')}, "
                 f"{report.bytes:,} bytes; "
                 f"{counted(report.rejected, 'record')} rejected; estimated cost {usd}"
             )

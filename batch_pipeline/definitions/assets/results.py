@@ -19,6 +19,7 @@ from batch_pipeline.definitions.assets.step import (
     with_lost_files,
 )
 from batch_pipeline.definitions.rows import destination_of, earlier_names, rows_in, statuses_in
+from batch_pipeline.definitions.variants import table_keys, with_earlier
 from batch_pipeline.errors import LostFileError, StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.account import account
@@ -27,13 +28,15 @@ from batch_pipeline.results.collect import Collected, collect, keep_answers, ref
 from batch_pipeline.results.publish import Published, publish
 from batch_pipeline.results.retention import retention
 from batch_pipeline.store.store import Store
+from batch_pipeline.store.variants import variant_of
 
 log = logging.getLogger(__name__)
 
 
 def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> dg.MaterializeResult:
     """Collect what has ended, and bring the table up to date."""
-    with step(context, pipeline) as (store, claude, api, scopes):
+    with step(context, pipeline) as (store, claude, api, declared):
+        scopes = with_earlier(store, declared)
         collected: list[Collected] = []
         try:
             make_again(context, store, api, pipeline)
@@ -73,7 +76,7 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
                 store,
                 pipeline.name,
                 destination,
-                pipeline.source.keys,
+                table_keys(pipeline, store),
                 names=earlier_names(pipeline),
             )
 
@@ -119,8 +122,9 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
         shown |= metadata.place_of(destination)
         shown |= lineage.of_results(pipeline, lineage.last_asked(store, pipeline.name), table)
         if table and pipeline.partitions is not None:
-            rows = [rows_in(pipeline, destination, scope.partition) for scope in scopes]
-            count_rows(context, pipeline, scopes, rows)
+            each = {scope.key: scope for scope in scopes}
+            rows = [rows_in(pipeline, destination, key) for key in each]
+            count_rows(context, pipeline, [*each.values()], rows)
         settled = [one for report in accounts for one in report.balanced_now]
         advice = metadata.of_advice(
             next(filter(None, (_advice(store, pipeline, one) for one in reversed(settled))), [])
@@ -143,7 +147,8 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
 def _advice(store: Store, pipeline: BatchPipeline, submission: RowMapping) -> list[Advice]:
     """Return what a settled submission shows that could be cheaper: advice, which fails no run."""
     try:
-        return advise(store, pipeline.request, pipeline.prices, submission, dedupe=pipeline.dedupe)
+        request = pipeline.as_asked(variant_of(submission["partition"])).request
+        return advise(store, request, pipeline.prices, submission, dedupe=pipeline.dedupe)
     except Exception:
         log.warning("There is no advice on %s.", pipeline.name, exc_info=True)
         return []

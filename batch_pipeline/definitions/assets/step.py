@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import dagster as dg
@@ -12,6 +13,7 @@ from batch_pipeline.batches.whose import expect, refusals_noted, whose
 from batch_pipeline.definitions.failures import as_failures
 from batch_pipeline.definitions.partition import partitions_of
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
+from batch_pipeline.definitions.variants import scopes_of
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results import lost
@@ -46,12 +48,7 @@ def step(
             )
         with closing(claude.api()) as api, refusals_noted(store, api, pipeline.name):
             endpoint = _identify(store, api, pipeline.name, offline=offline)
-            yield (
-                store,
-                claude,
-                api,
-                [Scope(pipeline.name, part, endpoint) for part in partitions_of(context)],
-            )
+            yield store, claude, api, scopes_of(pipeline, partitions_of(context), endpoint)
 
 
 def goes_on_with_old_name(store: Store, pipeline: BatchPipeline) -> bool:
@@ -85,19 +82,26 @@ def count_rows(
     """Say how many rows each partition of the step has, where there are partitions."""
     if pipeline.partitions is None:
         return
+    counts: dict[str, int] = {}
     for scope, count in zip(scopes, rows, strict=True):
-        context.add_asset_metadata(
-            {"dagster/partition_row_count": count}, partition_key=scope.partition
-        )
+        counts[scope.key] = counts.get(scope.key, 0) + count
+    for key, count in counts.items():
+        context.add_asset_metadata({"dagster/partition_row_count": count}, partition_key=key)
 
 
 def question_of(pipeline: BatchPipeline) -> Question:
     """Return the question of today's code: what judges the answers."""
-    request = pipeline.request
-    output = OutputSchema.stored(request.output)
-    return Question(
-        output, pipeline.output_prefix, request.calls_tools, pipeline.prices, request.cites
+    first, *others = (
+        Question(
+            OutputSchema.stored(one.request.output),
+            pipeline.output_prefix,
+            one.request.calls_tools,
+            pipeline.prices,
+            one.request.cites,
+        )
+        for one in pipeline.by_variant.values()
     )
+    return replace(first, others=tuple(others))
 
 
 def make_again(

@@ -16,6 +16,7 @@ from batch_pipeline.results.retention import Retention
 from batch_pipeline.store.standing import Standing
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import transitions
+from batch_pipeline.store.variants import partition_of
 
 MOST_CHANGES = 50
 CURSOR_VERSION = 1
@@ -44,7 +45,7 @@ def observations(
     )
     changes: dict[str, list[RowMapping]] = {}
     for row in rows:
-        changes.setdefault(row["partition"], []).append(row)
+        changes.setdefault(partition_of(row["partition"]), []).append(row)
     events = [
         dg.AssetObservation(
             asset_key=pipeline.asset_key("batches"),

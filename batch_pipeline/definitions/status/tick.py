@@ -7,6 +7,7 @@ from the ledger on every tick, and runs carry no run key, so none can be burnt.
 import os
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import takewhile
@@ -22,6 +23,7 @@ from batch_pipeline.definitions.jobs import PIPELINE_TAG, ask_config
 from batch_pipeline.definitions.partition import known_partitions
 from batch_pipeline.definitions.resources import KEY_VARIABLE, BatchStore, ClaudeBatches
 from batch_pipeline.definitions.status.observations import evaluations, looked_at, observations
+from batch_pipeline.definitions.variants import is_declared, left_unsent
 from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.retention import retention
@@ -36,6 +38,7 @@ from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
 from batch_pipeline.store.trouble import meaning_of
 from batch_pipeline.store.unattended import unattended
+from batch_pipeline.store.variants import partition_of
 
 MOST_RUNS = 25  # a tick's run requests are submitted one by one within its 60 s
 POLL_BUDGET_SECONDS = 25.0  # one call may take 15 s more, and a tick has 60 s in all
@@ -99,6 +102,7 @@ def tick(
     kept = retention(store, pipeline.name)
     if kept.level != "fine":
         said.append(kept.description)
+    said += filter(None, [left_unsent(store, pipeline)])
     said += _codeless(context, store, pipeline)
     cursor, evaluated = evaluations(pipeline, kept, store.clock.now(), context.cursor, cursor)
     message = ". ".join(part.rstrip(".") for part in said)
@@ -222,6 +226,7 @@ def _needs(
         reconcile_after_seconds=claude.policy.reconcile_after_seconds,
         caps=caps_of(pipeline, claude, store.clock.now()),
         may_send=_may_send(pipeline, store.clock.now()),
+        is_asked=is_declared(pipeline),
     )
 
 
@@ -257,7 +262,9 @@ def _choose(
     # One request for a partition that is gone fails a tick.
     is_known = known_partitions(pipeline, instance)
     under_way = _under_way(instance, now) if wanted else []
-    for need in wanted:
+    # A run works on all variants of a partition.
+    runs = {(one.job, partition_of(one.partition)): one for one in reversed(wanted)}
+    for need in [replace(one, partition=key) for (_, key), one in reversed(runs.items())]:
         if not is_known(need.partition):
             reason = (
                 "there is work for partitions that the pipeline does not have any more: `batch-pipeline "

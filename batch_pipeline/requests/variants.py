@@ -1,0 +1,97 @@
+"""Variants of a question: what differs from its template, and the templates that come of it."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from batch_pipeline.errors import InputError
+from batch_pipeline.requests.compiled import answer_columns
+from batch_pipeline.requests.schema import OutputSchema
+from batch_pipeline.requests.template import MessageTemplate
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+ASKED = ("prompt", "messages", "build")
+"""Of these fields a template has one."""
+FIELDS = tuple(one.name for one in fields(MessageTemplate))
+
+
+def variant_templates(
+    base: MessageTemplate, variants: Mapping[str, Mapping[str, Any]]
+) -> dict[str, MessageTemplate]:
+    """Return the template of each variant, by its name, in the order in which they are declared.
+
+    Args:
+        base: what all have in common.
+        variants: by name, the fields of the template that differ.
+
+    Raises:
+        InputError: a name or a field cannot be, or the answers of a variant would have other columns.
+    """
+    if not isinstance(variants, Mapping):
+        raise InputError(
+            f"variants is {variants!r}; it must be a dict: the fields of the request that differ, by the variant's "
+            'name, such as {"short": {"prompt": "..."}, "base": {}}.'
+        )
+    found: dict[str, MessageTemplate] = {}
+    seen: dict[str, str] = {}
+    for name, changes in variants.items():
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise InputError(
+                f"variants has the name {name!r}; it must start with a letter and hold only letters, digits and "
+                "underscores, 100 at most. It stands in the column `_variant`."
+            )
+        if name.lower() in seen:
+            raise InputError(
+                f"variants has the names {seen[name.lower()]} and {name}, which differ in case only. Give one of them "
+                "another name."
+            )
+        seen[name.lower()] = name
+        found[name] = _template(base, name, changes)
+    return found
+
+
+def _template(base: MessageTemplate, name: str, changes: Any) -> MessageTemplate:
+    """Return the template of one variant."""
+    if not isinstance(changes, Mapping):
+        raise InputError(
+            f"variants[{name!r}] is {changes!r}; it must be a dict of the request's fields that differ, such as "
+            '{"prompt": "..."}; {} asks the request as it is.'
+        )
+    for field in changes:
+        if field not in FIELDS:
+            near = difflib.get_close_matches(str(field), FIELDS, n=1)
+            raise InputError(
+                f"variants[{name!r}] has the field {field!r}, which a request does not have."
+                f"{f' Did you mean {near[0]}?' if near else ''} Its fields are: {', '.join(FIELDS)}."
+            )
+    made: dict[str, Any] = dict(changes)
+    given = [field for field in ASKED if made.get(field) is not None]
+    if given:
+        # One that is asked otherwise is not asked as the others are, too.
+        made = {**{field: None for field in ASKED if field not in given}, **made}
+        if base.build is not None and "build" not in given:
+            made = {"columns": (), **made}
+    try:
+        template = replace(base, **made)
+    except InputError as error:
+        raise InputError(f"variants[{name!r}]: {error}") from None
+    mine, common = _columns(template), _columns(base)
+    if mine != common:
+        raise InputError(
+            f"variants[{name!r}] gives the answer other columns than the request: {_listed(mine)}, and not "
+            f"{_listed(common)}. All variants stand in one table, so their outputs must have fields of the same names "
+            "and types; ask another question in a pipeline of its own."
+        )
+    return template
+
+
+def _columns(template: MessageTemplate) -> dict[str, str]:
+    """Return the columns of a template's answer: name to DuckDB type."""
+    output = OutputSchema.from_(template.output)
+    return dict(answer_columns(output, template.calls_tools, template.cites))
+
+
+def _listed(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in columns.items())

@@ -1,0 +1,212 @@
+"""Variants: the same records, asked in several ways, one row per key and variant."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pytest
+
+from batch_pipeline import (
+    BatchPipeline,
+    BatchStore,
+    ClaudeBatches,
+    DuckDBSource,
+    DuckDBTable,
+    InputError,
+    MessageTemplate,
+)
+from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.stage_calls import StageCalls
+
+RECORDS = 8
+SORTED = {"type": "object", "properties": {"section": {"type": "string", "enum": ["net", "text"]}},
+          "required": ["section"], "additionalProperties": False}  # fmt: skip
+THREE: dict[str, dict[str, Any]] = {
+    "base": {},
+    "short": {"prompt": "{{ summary }}"},
+    "told": {"system": "You sort packages with care."},
+}
+Make = Callable[..., StageCalls]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A DuckDB file with a table of a few records."""
+    path = tmp_path / "packages.duckdb"
+    with duckdb.connect(str(path)) as con:
+        con.execute(
+            "create table packages as select i as id, 'package ' || i as summary, 'the text of ' || i as description,"
+            f" if(i % 2 = 0, 'net', 'text') as kind, i % 2 as day from range({RECORDS}) as t (i)"
+        )
+    return path
+
+
+@pytest.fixture
+def make(
+    claude_emulator: EmulatorProcess, tmp_path: Path, database: Path, clock: HandClock
+) -> Make:
+    """Make a pipeline over the records; called again, it is the next version of the code."""
+    instance = dg.DagsterInstance.ephemeral()
+
+    def made(variants: Mapping[str, Mapping[str, Any]] | None = None, **fields: Any) -> StageCalls:
+        request = MessageTemplate(
+            model="claude-haiku-4-5", max_tokens=50, prompt="{{ summary }}: {{ description }}", output=SORTED
+        )  # fmt: skip
+        pipeline = BatchPipeline(
+            **{
+                "name": "packages",
+                "source": DuckDBSource(database=str(database), table="packages", key="id"),
+                "request": request,
+                "destination": DuckDBTable(database=str(database), table="sections"),
+                "variants": variants or {},
+                **fields,
+            }
+        )
+        claude = ClaudeBatches(api_key="test-key", base_url=claude_emulator.base_url)
+        return StageCalls(pipeline, claude, BatchStore(root=str(tmp_path / "store")), instance)
+
+    return made
+
+
+def rows(database: Path, table: str = "sections") -> list[tuple[int, str, str]]:
+    """The key, the variant and the status of each row, in order."""
+    with duckdb.connect(str(database)) as con:
+        return con.execute(f"select id, _variant, _status from {table} order by all").fetchall()
+
+
+def every(*names: str) -> list[tuple[int, str, str]]:
+    """The rows of variants that are answered."""
+    return [(key, name, "answered") for key in range(RECORDS) for name in sorted(names)]
+
+
+def paid(emulator: EmulatorProcess) -> list[str]:
+    """The custom_ids of all that was billed."""
+    return [line["custom_id"] for line in emulator.billed_requests()]
+
+
+def variants_in(custom_ids: list[str]) -> list[str]:
+    """The variants that requests were of, which their ids say behind the key."""
+    return [one.split("-", 3)[3].split("_", 1)[1] for one in custom_ids]
+
+
+def test_a_variant_that_is_added_or_changed_is_asked_alone_and_the_rows_of_one_that_is_gone_stay(
+    make: Make, database: Path, claude_emulator: EmulatorProcess
+) -> None:
+    make(THREE).night()
+    assert rows(database) == every(*THREE)
+    assert len(paid(claude_emulator)) == 3 * RECORDS
+    four = {**THREE, "lowercase": {"prompt": "{{ summary | lower }}"}}
+    make(four).night()
+    assert rows(database) == every(*four)
+    assert variants_in(paid(claude_emulator)[3 * RECORDS :]) == ["lowercase"] * RECORDS
+    two = {"base": {}, "short": {"prompt": "About {{ summary }}"}}
+    make(two).night()
+    assert variants_in(paid(claude_emulator)[4 * RECORDS :]) == ["short"] * RECORDS
+    make(two).submit()
+    assert rows(database) == every(*four)
+    assert len(paid(claude_emulator)) == 5 * RECORDS == len(set(paid(claude_emulator)))
+
+
+def test_what_is_open_of_a_variant_that_is_gone_is_collected_and_what_waits_is_not_sent(
+    make: Make, database: Path, claude_emulator: EmulatorProcess
+) -> None:
+    make({"base": {}, "short": THREE["short"]}).submit()
+    make({"base": {}, "told": THREE["told"]}).select("records", "requests")
+    left = make({"base": {}})
+    for _ in range(4):
+        left.tick_and_run()
+    assert rows(database) == every("base", "short")
+    assert len(paid(claude_emulator)) == 2 * RECORDS
+    said = left.tick().skip_message
+    assert "1 file of what is no variant of packages (any more) (told) will not be sent" in said
+    make({"base": {}, "told": THREE["told"]}).until_quiet()
+    assert rows(database) == every("base", "short", "told")
+    assert len(paid(claude_emulator)) == 3 * RECORDS
+
+
+def test_variants_of_partitions(
+    make: Make, database: Path, claude_emulator: EmulatorProcess
+) -> None:
+    days = dg.StaticPartitionsDefinition(["0", "1"])
+    nights = make({"base": {}, "short": THREE["short"]}, partitions=days, partition_column="day")
+    for day in ("0", "1"):
+        nights.submit(day)
+    nights.until_quiet()
+    assert rows(database) == every("base", "short")
+    with duckdb.connect(str(database)) as con:
+        con.execute("update packages set day = 1")  # all of a day moves to the other
+    nights.submit("1")
+    nights.submit("0")
+    nights.until_quiet()
+    assert rows(database) == every("base", "short")
+    assert len(paid(claude_emulator)) == 2 * RECORDS
+
+
+def test_answers_without_variants_and_with_them_never_share_a_table(
+    make: Make, database: Path, claude_emulator: EmulatorProcess
+) -> None:
+    make().night()
+    said = make(THREE).refusal("submit", {"force": True})
+    assert "packages was asked without variants until now" in said
+    assert "under another name, with a destination of its own" in said
+    elsewhere = {
+        "name": "compared",
+        "destination": DuckDBTable(database=str(database), table="compared"),
+    }
+    make({"base": {}}, **elsewhere).night()
+    assert rows(database, "compared") == every("base")
+    said = make(**elsewhere).refusal("submit", {})
+    assert "compared was asked with variants until now" in said
+    assert len(paid(claude_emulator)) == 2 * RECORDS
+    make(**elsewhere).collect()
+    assert rows(database, "compared") == every("base")
+
+
+def test_a_table_that_lost_its_rows_is_put_right_and_a_store_that_lost_its_answers_refused(
+    make: Make, database: Path, tmp_path: Path, claude_emulator: EmulatorProcess
+) -> None:
+    two = {"base": {}, "short": THREE["short"]}
+    make(two).night()
+    with duckdb.connect(str(database)) as con:
+        con.execute("delete from sections where _variant = 'short'")
+    make(two).submit()
+    assert rows(database) == every("base", "short")
+    # Another store, the same table: what is answered there would be paid again.
+    other = make(two)
+    other.store = BatchStore(root=str(tmp_path / "other"))
+    assert "would be paid again" in other.refusal("submit", {})
+    assert len(paid(claude_emulator)) == 2 * RECORDS
+
+
+@pytest.mark.parametrize(
+    ("variants", "said"),
+    [
+        ({"": {}}, "has the name ''"),
+        ({"two words": {}}, "has the name 'two words'"),
+        ({"a": {}, "A": {}}, "a and A, which differ in case only"),
+        ({"a": {"promt": "{{ summary }}"}}, "Did you mean prompt?"),
+        ({"a": "short"}, "must be a dict of the request's fields"),
+        (["a"], "it must be a dict"),
+        ({"a": {"prompt": "nothing"}}, "variants['a']: prompt reads no column"),
+        ({"a": {"output": None}}, "gives the answer other columns than the request: answer VARCHAR"),
+    ],
+)  # fmt: skip
+def test_what_is_no_variant_is_refused_when_it_is_declared(
+    make: Make, variants: Any, said: str
+) -> None:
+    with pytest.raises(InputError, match="Pipeline packages: ") as caught:
+        make(variants)
+    assert said in str(caught.value)
+
+
+def test_a_source_that_has_the_column_of_variants_is_refused_before_any_money(
+    make: Make, database: Path
+) -> None:
+    source = DuckDBSource(
+        database=str(database), query="select *, 1 as _Variant from packages", key="id"
+    )
+    said = make({"base": {}}, source=source).refusal("submit", {})
+    assert "has a column `_Variant`" in said and "Give it another name" in said
