@@ -266,3 +266,40 @@ def test_a_condition_that_the_results_do_not_have_is_said(stages: Stages, tmp_pa
     assert "_cost_usd" in said and 'Did you mean "label"' not in said
     with memory_connection() as connection, pytest.raises(duckdb.Error):
         connection.execute("from answers")
+
+
+@only_whole
+def test_variants_on_results_and_results_of_variants(stages: Stages) -> None:
+    """The answers of both variants are records of a second pipeline; a third asks its own variants about one."""
+    house = stages.house
+    both = {"plain": {}, "short": {"prompt": "Short: {{ text }}"}}
+    first = house.nights(variants=both)
+    first.night()
+    assert house.paid == 80
+    asked = {"model": "claude-haiku-4-5", "max_tokens": 50, "prompt": "{{ answer }} {{ id }}"}
+
+    def on(run: Nights, name: str, where: str | None = None, **fields: Any) -> Nights:
+        how = {"key": fields.pop("key", None)}
+        return house.nights(
+            asked,
+            **{
+                "name": name,
+                "source": run.pipeline.results(where, **how),
+                "destination": DuckDBTable(database=house.warehouse, table=name),
+                "output_prefix": f"{name}_",
+                **fields,
+            },
+        )
+
+    second = on(first, "gists")
+    second.night()
+    assert house.paid == 160
+    assert house.sql("select count(*), count(distinct (id, _variant)) from gists") == [(80, 80)]
+    with pytest.raises(InputError, match="both would write a column _variant"):
+        on(first, "again", variants=both)
+    third = on(second, "again", "id < 10 and _variant = 'plain'", key="id")
+    third.night()
+    assert house.paid == 170
+    for run in (first, second, third):
+        run.night()
+    assert house.paid == 170
