@@ -189,6 +189,8 @@ class BatchPipeline:
             first 20 stand in the report.
         dedupe: whether records of one submission that would ask the same are asked once, and all get
             that answer.
+        correct_invalid: whether a record whose answer did not fit is asked again with that answer and what
+            was wrong with it; else with the same request as before.
         skip_when: a SQL condition over a record's columns: nothing is asked about the records for which
             it holds; their rows say ``skipped``.
         answer_when: by such conditions the answer of the records for which one holds: a text, or with an
@@ -229,6 +231,7 @@ class BatchPipeline:
     notify_when: Literal["always", "trouble"] = "always"
     notify_rows: str | None = None
     dedupe: bool = True
+    correct_invalid: bool = True
     skip_when: str | None = None
     answer_when: Mapping[str, Any] | None = None
     send_between: str | SendBetween | None = None
@@ -282,10 +285,11 @@ class BatchPipeline:
             check_notify(self.notify, self.notify_when, self.notify_rows)
         except InputError as error:
             raise InputError(f"Pipeline {self.name}: {error}") from None
-        if not isinstance(self.dedupe, bool):
-            raise InputError(
-                f"Pipeline {self.name}: dedupe is {self.dedupe!r}; it must be True or False."
-            )
+        for what in ("dedupe", "correct_invalid"):
+            if not isinstance(getattr(self, what), bool):
+                raise InputError(
+                    f"Pipeline {self.name}: {what} is {getattr(self, what)!r}; it must be True or False."
+                )
         try:
             _ = self.rules, self.sending_hours
         except InputError as error:

@@ -286,6 +286,15 @@ class BatchPipelineComponent(YamlComponent):
             shown=True,
         ),
     ] = True
+    correct_invalid: Annotated[
+        bool,
+        Written(
+            fields.Flag,
+            "A record whose answer did not fit is asked again with that answer and what was wrong with it; else with "
+            "the same request as before.",
+            shown=True,
+        ),
+    ] = True
     send_between: Annotated[
         SkipValidation[str | SendBetween | None],
         Written(
@@ -392,6 +401,7 @@ class BatchPipelineComponent(YamlComponent):
             notify_when=self.notify_when,
             notify_rows=self.notify_rows,
             dedupe=self.dedupe,
+            correct_invalid=self.correct_invalid,
             skip_when=self.skip_when,
             answer_when=self.answer_when,
             send_between=self.send_between,

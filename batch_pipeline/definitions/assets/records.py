@@ -64,6 +64,7 @@ def materialize(
                     on_deleted=pipeline.on_deleted,
                     ask=ask,
                     dedupe=pipeline.dedupe,
+                    correct=pipeline.correct_invalid,
                     rules=pipeline.rules,
                     destination=lookup and lookup(scope),
                     against=against,
