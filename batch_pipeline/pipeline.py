@@ -19,6 +19,7 @@ from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.addressees import check_notify
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.rules import rules_of
+from batch_pipeline.results.thresholds import Threshold, thresholds_of
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -197,6 +198,8 @@ class BatchPipeline:
             ``output`` a dict of its fields. The first that holds counts, after ``skip_when``.
         send_between: the hours in which batches are sent: ``22:00-06:00`` in UTC, or a ``SendBetween`` with a
             zone. At others what is ready waits.
+        checks: how good results must be, by asset check: ``error_rate``, the largest share of records without an
+            answer, and ``schema_valid``, the smallest share of answers that fit; a share, or a ``Threshold``.
 
     Raises:
         InputError: a field cannot be what it is.
@@ -235,6 +238,7 @@ class BatchPipeline:
     skip_when: str | None = None
     answer_when: Mapping[str, Any] | None = None
     send_between: str | SendBetween | None = None
+    checks: Mapping[str, float | Threshold] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -291,7 +295,7 @@ class BatchPipeline:
                     f"Pipeline {self.name}: {what} is {getattr(self, what)!r}; it must be True or False."
                 )
         try:
-            _ = self.rules, self.sending_hours
+            _ = self.rules, self.sending_hours, self.thresholds
         except InputError as error:
             raise InputError(f"Pipeline {self.name}: {error}") from None
         if self.max_attempts < 1:
@@ -334,6 +338,11 @@ class BatchPipeline:
         """The hours in which batches are sent; None: all."""
         hours = self.send_between
         return hours if hours is None or isinstance(hours, SendBetween) else SendBetween(hours)
+
+    @cached_property
+    def thresholds(self) -> dict[str, Threshold]:
+        """What the results are checked against, by the name of the check."""
+        return thresholds_of(self.checks, has_output=self.request.output is not None)
 
     @cached_property
     def rules(self) -> tuple[Rule, ...]:

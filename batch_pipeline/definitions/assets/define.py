@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from batch_pipeline.definitions.assets.checks import check_specs
+from batch_pipeline.definitions.assets.threshold_checks import threshold_specs
 from batch_pipeline.definitions.load import loader_key, loader_of
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
@@ -136,7 +137,7 @@ def _results(pipeline: BatchPipeline, spec: dg.AssetSpec) -> dg.AssetsDefinition
         "results",
         spec.with_io_manager_key(key),
         results,
-        check_specs=check_specs(spec.key),
+        check_specs=[*check_specs(spec.key), *threshold_specs(spec.key, pipeline.thresholds)],
         resource_defs={key: loader_of(pipeline)},
     )
 
