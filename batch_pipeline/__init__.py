@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from batch_pipeline.requests.tasks.translate import Translate
     from batch_pipeline.requests.template import MessageTemplate
     from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
+    from batch_pipeline.results.thresholds import Threshold
 
 # Loaded when first asked for: the emulator and the command line need no Dagster, which takes
 # seconds to import.
@@ -49,6 +50,7 @@ _HOMES = {
     "SendBetween": "batch_pipeline.batches.hours",
     "StoreError": "batch_pipeline.errors",
     "Summarize": "batch_pipeline.requests.tasks.summarize",
+    "Threshold": "batch_pipeline.results.thresholds",
     "Translate": "batch_pipeline.requests.tasks.translate",
     "batch_costs": "batch_pipeline.definitions.batch_costs",
     "build_definitions": "batch_pipeline.definitions.build",
@@ -79,6 +81,7 @@ __all__ = [
     "SendBetween",
     "StoreError",
     "Summarize",
+    "Threshold",
     "Translate",
     "batch_costs",
     "build_definitions",

@@ -26,6 +26,7 @@ from batch_pipeline.requests.variants import variant_templates
 from batch_pipeline.results.addressees import check_notify
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.rules import rules_of
+from batch_pipeline.results.thresholds import Threshold, thresholds_of
 
 PACKAGE = "batch_pipeline"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -208,6 +209,8 @@ class BatchPipeline:
             first 20 stand in the report.
         dedupe: whether records of one submission that would ask the same are asked once, and all get
             that answer.
+        correct_invalid: whether a record whose answer did not fit is asked again with that answer and what
+            was wrong with it; else with the same request as before.
         skip_when: a SQL condition over a record's columns: nothing is asked about the records for which
             it holds; their rows say ``skipped``.
         answer_when: by such conditions the answer of the records for which one holds: a text, or with an
@@ -216,6 +219,8 @@ class BatchPipeline:
             zone. At others what is ready waits.
         variants: ways to ask, by name: the fields of the request in which each differs from ``request``. Each record
             is asked once by each of them, and by nothing else; the results say which in ``_variant``.
+        checks: how good results must be, by asset check: ``error_rate``, the largest share of records without an
+            answer, and ``schema_valid``, the smallest share of answers that fit; a share, or a ``Threshold``.
 
     Raises:
         InputError: a field cannot be what it is.
@@ -250,10 +255,12 @@ class BatchPipeline:
     notify_when: Literal["always", "trouble"] = "always"
     notify_rows: str | None = None
     dedupe: bool = True
+    correct_invalid: bool = True
     skip_when: str | None = None
     answer_when: Mapping[str, Any] | None = None
     send_between: str | SendBetween | None = None
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    checks: Mapping[str, float | Threshold] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -306,12 +313,13 @@ class BatchPipeline:
             check_notify(self.notify, self.notify_when, self.notify_rows)
         except InputError as error:
             raise InputError(f"Pipeline {self.name}: {error}") from None
-        if not isinstance(self.dedupe, bool):
-            raise InputError(
-                f"Pipeline {self.name}: dedupe is {self.dedupe!r}; it must be True or False."
-            )
+        for what in ("dedupe", "correct_invalid"):
+            if not isinstance(getattr(self, what), bool):
+                raise InputError(
+                    f"Pipeline {self.name}: {what} is {getattr(self, what)!r}; it must be True or False."
+                )
         try:
-            _ = self.rules, self.sending_hours, self.by_variant
+            _ = self.rules, self.sending_hours, self.by_variant, self.thresholds
         except InputError as error:
             raise InputError(f"Pipeline {self.name}: {error}") from None
         if self.max_attempts < 1:
@@ -425,6 +433,11 @@ class BatchPipeline:
         """The hours in which batches are sent; None: all."""
         hours = self.send_between
         return hours if hours is None or isinstance(hours, SendBetween) else SendBetween(hours)
+
+    @cached_property
+    def thresholds(self) -> dict[str, Threshold]:
+        """What the results are checked against, by the name of the check."""
+        return thresholds_of(self.checks, has_output=self.request.output is not None)
 
     @cached_property
     def rules(self) -> tuple[Rule, ...]:

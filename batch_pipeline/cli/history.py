@@ -144,7 +144,9 @@ def _why(one: "Asking") -> str:
         if one.duplicate_of
         else ""
     )
-    return f"{REASONS.get(one.reason, one.reason)} (content {one.content[:8]}, question {one.version[:8]}{differs}){same}"
+    after = f", because it was {one.after}" if one.after else ""
+    after += ": with that answer and what was wrong with it" if one.corrects else ""
+    return f"{REASONS.get(one.reason, one.reason)}{after} (content {one.content[:8]}, question {one.version[:8]}{differs}){same}"
 
 
 def _answer(one: "Asking") -> str:

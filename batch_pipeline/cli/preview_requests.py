@@ -159,6 +159,7 @@ def build_preview(
         where=wanted.where,
         force=wanted.force,
         dedupe=pipeline.dedupe,
+        correct=pipeline.correct_invalid,
         rules=pipeline.rules,
         folder=folder,
     )

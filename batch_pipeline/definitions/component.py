@@ -19,6 +19,7 @@ from batch_pipeline.definitions import component_fields as fields
 from batch_pipeline.definitions import component_values as values
 from batch_pipeline.definitions.assets.define import execute, stage_specs
 from batch_pipeline.definitions.build import build_definitions
+from batch_pipeline.definitions.component_bounds import Bounds, bounds_checks
 from batch_pipeline.definitions.component_problems import Fields
 from batch_pipeline.definitions.component_scaffold import PipelineScaffolder
 from batch_pipeline.definitions.component_stages import staged
@@ -289,6 +290,15 @@ class BatchPipelineComponent(YamlComponent):
             shown=True,
         ),
     ] = True
+    correct_invalid: Annotated[
+        bool,
+        Written(
+            fields.Flag,
+            "A record whose answer did not fit is asked again with that answer and what was wrong with it; else with "
+            "the same request as before.",
+            shown=True,
+        ),
+    ] = True
     send_between: Annotated[
         SkipValidation[str | SendBetween | None],
         Written(
@@ -299,6 +309,26 @@ class BatchPipelineComponent(YamlComponent):
             ["22:00-06:00", {"hours": "22:00-06:00", "timezone": "Europe/Berlin"}],
         ),
     ] = None
+    checks: Annotated[
+        SkipValidation[dict[str, Any]],
+        Written(
+            fields.ChecksValue,
+            "Asset checks on the results with a threshold each: error_rate, schema_valid.",
+            values.checks,
+            {},
+            [{"error_rate": 0.02, "schema_valid": {"limit": 0.98, "severity": "ERROR"}}],
+        ),
+    ] = {}  # noqa: RUF012 - pydantic copies defaults
+    bounds: Annotated[
+        SkipValidation[dict[str, Bounds]],
+        Written(
+            fields.BoundsValue,
+            "Asset checks that a figure of the results' metadata is within bounds: Dagster's metadata bounds checks.",
+            values.bounds,
+            {},
+            [{"cost_usd": {"max": 5}}],
+        ),
+    ] = {}  # noqa: RUF012 - pydantic copies defaults
     skip_when: Annotated[
         str | None,
         Written(
@@ -407,10 +437,12 @@ class BatchPipelineComponent(YamlComponent):
             notify_when=self.notify_when,
             notify_rows=self.notify_rows,
             dedupe=self.dedupe,
+            correct_invalid=self.correct_invalid,
             skip_when=self.skip_when,
             answer_when=self.answer_when,
             send_between=self.send_between,
             variants=self.variants,
+            checks=self.checks,
         )
 
     def get_asset_spec(self, stage: str) -> dg.AssetSpec:
@@ -439,7 +471,12 @@ class BatchPipelineComponent(YamlComponent):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the pipeline's definitions, without resources."""
         self.find_first(context, [])
-        return build_definitions(self.staged_pipeline())
+        pipeline = self.staged_pipeline()
+        built = build_definitions(pipeline)
+        if not self.bounds:
+            return built
+        checks = bounds_checks(pipeline.asset_key("results"), self.bounds)
+        return dg.Definitions.merge(built, dg.Definitions(asset_checks=checks))
 
     def find_first(self, context: dg.ComponentLoadContext, second: Sequence[str]) -> None:
         """Look up the pipeline whose results are the source, among the project's components.

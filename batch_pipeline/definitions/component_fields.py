@@ -275,6 +275,47 @@ class BudgetFields(Fields):
     )
 
 
+class ThresholdFields(Fields):
+    """How far a check may go before it fails."""
+
+    limit: Number = Field(
+        description="A share from 0 to 1: of error_rate the largest that passes, of schema_valid the smallest."
+    )
+    severity: Annotated[Literal["WARN", "ERROR"], OrTemplate()] = Field(
+        "WARN", description="How bad it is when it fails."
+    )
+    blocking: Flag = Field(
+        False, description="Assets downstream are not made in a run in which it fails; needs ERROR."
+    )
+
+
+class ChecksFields(Fields):
+    """Asset checks on the results, each with a share from 0 to 1, or limit, severity and blocking."""
+
+    error_rate: Annotated[Number | ThresholdFields | None, OrTemplate()] = Field(
+        None, description="The largest share of records that may have no answer."
+    )
+    schema_valid: Annotated[Number | ThresholdFields | None, OrTemplate()] = Field(
+        None, description="The smallest share of answers that must fit the output schema."
+    )
+
+
+ChecksValue = Annotated[ChecksFields, OrTemplate()]
+
+
+class BoundsFields(Fields):
+    """Between which numbers a figure of the results' metadata must be; give one of min and max, or both."""
+
+    min: OptionalNumber = Field(None, description="The smallest number that passes.")
+    max: OptionalNumber = Field(None, description="The largest number that passes.")
+    severity: Annotated[Literal["WARN", "ERROR"], OrTemplate()] = Field(
+        "WARN", description="How bad it is when it fails."
+    )
+
+
+BoundsValue = Annotated[dict[str, BoundsFields], OrTemplate()]
+
+
 BudgetValue = Annotated[BudgetFields | None, OrTemplate()]
 
 

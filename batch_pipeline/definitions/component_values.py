@@ -13,6 +13,7 @@ import dagster as dg
 from dagster.components.resolved.core_models import OpSpec
 
 from batch_pipeline.batches.hours import SendBetween, check_timezone
+from batch_pipeline.definitions.component_bounds import Bounds
 from batch_pipeline.definitions.component_problems import YamlError, nearest, refused
 from batch_pipeline.definitions.component_templates import rendered
 from batch_pipeline.errors import InputError, plain
@@ -34,6 +35,7 @@ from batch_pipeline.requests.tasks.translate import Translate
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.requests.unsatisfiable import check_yaml
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
+from batch_pipeline.results.thresholds import Threshold
 
 AS_WRITTEN = ("prompt", "system", "messages", "labels", "rubric", "fields")
 """What is told to Claude: Dagster does not render it."""
@@ -221,6 +223,34 @@ def budget(context: dg.ResolutionContext, raw: Any) -> Budget | None:
     if value is None or isinstance(value, Budget):
         return value
     return made(Budget, _fields(value, "budget"), "budget")
+
+
+def checks(context: dg.ResolutionContext, raw: Any) -> dict[str, Any]:
+    """Return thresholds by check: shares, and what a mapping declares."""
+    given = _fields(rendered(context, raw), "checks")
+    return {
+        name: _made_in("checks", name, Threshold, one) if isinstance(one, Mapping) else one
+        for name, one in given.items()
+        if one is not None
+    }
+
+
+def _made_in(field: str, name: str, kind: Callable[..., Made], given: Mapping[str, Any]) -> Made:
+    where = f"{field}: {name}"
+    try:
+        return made(kind, given, where)
+    except InputError as error:
+        told = str(error)
+        raise InputError(told if told.startswith(where) else f"{where}: {told}") from None
+
+
+def bounds(context: dg.ResolutionContext, raw: Any) -> dict[str, Bounds]:
+    """Return bounds by the name of a figure."""
+    given = _fields(rendered(context, raw), "bounds")
+    return {
+        name: _made_in("bounds", name, Bounds, _fields(one, f"bounds: {name}"))
+        for name, one in given.items()
+    }
 
 
 def prices(context: dg.ResolutionContext, raw: Any) -> dict[str, Any]:

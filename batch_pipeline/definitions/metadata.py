@@ -62,6 +62,7 @@ RESERVED = {
     "_attempt": "How many times this record, with this content, had been asked.",
     "_answered_at": "When the batch ended.",
     "_duplicate_of": "The request that was asked for this record, too, because it is the same; else empty.",
+    "_attempts": "Earlier attempts without an answer, as JSON: attempt, status, reason, batch, at; empty when there are none.",
     "_last_error": "Why a later attempt failed, while this earlier answer stays; else empty.",
 }
 CALLED = "The tools that the answer calls: a JSON list of name and input."

@@ -46,7 +46,7 @@ def answer(
         message_id: Id of the message.
         style: `fitting` or `digest`.
         seed: Changes which prompts make the model call a tool that it may call.
-        outcome: `refused`, `truncated`, or None.
+        outcome: `refused`, `truncated`, `unfit`, or None.
         caches: All prompt caches.
         scope: Workspace of the request.
         now: Moment of the answer.
@@ -62,11 +62,11 @@ def answer(
     if outcome == "refused":
         text, stop_reason = "", "refusal"
     elif tool is not None:
-        input = _filled(tool["input_schema"], prompt, style)
+        input = {} if outcome == "unfit" else _filled(tool["input_schema"], prompt, style)
         text = orjson.dumps(input if isinstance(input, dict) else {}).decode()
         stop_reason = ""
     else:
-        text = _text(params, prompt, style)
+        text = "{}" if outcome == "unfit" else _text(params, prompt, style)
         text, stop_sequence = _stopped(text, params.get("stop_sequences") or ())
     tokens = count_tokens(text)
     room = max(params["max_tokens"] - thinking_tokens, 0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 Answers = Literal["fitting", "digest"]
-Outcome = Literal["errored", "expired", "invalid", "refused", "truncated"]
+Outcome = Literal["errored", "expired", "invalid", "refused", "truncated", "unfit"]
 RATES = (*get_args(Outcome), "cache_miss")
 
 
@@ -21,10 +21,10 @@ class Options:
             the SHA-256 (hex) of the prompt's text, which proves whose answer an answer is.
         rates: Share of requests, 0 to 1, that get another outcome. `errored` (a passing server
             error) and `expired` are drawn for each custom_id, `truncated` (max_tokens) and
-            `cache_miss` too; `invalid` (invalid_request_error) and `refused` are drawn from the
+            `cache_miss` too, and `unfit` (an answer that does not fit the schema); `invalid` (invalid_request_error) and `refused` are drawn from the
             prompt's text, so that asking again changes nothing.
         outcomes: Text that occurs in a prompt -> outcome of that request, one of `errored`,
-            `expired`, `invalid`, `refused`, `truncated`.
+            `expired`, `invalid`, `refused`, `truncated`, `unfit`.
         seed: Changes every draw and the order of the results.
         queue_limit: Requests not yet processed, over all batches of a workspace, above which
             creating a batch is a 429.

@@ -8,7 +8,7 @@ from batch_pipeline.emulator.options import Options, Outcome
 
 # Drawn from the prompt: asking the same again gives the same. The others are passing troubles.
 _FROM_PROMPT = ("invalid", "refused")
-_ORDER: tuple[Outcome, ...] = ("invalid", "errored", "expired", "refused", "truncated")
+_ORDER: tuple[Outcome, ...] = ("invalid", "errored", "expired", "refused", "truncated", "unfit")
 _PASSING_ERRORS = (("api_error", "Internal server error"), ("overloaded_error", "Overloaded"))
 
 

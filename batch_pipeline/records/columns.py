@@ -25,6 +25,7 @@ RESULT_COLUMNS: dict[str, str] = {
     "_attempt": "INTEGER",
     "_answered_at": "TIMESTAMP WITH TIME ZONE",
     "_duplicate_of": "VARCHAR",
+    "_attempts": "JSON",
     "_last_error": "VARCHAR",
 }
 """The columns every result row ends with, in order, and their DuckDB types."""
@@ -40,6 +41,13 @@ DUPLICATE_OF = "_duplicate_of"
 OUTCOME = "_bp_rule"
 """The column of records.parquet that says what a rule makes of a record: `rules.Rule.outcome`."""
 
+PAST_ATTEMPTS = "_bp_attempts"
+"""The column that says what came of a record's earlier attempts, as JSON; NULL at its first."""
+EARLIER_ANSWER = "_bp_earlier_answer"
+"""The column of an earlier answer that did not fit, as JSON: the blocks that a correction goes on from."""
+EARLIER_ERROR = "_bp_earlier_error"
+"""The column beside it: why it did not fit."""
+
 HELPER_COLUMNS: dict[str, str] = {
     "_row": "BIGINT",
     "_kind": "VARCHAR",
@@ -52,6 +60,9 @@ HELPER_COLUMNS: dict[str, str] = {
     ASKED_ROW: "BIGINT",
     DUPLICATE_OF: "VARCHAR",
     OUTCOME: "VARCHAR",
+    PAST_ATTEMPTS: "VARCHAR",
+    EARLIER_ANSWER: "VARCHAR",
+    EARLIER_ERROR: "VARCHAR",
 }
 """What records.parquet holds after the source columns, in order, and their DuckDB types."""
 

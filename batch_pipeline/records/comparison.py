@@ -15,7 +15,10 @@ from batch_pipeline.records.columns import (
     ASKED_ROW,
     DOUBLED,
     DUPLICATE_OF,
+    EARLIER_ANSWER,
+    EARLIER_ERROR,
     OUTCOME,
+    PAST_ATTEMPTS,
     has_wide_integers,
     stored_columns,
     stored_type,
@@ -90,6 +93,7 @@ class Comparison:
         self.content_hash = content_hash_sql(content_columns, self.named_types)
         self.same_content = same_content_sql(content_columns, self.named_types)
         self.duplicates = 0
+        self.noted = self.corrected = 0  # records of the table _bp_attempts; those with an answer
         self.rules = tuple(rules)
         self.rule = _first_of(rules, [str(number) for number in range(len(rules))])
         if rules:
@@ -336,8 +340,13 @@ class Comparison:
             self._is_compared(key) and not EXACT.fullmatch(self.named_types[key])
             for key in self.keys
         )
+        attempts = f", past.attempts AS {PAST_ATTEMPTS}" if self.noted else ""
+        if self.corrected:
+            attempts += f", past.answer AS {EARLIER_ANSWER}, past.error AS {EARLIER_ERROR}"
+        past = " LEFT JOIN _bp_attempts AS past ON past.request_id = plan.custom_id"
         # Whole and in its order, the source is written as it is read: sorting records would be the
         # dearest part of it, in time and memory.
+        is_in_order = is_in_order and not self.noted
         ways = [("POSITIONAL JOIN _bp_plan AS plan", "")] if is_in_order else []
         ways.append((f"JOIN _bp_plan AS plan ON {' AND '.join(same)}", "ORDER BY plan.row"))
         for join, order in ways:
@@ -349,6 +358,8 @@ class Comparison:
                 ruled=f", CASE WHEN plan.kind = 'rule' THEN CASE plan.rule {outcomes} END END AS {OUTCOME}"
                 if ruled
                 else "",
+                attempts=attempts,
+                join_attempts=past if self.noted else "",
                 columns=", ".join(values),
                 source=source,
                 partition=self.partition_sql,

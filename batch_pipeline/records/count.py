@@ -49,10 +49,7 @@ def count_needed(
             version=question.version,
             request=question.request_hash,
             most_doublings=question.most_doublings,
-            index=[
-                IndexFile(store.files.url(row.name), row.number, row.partition, row.request)
-                for row in index
-            ],
+            index=[IndexFile.of(row, store.files.url) for row in index],
             earlier=[
                 store.files.url(name)
                 for name in latest_records(store.ledger, scope.pipeline, scope.variant)

@@ -16,7 +16,14 @@ from batch_pipeline.records.selection import select as select_records
 from batch_pipeline.records.sources import Source
 from batch_pipeline.records.submission import Question
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.submissions import REQUEST, Scope, index_elsewhere, latest_records
+from batch_pipeline.store.submissions import (
+    KEPT,
+    REQUEST,
+    IndexRow,
+    Scope,
+    index_elsewhere,
+    latest_records,
+)
 from batch_pipeline.store.tables import request_files, submissions
 from batch_pipeline.store.variants import partition_of, variant_of
 
@@ -33,9 +40,10 @@ WHERE wanted GROUP BY verdict
 
 WANTED_TWICE = """
 -- One row: how many of the records that would be asked are duplicates of others.
-SELECT count(*) - count(DISTINCT (content_hash, doubled))
+SELECT count(*) - count(DISTINCT (hashed.content_hash, _bp_verdicts.doubled, plan.turns))
 FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
-WHERE wanted AND verdict IN {asked}
+LEFT JOIN _bp_plan AS plan ON plan.key_hash = hashed.key_hash
+WHERE wanted AND _bp_verdicts.verdict IN {asked}
 """
 
 
@@ -101,6 +109,7 @@ def preview_records(
     where: str | None,
     force: bool,
     dedupe: bool,
+    correct: bool,
     rules: Sequence[Rule],
     folder: str,
 ) -> RecordsPreview[QuestionT]:
@@ -118,7 +127,7 @@ def preview_records(
         most: how many to write together.
         where: the run's condition.
         force: as if the run had it.
-        dedupe, rules: the pipeline's.
+        dedupe, correct, rules: the pipeline's.
         folder: an empty local folder; it gets the records.
 
     Raises:
@@ -157,6 +166,7 @@ def preview_records(
             partition=partition_filter(columns),
             ask=Ask(limit=max(first, most), where=where, force=force),
             dedupe=dedupe,
+            correct=correct,
             rules=rules,
         )
         found = dict(connection.execute(WANTED).fetchall())
@@ -184,15 +194,15 @@ def _index(store: Store, scope: Scope) -> list[IndexFile]:
     about = submissions.c.number, submissions.c.partition, REQUEST
     selected = select(submissions.c.index_path, *about).where(*mine)
     collected = (
-        select(request_files.c.index_path, *about)
+        select(request_files.c.index_path, *about, *KEPT)
         .join(submissions, submissions.c.id == request_files.c.submission_id)
         .where(*mine)
     )
     with store.ledger.read() as tx:
         rows = [row for query in (selected, collected) for row in tx.execute(query) if row[0]]
     return [
-        IndexFile(store.files.url(name), number, partition_of(partition), request)
-        for name, number, partition, request in rows
+        IndexFile.of(IndexRow(name, number, partition_of(partition), *rest), store.files.url)
+        for name, number, partition, *rest in rows
         if variant_of(partition) == scope.variant
     ]
 

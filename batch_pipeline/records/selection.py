@@ -3,7 +3,7 @@
 All work on rows is DuckDB's; ten million rows never pass through Python.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ import duckdb
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.records import statements
+from batch_pipeline.records.attempts import AttemptFiles, look_at_attempts
 from batch_pipeline.records.columns import file_columns, stored_columns
 from batch_pipeline.records.comparison import Comparison, one_row
 from batch_pipeline.records.connections import (
@@ -32,6 +33,7 @@ from batch_pipeline.records.reask import (
     find_unknown,
 )
 from batch_pipeline.records.rules import Rule
+from batch_pipeline.store.submissions import IndexRow
 
 UNLIMITED = 30
 """So many times twice as many tokens is more than any answer has."""
@@ -65,6 +67,14 @@ class IndexFile:
     number: int
     partition: str
     request: str | None = None  # a hash of what its requests had in common, if that is known
+    rows: str | None = None  # the file of the rows that it is about
+    answers: str | None = None  # the kept answers that these were made of
+
+    @classmethod
+    def of(cls, row: IndexRow, url: Callable[[str], str]) -> "IndexFile":
+        """Return an index file of the ledger; ``url`` says where a file of the store is."""
+        rows, answers = (url(name) if name else None for name in (row.rows, row.answers))
+        return cls(url(row.name), row.number, row.partition, row.request, rows, answers)
 
 
 @dataclass(frozen=True)
@@ -159,6 +169,7 @@ def select(
     dedupe: bool = False,
     rules: Sequence[Rule] = (),
     destination: Destination | None = None,
+    correct: bool = False,
 ) -> Selection:
     """Write the records that need an answer to ``out_dir`` and say what was found.
 
@@ -183,6 +194,7 @@ def select(
         dedupe: records that would ask the same are asked once.
         rules: what settles records without asking; the first that holds counts.
         destination: where answers may be that the store lost; None: it is in the store itself.
+        correct: what was answered and did not fit is asked again with that answer.
 
     Raises:
         InputError: keys are missing or repeated, or ``where`` or the partition cannot be applied.
@@ -205,6 +217,14 @@ def select(
             refresh, max_attempts, ask.force, drops_into, request, most_doublings
         )
         reasons = question.plan(ledger_id, asked_verdicts, ask.limit, not ask.retries_only)
+        question.noted, question.corrected = look_at_attempts(
+            con,
+            [AttemptFiles(file.rows, file.answers) for file in index],
+            version=version,
+            request=request,
+            by_key=refresh == "new",
+            correct=correct,
+        )
         duplicates = question.ask_once() if dedupe else 0
         # A whole source without any row is taken for an accident upstream, not for a wish to drop
         # the table; a partition may well be empty.

@@ -14,10 +14,10 @@ INDEX = """
 -- request: a hash of what requests had in common then; NULL when that is not known.
 CREATE OR REPLACE TEMP VIEW {view} AS
 SELECT key_hash, content_hash, version, custom_id, attempt, number, partition, deleted, request,
-       truncated, rejected, attempt = 0 AS ruled, (number << 20) + attempt * 4 + standing AS rank
+       file, status, truncated, rejected, attempt = 0 AS ruled, (number << 20) + attempt * 4 + standing AS rank
 FROM (
     SELECT rows.key_hash, rows.content_hash, rows.version, rows.custom_id,
-           CAST(rows.attempt AS BIGINT) AS attempt, files.number, files.partition,
+           CAST(rows.attempt AS BIGINT) AS attempt, files.number, files.partition, rows.status, file,
            files.request, rows.status = 'truncated' AS truncated,
            rows.status = 'rejected' AS rejected,
            rows.status = 'deleted' AS deleted,
@@ -39,7 +39,7 @@ EMPTY_INDEX = """
 CREATE OR REPLACE TEMP VIEW {view} AS
 SELECT NULL::UUID AS key_hash, NULL::UUID AS content_hash, '' AS version, '' AS custom_id,
        0::BIGINT AS attempt, 0::BIGINT AS number, '' AS partition, false AS deleted,
-       '' AS request, false AS truncated, false AS rejected, false AS ruled,
+       '' AS request, 0::UBIGINT AS file, '' AS status, false AS truncated, false AS rejected, false AS ruled,
        0::BIGINT AS rank
 WHERE false
 """
@@ -292,7 +292,7 @@ numbered AS (
 )
 SELECT numbered.row, numbered.kind, numbered.verdict AS reason, {key_names},
        numbered.key_hash, numbered.content_hash, numbered.attempt, numbered.doubled,
-       numbered.latest, numbered.same_content, numbered.place, numbered.rule,
+       numbered.latest, numbered.same_content, numbered.place, numbered.rule, NULL::UUID AS turns,
        CASE kind WHEN 'reuse' THEN earlier.custom_id ELSE {custom_id} END AS custom_id
 FROM numbered
 LEFT JOIN earlier ON earlier.key_hash = numbered.key_hash AND earlier.rank = numbered.latest
@@ -309,8 +309,8 @@ FROM _bp_plan
 
 DUPLICATES = """
 -- One row: how many records of the plan would ask what another one asks: the same content, and as many
--- tokens for the answer.
-SELECT count(*) - count(DISTINCT (content_hash, doubled)) FROM _bp_plan WHERE kind = 'ask'
+-- tokens for the answer, going on from the same earlier answer if from any.
+SELECT count(*) - count(DISTINCT (content_hash, doubled, turns)) FROM _bp_plan WHERE kind = 'ask'
 """
 
 ASKED_ONCE = """
@@ -318,7 +318,7 @@ ASKED_ONCE = """
 -- stand behind all the rest in the order of what they are duplicates of.
 CREATE OR REPLACE TEMP TABLE _bp_plan AS
 WITH alike AS (
-    SELECT content_hash, doubled, min(row) AS asked_row, arg_min(custom_id, row) AS asked_as
+    SELECT content_hash, doubled, turns, min(row) AS asked_row, arg_min(custom_id, row) AS asked_as
     FROM _bp_plan WHERE kind = 'ask' GROUP BY ALL HAVING count(*) > 1
 ),
 marked AS (
@@ -327,7 +327,7 @@ marked AS (
            CASE WHEN plan.row > alike.asked_row THEN alike.asked_as END AS duplicate_of
     FROM _bp_plan AS plan LEFT JOIN alike
         ON plan.kind = 'ask' AND alike.content_hash = plan.content_hash
-        AND alike.doubled = plan.doubled
+        AND alike.doubled = plan.doubled AND alike.turns IS NOT DISTINCT FROM plan.turns
 )
 SELECT * REPLACE (
            CASE WHEN asked_row IS NULL THEN row
@@ -387,9 +387,9 @@ RECORDS = """
 COPY (
     SELECT {columns}, plan.row AS _row, plan.kind AS _kind, plan.reason AS _reason,
            plan.key_hash AS _key_hash, plan.content_hash AS _content_hash,
-           plan.custom_id AS _custom_id, plan.attempt AS _attempt{doubled}{duplicates}{ruled}
+           plan.custom_id AS _custom_id, plan.attempt AS _attempt{doubled}{duplicates}{ruled}{attempts}
     FROM (SELECT * FROM {source} AS source WHERE {partition}) AS source
-    {join}
+    {join}{join_attempts}
     WHERE {same_key} AND xor({same_content}, plan.same_content) = 0
     {order}
 ) TO {path} (FORMAT parquet, COMPRESSION {compression}, ROW_GROUP_SIZE {row_group_size})

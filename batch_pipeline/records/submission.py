@@ -82,6 +82,7 @@ def select_submission(
     on_deleted: Literal["keep", "drop"],
     ask: Ask,
     dedupe: bool = True,
+    correct: bool = False,
     rules: Sequence[Rule] = (),
     destination: Destination | None = None,
     against: str | None = None,
@@ -91,7 +92,8 @@ def select_submission(
     Two selections at the same time read the same generation; the one that commits second discards
     its files and selects again, so no record is ever in two submissions at once.
 
-    ``dedupe``: records that would ask the same are asked once. ``rules`` settle records without asking.
+    ``dedupe``: records that would ask the same are asked once. ``correct``: an answer that did not fit
+    goes with the request that asks again. ``rules`` settle records without asking.
     ``against`` is what speaks against asking anything, unless the run says force or allow_reask.
 
     Raises:
@@ -125,10 +127,7 @@ def select_submission(
                 version=question.version,
                 request=question.request_hash,
                 most_doublings=question.most_doublings,
-                index=[
-                    IndexFile(store.files.url(row.name), row.number, row.partition, row.request)
-                    for row in read.index
-                ],
+                index=[IndexFile.of(row, store.files.url) for row in read.index],
                 elsewhere=[
                     IndexFile(store.files.url(row.name), row.number, row.partition)
                     for row in index_elsewhere(store.ledger, scope)
@@ -145,6 +144,7 @@ def select_submission(
                 partition=partition_filter(columns),
                 ask=ask,
                 dedupe=dedupe,
+                correct=correct,
                 rules=rules,
                 destination=destination,
             )

@@ -1,6 +1,7 @@
 """Requests on disk: JSONL files, each of them the body of one batch, cut at the API's limits."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from batch_pipeline.requests.compiled import (
     RecordRejected,
     request_line,
 )
+from batch_pipeline.requests.correction import Correction, corrected
 from batch_pipeline.requests.cutter import ENVELOPE, Cutter, Limits, RequestFile
 from batch_pipeline.requests.expression import Lines, LineWriter, line_writer
 from batch_pipeline.requests.pieces import Piece, read_pieces
@@ -157,9 +159,9 @@ class _Building:
         template = self._template
         for place, custom_id, record in piece.at(places):
             row, doublings = piece.rows[place], piece.doublings[place]
+            correction = piece.corrections[place] if piece.corrections else None
             try:
-                params = template.params(record, doublings)
-                line = self._line(custom_id, params)
+                params, line = self._made(custom_id, template.params(record, doublings), correction)
             except RecordRejected as rejected:
                 self._rejects.add(row, custom_id, rejected)
                 continue
@@ -168,6 +170,17 @@ class _Building:
                 self._more_tokens += max(0, params["max_tokens"] - template.template.max_tokens)
             if len(self._samples) < SAMPLES:
                 self._samples.append(params)
+
+    def _made(
+        self, custom_id: str, params: dict[str, Any], correction: Correction | None
+    ) -> tuple[dict[str, Any], bytes]:
+        """Return a request and its line: with the earlier answer where that is wanted and can be."""
+        further = correction and corrected(params, correction)
+        if further:
+            # With the answer it may be too large: it is asked as before, then.
+            with suppress(RecordRejected):
+                return further, self._line(custom_id, further)
+        return params, self._line(custom_id, params)
 
     def _line(self, custom_id: str, params: dict[str, Any]) -> bytes:
         line = request_line(custom_id, params)

@@ -104,6 +104,9 @@ class LineWriter:
         left = [
             place for place, is_left in enumerate(made.column("is_left").to_pylist()) if is_left
         ]
+        if any(piece.corrections):
+            corrected = (place for place, one in enumerate(piece.corrections) if one is not None)
+            left = sorted({*left, *corrected})
         return Lines(memoryview(text).cast("B")[start:], ends, left)
 
 

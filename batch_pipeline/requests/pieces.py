@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batch_pipeline.errors import StoreError
-from batch_pipeline.records.columns import DOUBLED
+from batch_pipeline.records.columns import DOUBLED, EARLIER_ANSWER, EARLIER_ERROR
+from batch_pipeline.requests.correction import Correction
 from batch_pipeline.requests.values import python_values
 
 FIRST_ROWS = 64
@@ -31,12 +32,14 @@ class Piece:
         rows: their ``_row``.
         custom_ids: of their requests, as an Arrow array.
         doublings: how often each one's answer was cut short.
+        corrections: what each one's answer was that did not fit; empty when none had one.
     """
 
     records: pa.RecordBatch
     rows: list[int]
     custom_ids: pa.Array
     doublings: list[int]
+    corrections: Sequence[Correction | None] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -70,7 +73,9 @@ def read_pieces(
     """
     # What was selected by an earlier version has no such column.
     doubles = DOUBLED in file.schema_arrow.names
+    corrects = EARLIER_ANSWER in file.schema_arrow.names
     names = (*columns, "_row", "_kind", "_custom_id", *((DOUBLED,) if doubles else ()))
+    names += (EARLIER_ANSWER, EARLIER_ERROR) if corrects else ()
     needed: dict[str, None] = dict.fromkeys(names)
     before = -1
     for batch in _batches(file, list(needed), line_bytes):
@@ -87,7 +92,16 @@ def read_pieces(
             rows,
             asked.column("_custom_id"),
             asked.column(DOUBLED).to_pylist() if doubles else [0] * len(rows),
+            _corrections(asked) if corrects else (),
         )
+
+
+def _corrections(asked: pa.RecordBatch) -> list[Correction | None]:
+    answers, errors = (asked.column(name).to_pylist() for name in (EARLIER_ANSWER, EARLIER_ERROR))
+    return [
+        None if answer is None else Correction(answer, error or "")
+        for answer, error in zip(answers, errors, strict=True)
+    ]
 
 
 def _batches(file: pq.ParquetFile, columns: list[str], line_bytes: int) -> Iterator[pa.RecordBatch]:

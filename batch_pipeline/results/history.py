@@ -10,7 +10,13 @@ import duckdb
 from sqlalchemy import RowMapping, select
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.records.columns import ASKED_ROW, DUPLICATE_OF, asked_row, file_columns
+from batch_pipeline.records.columns import (
+    ASKED_ROW,
+    DUPLICATE_OF,
+    EARLIER_ANSWER,
+    asked_row,
+    file_columns,
+)
 from batch_pipeline.records.connections import (
     lost_files_told,
     memory_connection,
@@ -60,6 +66,8 @@ class Asking:
         input_tokens: of the request, what was read from or written to a cache not counted.
         output_tokens: of the answer.
         answer: the answer's fields.
+        after: what the attempt before came to, if that is why it was asked again.
+        corrects: its request held the answer of the attempt before, and what was wrong with it.
         duplicate_of: the request of another record, which was the same: this one was not asked itself.
         variant: which variant of the question asked; "" without.
     """
@@ -88,6 +96,8 @@ class Asking:
     answer: Mapping[str, Any] = field(default_factory=dict)
     duplicate_of: str | None = None
     variant: str = ""
+    after: str | None = None
+    corrects: bool = False
 
 
 def history(
@@ -216,9 +226,9 @@ def _asking(
 ) -> Asking:
     number, status, custom_id, attempt, content, version, name = row
     is_settled = status not in (PENDING, DELETED)
-    reason, place, duplicate_of = DELETED, None, None
+    reason, place, duplicate_of, corrects = DELETED, None, None, False
     if status != DELETED and submission["records_path"]:
-        reason, place, duplicate_of = _selected(connection, store, submission, custom_id)
+        reason, place, duplicate_of, corrects = _selected(connection, store, submission, custom_id)
     file = by_index.get(name) if is_settled else _file_of(files, reason, place)
     result = _result(connection, store, submission, file, custom_id) if is_settled else {}
     is_reused = reason in ("reuse", RULE)
@@ -251,26 +261,31 @@ def _asking(
             if result.get("_status") in ("answered", RULE) and column in result
         },
         duplicate_of=duplicate_of,
+        after=before.status if before is not None and reason == "retry" else None,
+        corrects=corrects,
     )  # fmt: skip
 
 
 def _selected(
     connection: duckdb.DuckDBPyConnection, store: Store, submission: RowMapping, custom_id: str
-) -> tuple[str, int | None, str | None]:
-    """Return why a record was selected, its row among the selected ones, and whose duplicate it is."""
+) -> tuple[str, int | None, str | None, bool]:
+    """Return why a record was selected, its row among the selected ones, whose duplicate it is, and whether
+    an earlier answer went with its request."""
     url = store.files.url(submission["records_path"])
     path = quote_files([url])
-    may_be_duplicate = ASKED_ROW in file_columns(connection, url)
+    columns = file_columns(connection, url)
+    may_be_duplicate = ASKED_ROW in columns
+    corrects = f"{EARLIER_ANSWER} IS NOT NULL" if EARLIER_ANSWER in columns else "false"
     row = asked_row("records", may_be_duplicate)
     duplicate_of = DUPLICATE_OF if may_be_duplicate else "NULL::VARCHAR"
     rows = connection.execute(
-        f"SELECT _kind, _reason, {row}, {duplicate_of} FROM read_parquet({path}) AS records WHERE _custom_id = ?",
+        f"SELECT _kind, _reason, {row}, {duplicate_of}, {corrects} FROM read_parquet({path}) AS records WHERE _custom_id = ?",
         [custom_id],
     ).fetchall()
     if not rows:
-        return "unknown", None, None
-    kind, reason, row, duplicate_of = rows[0]
-    return ("reuse" if kind == "reuse" else reason), row, duplicate_of
+        return "unknown", None, None, False
+    kind, reason, row, duplicate_of, corrects = rows[0]
+    return ("reuse" if kind == "reuse" else reason), row, duplicate_of, corrects
 
 
 def _file_of(files: Sequence[RowMapping], reason: str, row: int | None) -> RowMapping | None:

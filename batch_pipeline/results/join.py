@@ -10,7 +10,14 @@ import pyarrow as pa
 from sqlalchemy import RowMapping, select
 
 from batch_pipeline.records import rules
-from batch_pipeline.records.columns import DUPLICATE_OF, HELPER_COLUMNS, asked_row
+from batch_pipeline.records.columns import (
+    ASKED_ROW,
+    DUPLICATE_OF,
+    HELPER_COLUMNS,
+    PAST_ATTEMPTS,
+    asked_row,
+    file_columns,
+)
 from batch_pipeline.records.connections import (
     memory_connection,
     one_thread,
@@ -24,7 +31,7 @@ from batch_pipeline.requests.own_prices import OwnPrices, prices_to_store
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results import sql
 from batch_pipeline.results.download import Answers
-from batch_pipeline.results.file_records import has_duplicates, view_requested
+from batch_pipeline.results.file_records import view_requested
 from batch_pipeline.results.judge import Counts, judge_file
 from batch_pipeline.results.widening import read_widened, schemas_of, widened
 from batch_pipeline.store.store import Store
@@ -239,6 +246,7 @@ def join_batch(
             output=question.select_list(),
             join=join,
             billed=billed,
+            attempts=_attempts(_columns(connection, "recipients")),
         )
         unanswered = "canceled" if _was_withdrawn(file) else "missing"
         parameters = {
@@ -266,8 +274,16 @@ def join_batch(
 
 def _has_duplicates(connection: duckdb.DuckDBPyConnection) -> bool:
     """Whether the view ``recipients`` may hold more than ``asked`` does."""
-    described = connection.execute("describe recipients").fetchall()
-    return any(row[0] == BILLED_ONCE.asked_as for row in described)
+    return BILLED_ONCE.asked_as in _columns(connection, "recipients")
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, view: str) -> set[str]:
+    return {row[0] for row in connection.execute(f"describe {view}").fetchall()}
+
+
+def _attempts(columns: Collection[str]) -> str:
+    """Return SQL for what came of a record's earlier attempts; they stand in few files of records."""
+    return f"records.{PAST_ATTEMPTS}::json" if PAST_ATTEMPTS in columns else "null::json"
 
 
 def _empty_table(connection: duckdb.DuckDBPyConnection, question: Question) -> None:
@@ -317,13 +333,15 @@ def join_rejected(store: Store, file: RowMapping, submission: RowMapping, folder
         connection.execute(
             f"create temp view rejected as select * from read_parquet({quote_files([rejected])})"
         )
-        duplicates = has_duplicates(connection, records)
+        columns = file_columns(connection, records)
+        duplicates = ASKED_ROW in columns
         query = sql.REJECTED.format(
             source=_source_list(connection, records),
             output=question.null_list(),
             records=quote_files([records]),
             duplicate_of="records._duplicate_of" if duplicates else "null::varchar",
             asked_row=asked_row("records", duplicates),
+            attempts=_attempts(columns),
         )
         parameters = {"answered_at": submission["created_at"]}
         return _write(connection, query, parameters, submission["version"], 0, folder)
@@ -393,6 +411,7 @@ def _reused(
         source=_source_list(connection, records),
         output=output,
         duplicate_of="earlier._duplicate_of" if DUPLICATE_OF in columns else "null::varchar",
+        attempts="earlier._attempts" if "_attempts" in columns else "null::json",
         records=quote_files([records]),
         results=read_widened(connection, schemas, kinds),
     )

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_pipeline.requests.compiled import ANSWER_TOOL
+from batch_pipeline.requests.correction import READS
 from batch_pipeline.requests.own_prices import OwnPrices
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results.cost import answer_cost, tokens_used
@@ -290,7 +291,7 @@ def _verdict(
         return _Verdict("answered", None, None, calls)
     if not texts:
         return _Verdict("invalid", f"The answer holds no JSON{_instead(blocks)}")
-    return _Verdict("invalid", f"The answer is not JSON. It reads: {_shown(''.join(texts))}")
+    return _Verdict("invalid", f"The answer is not JSON.{READS[1]}{_shown(''.join(texts))}")
 
 
 def _calls(blocks: list[dict[str, Any]]) -> str | None:
@@ -341,7 +342,7 @@ def _fitted(answer: Any, output: OutputSchema, calls: str | None = None) -> _Ver
         return _Verdict("invalid", f"The answer cannot be kept: {problem}.")
     if error is None:
         return _Verdict("answered", None, text, calls)
-    return _Verdict("invalid", f"{error.rstrip('.')}. The answer reads: {_shown(text)}")
+    return _Verdict("invalid", f"{error.rstrip('.')}.{READS[0]}{_shown(text)}")
 
 
 def _judged_error(custom_id: str, body: dict[str, Any]) -> Judged:

@@ -18,7 +18,8 @@ select {source}, {output},
        cast($batch_id as varchar) as _batch_id,
        records._attempt as _attempt,
        cast($answered_at as timestamptz) as _answered_at,
-       {billed.duplicate_of} as _duplicate_of
+       {billed.duplicate_of} as _duplicate_of,
+       {attempts} as _attempts
 from recipients as records {join} join judged on judged.custom_id = records.{billed.asked_as}
 """
 
@@ -61,7 +62,7 @@ select {source}, {output},
        null::bigint as _cache_read_tokens, null::bigint as _cache_write_tokens,
        null::double as _cost_usd, records._custom_id as _custom_id, null::varchar as _batch_id,
        records._attempt as _attempt, cast($answered_at as timestamptz) as _answered_at,
-       {duplicate_of} as _duplicate_of,
+       {duplicate_of} as _duplicate_of, {attempts} as _attempts,
        records._key_hash as _key_hash, records._content_hash as _content_hash
 from read_parquet({records}) as records join rejected on rejected._row = {asked_row}
 """
@@ -85,7 +86,7 @@ select {source}, {output},
        earlier._cache_read_tokens as _cache_read_tokens,
        earlier._cache_write_tokens as _cache_write_tokens, earlier._cost_usd as _cost_usd,
        records._custom_id as _custom_id, earlier._batch_id as _batch_id, records._attempt as _attempt,
-       earlier._answered_at as _answered_at, {duplicate_of} as _duplicate_of,
+       earlier._answered_at as _answered_at, {duplicate_of} as _duplicate_of, {attempts} as _attempts,
        records._key_hash as _key_hash, records._content_hash as _content_hash
 from wanted as records left join earlier on earlier._custom_id = records._custom_id
 """
@@ -106,7 +107,7 @@ select {source}, {output},
        null::bigint as _cache_read_tokens, null::bigint as _cache_write_tokens,
        0::double as _cost_usd, records._custom_id as _custom_id, null::varchar as _batch_id,
        records._attempt as _attempt, cast($answered_at as timestamptz) as _answered_at,
-       null::varchar as _duplicate_of,
+       null::varchar as _duplicate_of, null::json as _attempts,
        records._key_hash as _key_hash, records._content_hash as _content_hash
 from wanted as records join judged on judged.custom_id = records._custom_id
 """

@@ -102,6 +102,8 @@ class IndexRow:
     number: int
     partition: str
     request: str | None = None  # a hash of what its requests had in common, if that is known
+    rows: str | None = None  # the file of the rows that it is about
+    answers: str | None = None  # the kept answers that these were made of
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,9 @@ class NewSelection:
 
 REQUEST = submissions.c.question["request"].as_string()
 """The hash of what a submission's requests have in common; NULL for those of earlier versions."""
+
+KEPT = request_files.c.results_path, request_files.c.answers_path
+"""Where the rows of an index file are, and the answers that they were made of."""
 
 
 def betas_of(ledger: Ledger, submission_id: str) -> tuple[str, ...]:
@@ -339,14 +344,14 @@ def situation(ledger: Ledger, scope: Scope) -> Situation:
         about = submissions.c.number, submissions.c.partition, REQUEST
         selected = select(submissions.c.index_path, *about).where(*mine)
         collected = (
-            select(request_files.c.index_path, *about)
+            select(request_files.c.index_path, *about, *KEPT)
             .join(submissions, submissions.c.id == request_files.c.submission_id)
             .where(*mine, request_files.c.index_path.is_not(None))
         )
         index = [
-            IndexRow(name, number, partition_of(partition), request)
+            IndexRow(name, number, partition_of(partition), *rest)
             for query in (selected, collected)
-            for name, number, partition, request in tx.execute(query)
+            for name, number, partition, *rest in tx.execute(query)
             if name and variant_of(partition) == scope.variant
         ]
         # Whatever their endpoint: what was asked elsewhere cannot be retried here, and a sensor

@@ -1,4 +1,4 @@
-"""The two checks on ``NAME/results``: each record has its row, and no paid answer is about to be lost."""
+"""The two checks that every pipeline has on ``NAME/results``: each record has its row, and no paid answer is about to be lost."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

@@ -11,6 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from batch_pipeline.definitions.assets.checks import check_specs
+from batch_pipeline.definitions.assets.threshold_checks import threshold_specs
 from batch_pipeline.definitions.freshness import freshness_of
 from batch_pipeline.definitions.load import loader_key, loader_of
 from batch_pipeline.errors import InputError
@@ -148,7 +149,7 @@ def _results(pipeline: BatchPipeline, spec: dg.AssetSpec) -> dg.AssetsDefinition
         "results",
         spec.with_io_manager_key(key),
         results,
-        check_specs=check_specs(spec.key),
+        check_specs=[*check_specs(spec.key), *threshold_specs(spec.key, pipeline.thresholds)],
         resource_defs={key: loader_of(pipeline)},
     )
 

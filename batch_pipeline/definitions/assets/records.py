@@ -96,6 +96,7 @@ def materialize(
                     on_deleted=pipeline.on_deleted,
                     ask=ask,
                     dedupe=pipeline.dedupe,
+                    correct=pipeline.correct_invalid,
                     rules=asked.rules,
                     destination=lookup and lookup(scope),
                     against=against,

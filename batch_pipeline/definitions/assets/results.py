@@ -18,6 +18,7 @@ from batch_pipeline.definitions.assets.step import (
     step,
     with_lost_files,
 )
+from batch_pipeline.definitions.assets.threshold_checks import threshold_results
 from batch_pipeline.definitions.rows import destination_of, earlier_names, rows_in, statuses_in
 from batch_pipeline.definitions.variants import table_keys, with_earlier
 from batch_pipeline.errors import LostFileError, StoreError, counted
@@ -132,6 +133,7 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
         partitions = [scope.partition for scope in scopes]
         # First what is read in the morning: Dagster shows it in this order.
         shown = reports(context, store, pipeline, settled, partitions) | advice | shown
+        checked = threshold_results(store, scopes, pipeline)
         kept = retention(store, pipeline.name)
         if kept.level != "fine":
             context.log.warning(kept.description)
@@ -140,6 +142,7 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
         check_results=[
             accounted_for(accounts, published.after, destination.describe()),
             dg.AssetCheckResult(**in_time(kept)),
+            *checked,
         ],
     )
 

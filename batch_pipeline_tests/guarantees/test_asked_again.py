@@ -1,0 +1,149 @@
+"""Records are asked again by what kept them from an answer, and what does not fit with what was wrong."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from batch_pipeline.results.rebuild import rebuild
+from batch_pipeline_tests.support.extent import every_form, only_whole
+from batch_pipeline_tests.support.house import House
+
+OUTPUT = {
+    "type": "object",
+    "properties": {"kind": {"type": "string"}, "size": {"type": "integer"}},
+    "required": ["kind", "size"],
+    "additionalProperties": False,
+}
+TOOL = {"output": OUTPUT, "output_mode": "tool"}
+
+
+def messages(house: House) -> dict[str, list[Any]]:
+    """The turns of each request that was sent."""
+    lines = [
+        line for batch in house.emulator.batches() for line in house.emulator.requests(batch["id"])
+    ]
+    return {line["custom_id"]: line["params"]["messages"] for line in lines}
+
+
+def attempts(house: House, where: str = "true") -> list[tuple[Any, ...]]:
+    return house.sql(
+        f"select id, _status, _attempt, _attempts from answers where {where} order by id"
+    )
+
+
+def unfit(house: House, **fields: Any) -> Any:
+    """Let note 3 be answered with what does not fit, once; return the pipeline."""
+    house.emulator.configure(outcomes={"note 3 ": "unfit"})
+    house.sql("create or replace table notes as from notes limit 8")
+    house.sql("update notes set text = text || ' .'")
+    run = house.nights({"output": OUTPUT, **fields.pop("request", {})}, **fields)
+    run.submit()
+    run.collect()
+    house.emulator.configure(outcomes={})
+    return run
+
+
+@every_form
+@pytest.mark.parametrize("tool", [False, True])
+def test_what_does_not_fit_is_asked_with_the_answer_and_the_reason(
+    house: House, tool: bool
+) -> None:
+    run = unfit(house, request=TOOL if tool else {})
+    assert house.statuses() == {"answered": 7, "invalid": 1}
+    first = messages(house)
+    run.until_quiet()
+    assert house.statuses() == {"answered": 8} and house.paid == 9
+    [(custom_id, turns)] = [one for one in messages(house).items() if one[0] not in first]
+    [(earlier, asked)] = [
+        (name, turns) for name, turns in first.items() if name[:25] == custom_id[:25]
+    ]
+    assert (earlier[25:28], custom_id[25:28]) == ("-1-", "-2-")
+    assert turns[:1] == asked and [turn["role"] for turn in turns] == ["user", "assistant", "user"]
+    if tool:
+        [call], [result] = turns[1]["content"], turns[2]["content"]
+        assert call["input"] == {} and call["id"] == result["tool_use_id"]
+        assert result["is_error"] and "kind" in result["content"]
+    else:
+        assert turns[1]["content"] == "{}" and "kind" in turns[2]["content"]
+        assert "The answer reads" not in turns[2]["content"]
+    [(_, status, attempt, told)] = attempts(house, "_attempts is not null")
+    assert (status, attempt) == ("answered", 2)
+    [one] = json.loads(told)
+    assert (one["attempt"], one["status"]) == (1, "invalid")
+    assert "kind" in one["reason"] and one["batch"].startswith("msgbatch_") and one["at"]
+    # What is known of it, the ledger need not tell.
+    for path in house.root.glob("ledger.sqlite*"):
+        path.unlink()
+    rebuild(run.store.open(lost=True))
+    house.nights({"output": OUTPUT, **(TOOL if tool else {})}).night()
+    assert house.paid == 9
+
+
+@every_form
+@pytest.mark.parametrize("way", ["switched off", "answers lost", "rows lost", "too large"])
+def test_without_its_answer_it_is_asked_as_it_was(house: House, way: str) -> None:
+    request = {"system": "s" * 480}
+    run = unfit(house, request=request, correct_invalid=way != "switched off")
+    first = messages(house)
+    match way:
+        case "answers lost":
+            for path in house.root.glob("notes/*/answers/*"):
+                path.unlink()
+        case "rows lost":
+            for path in house.root.glob("notes/*/results/*"):
+                path.write_bytes(b"")
+        case "too large":
+            request |= {"output": OUTPUT}
+            run = house.nights(request, claude={"max_batch_bytes": 1_000})
+    run.submit()
+    run.until_quiet()
+    assert house.statuses() == {"answered": 8}
+    [turns] = [turns for name, turns in messages(house).items() if name not in first]
+    assert len(turns) == 1
+
+
+def test_each_attempt_goes_on_from_the_last_and_there_are_no_more_than_max_attempts(
+    house: House,
+) -> None:
+    unfit(house)
+    house.emulator.configure(rates={"unfit": 1.0})
+    house.nights({"output": OUTPUT}).night()
+    assert house.statuses() == {"answered": 7, "invalid": 1} and house.paid == 10
+    assert [len(turns) for turns in messages(house).values()].count(3) == 2
+    [(_, _, attempt, told)] = attempts(house, "_status = 'invalid'")
+    assert attempt == 3
+    assert [(one["attempt"], one["status"]) for one in json.loads(told)] == [
+        (1, "invalid"), (2, "invalid")
+    ]  # fmt: skip
+    house.nights({"output": OUTPUT}).night()
+    assert house.paid == 10
+
+
+def test_records_that_are_the_same_and_were_answered_otherwise_are_not_the_same_request(
+    house: House,
+) -> None:
+    house.sql("update notes set text = 'one text'")
+    # Asked each by itself, and answered in two ways that do not fit.
+    house.emulator.configure(rates={"unfit": 0.5, "truncated": 0.5}, seed=1)
+    run = house.nights({"output": OUTPUT}, dedupe=False)
+    run.submit()
+    run.collect()
+    before = Counter(house.statuses())
+    assert before["invalid"] > 1
+    house.emulator.configure(rates={})
+    paid = house.paid
+    house.nights({"output": OUTPUT}).night()
+    assert house.statuses() == {"answered": 40}
+    # One for all that was cut short, one for all that did not fit in the same words.
+    assert house.paid == paid + len({*before} - {"answered"})
+
+
+@only_whole
+def test_a_changed_question_or_record_is_asked_as_new(house: House) -> None:
+    unfit(house)
+    house.nights({"output": OUTPUT, "system": "Sort well."}).night()
+    house.sql("update notes set text = 'other' where id = 3")
+    house.nights({"output": OUTPUT, "system": "Sort well."}, refresh="new").night()
+    assert {len(turns) for turns in messages(house).values()} == {1}
