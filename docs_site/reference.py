@@ -41,8 +41,7 @@ def python() -> str:
     ]
     for chapter, names in chapters.items():
         parts.append(f"## {chapter}")
-        for name in names:
-            parts.append(f"::: batch_pipeline.{name}")
+        parts += [f"::: batch_pipeline.{name}" for name in names]
     return "\n\n".join(parts) + "\n"
 
 
