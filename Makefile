@@ -9,7 +9,7 @@ PYTEST := $(BIN)/pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
 # Compiled code is kept, whatever the shell says: each test and each process would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo example test e2e soak estimates bench claims sdk-suites clients dev lint dist clean
+.PHONY: help demo example test e2e soak estimates bench claims sdk-suites clients dev lint dist docs clean
 
 help:
 	@echo "make demo   play a night of the two demo pipelines, and show what came out"
@@ -25,6 +25,7 @@ help:
 	@echo "make clients     let clients that others wrote talk to the emulator, each in an environment of its own; writes the table in docs/emulator.md"
 	@echo "make lint   check style, types and who imports whom"
 	@echo "make dist   build the wheel and the source archive into dist/, and check them; nothing is published"
+	@echo "make docs   build the documentation site into site/; a link or an anchor that leads nowhere fails it"
 	@echo "make clean  remove .venv, .clients and caches (make demo's data in .demo stays)"
 
 demo: .venv/installed
@@ -86,12 +87,19 @@ dist: .venv/installed
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/twine check --strict dist/*
 
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf dist .mypy_cache .venv .clients .pytest_cache .ruff_cache .hypothesis
+	rm -rf dist site .mypy_cache .venv .clients .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres,s3]'
+	@touch $@
+
+.venv/docs: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@

@@ -188,11 +188,14 @@ class BatchPipeline:
         on_deleted: what becomes of a row whose key left the source: ``keep`` it, or ``drop`` it.
         max_attempts: how often a record is asked at most before it keeps its last reason.
         output_prefix: put before the names of the output's columns.
-        key_prefix, group_name, tags, asset_spec, executor: Dagster's words with Dagster's meaning;
-            ``asset_spec`` is a callable that gets each asset's spec and returns the one to use, and
-            the executor is in process unless another is given.
+        key_prefix: put before the asset keys, as Dagster means it; so are the next four.
+        group_name: the assets' group; None: the pipeline's name.
+        tags: of the assets and jobs.
+        asset_spec: a callable that gets each asset's spec and returns the one to use.
+        executor: of the jobs; in process unless another is given.
         status_sensor: whether the status sensor runs from the start.
-        claude_key, store_key: the resources this pipeline asks for.
+        claude_key: the resource ``ClaudeBatches`` that this pipeline asks for.
+        store_key: the resource ``BatchStore`` that it asks for.
         backfill_policy: how a backfill's partitions are divided into runs: None is a run each,
             ``dg.BackfillPolicy.single_run()`` one run for a range. Either way each partition is
             selected, asked and collected by itself, and nothing is asked twice.

@@ -16,6 +16,7 @@ HISTORY = "CHANGELOG.md"  # tells what was, so nothing in it is run
 PAGES = sorted(
     path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")) if path.name != HISTORY
 )
+GUIDES = [path for path in PAGES if path.parent.name == "howto"]  # by situation: they play nights
 TEXT = "text"  # pictures, and what a command prints
 _HTML_CODE = re.compile(r"<\s*(pre|code|script)\b", re.IGNORECASE)
 

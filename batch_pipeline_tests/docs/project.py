@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,11 +120,27 @@ class Project:
             unanswered = [row for row in rows.values() if row["_status"] != "answered"]
             assert not unanswered, f"{pipeline.name}: {unanswered}"
 
+    def launch(self, file: str, job: str) -> None:
+        """Launch a job of the definitions in a file; the sensor then has what it waits for collected."""
+        definitions = self.complete(runpy.run_path(str(self.folder / file))["defs"])
+        name, _, step = job.rpartition("_")
+        [pipeline] = [one for one in pipelines_of(definitions) if one.name == name]
+        nights = self.nights(definitions, pipeline)
+        paid = self.emulator.bill()["requests"]
+        nights.run(step)
+        if self.emulator.bill()["requests"] > paid:
+            nights.collect()
+            nights.tick()
+
     # How it can stand
 
     def play_a_night_if(self, needed: bool) -> None:
-        """Let its own pipelines have a night, if one is needed and they had none."""
-        if needed and not (self.folder / "data").exists():
+        """Let its own pipelines have a night, if one is needed and they had none.
+
+        A page that names other code in its ``workspace.yaml`` plays its nights itself.
+        """
+        is_own = "pipelines.py" in (self.folder / "workspace.yaml").read_text()
+        if needed and is_own and not (self.folder / "data").exists():
             self.play(self.complete(self.definitions))
 
     def _submit_one_more(self, *, raises: bool = True) -> None:

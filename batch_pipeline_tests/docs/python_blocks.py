@@ -1,5 +1,6 @@
 """Blocks of Python: they are executed, and what they define is used."""
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -15,8 +16,14 @@ from batch_pipeline.definitions.build import pipeline_of
 from batch_pipeline_tests.docs.project import Project, pipelines_of
 
 
+FILE = re.compile(r"# (\w+\.py)\n")
+
+
 class PythonBlocks:
     """Runs a page's blocks one after the other, with the names of those before.
+
+    A block that begins with the name of a file is saved as that, for the commands of the page: nothing is
+    done with what it defines.
 
     Definitions are loaded, and each of their pipelines has a night; assets that are not ours are
     materialized after it. Tests are run by pytest, as a file that holds this block and no more.
@@ -32,6 +39,10 @@ class PythonBlocks:
         before = dict(example.namespace)
         text = example.parsed
         example.parsed = Lexeme(self._project.real(text), text.offset, text.line_offset)
+        if file := FILE.match(text):
+            (self._project.folder / file[1]).write_text(example.parsed)
+            self._run(example)
+            return
         self._project.play_a_night_if("pipelines" in text)
         self._run(example)
         new = {

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import runpy
 import shlex
 import shutil
 import signal
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from dagster._cli.dev import dev_command
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from sybil import Example
@@ -48,6 +50,7 @@ class ShellBlocks:
         self._runners: dict[str, Callable[[str, list[str]], None]] = {
             COMMAND: self._run_command,
             "curl": self._run_curl,
+            "dagster": self._run_dagster,
             "make": self._check_make,
             "pip": self._check_pip,
             "pytest": self._check_pytest,
@@ -63,10 +66,14 @@ class ShellBlocks:
                 if is_server(words):
                     servers.enter_context(self._serving(line, words))
                     continue
-                name = Path(words[0]).name
-                runner = self._runners.get(re.sub(r"^python3(\.\d+)?$", "python", name))
-                assert runner, f"Nobody knows how to run: {line}"
-                runner(line, words)
+                self.run_line(line, words)
+
+    def run_line(self, line: str, words: list[str]) -> None:
+        """Run a command that is no server; what others brought as far as that it is there."""
+        name = Path(words[0]).name
+        runner = self._runners.get(re.sub(r"^python3(\.\d+)?$", "python", name))
+        assert runner, f"Nobody knows how to run: {line}"
+        runner(line, words)
 
     # Commands of ours
 
@@ -143,6 +150,15 @@ class ShellBlocks:
         code, said = self._in_bash(self._project.real(line).replace("curl", "curl -sSf", 1))
         assert code == 0, f"{line}: exit code {code}\n{said}"
 
+    def _run_dagster(self, line: str, words: list[str]) -> None:
+        """Launch a job; start no server, but look whether its flags are there."""
+        if words[1] == "dev":
+            known = {flag for option in dev_command.params for flag in option.opts}
+            assert {word for word in words[2:] if word.startswith("-")} <= known, line
+            return
+        assert words[1:4] == ["job", "execute", "-f"] and words[5] == "-j", f"Nobody knows: {line}"
+        self._project.launch(words[4], words[6])
+
     def _check_make(self, line: str, words: list[str]) -> None:
         """Check that there is such a target; what it does has tests of its own."""
         words = [words[0], "-n", *words[1:]]
@@ -175,7 +191,10 @@ class ShellBlocks:
                     assert name.split("[")[0] in (ROOT / path).read_text(), f"{line}: no {name}"
 
     def _check_module(self, line: str, words: list[str]) -> None:
-        """Check that there is such a module."""
+        """Run a file that a page has; of a module check that it is there."""
+        if (self._project.folder / words[1]).is_file():
+            runpy.run_path(str(self._project.folder / words[1]))
+            return
         assert words[1] == "-m", f"Nobody knows how to run: {line}"
         if words[2] == "pytest":
             self._check_pytest(line, words[2:])
