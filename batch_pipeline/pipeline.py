@@ -13,6 +13,7 @@ from batch_pipeline.batches.hours import SendBetween, check_timezone
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.rules import Rule
 from batch_pipeline.records.sources import DuckDBSource, ParquetSource, for_variant
+from batch_pipeline.requests.label import Label, label_of
 from batch_pipeline.requests.own_prices import check_prices
 from batch_pipeline.requests.tasks.task import Task, template_of
 from batch_pipeline.requests.template import MessageTemplate
@@ -198,6 +199,9 @@ class BatchPipeline:
             zone. At others what is ready waits.
         variants: ways to ask, by name: the fields of the request in which each differs from ``request``. Each record
             is asked once by each of them, and by nothing else; the results say which in ``_variant``.
+        label: the source's column with the right answer, where it is known; of an output with several fields
+            ``{"field": "column"}``. The asset ``NAME/scores`` says how good the answers are. Needs the extra
+            ``scores``.
 
     Raises:
         InputError: a field cannot be what it is.
@@ -236,6 +240,7 @@ class BatchPipeline:
     answer_when: Mapping[str, Any] | None = None
     send_between: str | SendBetween | None = None
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    label: str | Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -291,7 +296,7 @@ class BatchPipeline:
                 f"Pipeline {self.name}: dedupe is {self.dedupe!r}; it must be True or False."
             )
         try:
-            _ = self.rules, self.sending_hours, self.by_variant
+            _ = self.rules, self.sending_hours, self.by_variant, self.compared
         except InputError as error:
             raise InputError(f"Pipeline {self.name}: {error}") from None
         if self.max_attempts < 1:
@@ -355,6 +360,13 @@ class BatchPipeline:
         if variant in self.by_variant:
             return self.by_variant[variant]
         return self._asking(self.request, variant) if variant else self
+
+    @cached_property
+    def compared(self) -> Label | None:
+        """What answers are compared with; None: nothing."""
+        if self.label is None:
+            return None
+        return label_of(self.label, self.request, self.output_prefix)
 
     def _asking(self, template: MessageTemplate, variant: str) -> "BatchPipeline":
         source = for_variant(self.source, variant)
