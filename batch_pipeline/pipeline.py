@@ -19,6 +19,7 @@ from batch_pipeline.records.sources import (
     ResultsSource,
     for_variant,
 )
+from batch_pipeline.requests.label import Label, label_of
 from batch_pipeline.requests.own_prices import check_prices
 from batch_pipeline.requests.tasks.task import Task, template_of
 from batch_pipeline.requests.template import MessageTemplate
@@ -224,6 +225,9 @@ class BatchPipeline:
             is asked once by each of them, and by nothing else; the results say which in ``_variant``.
         checks: how good results must be, by asset check: ``error_rate``, the largest share of records without an
             answer, and ``schema_valid``, the smallest share of answers that fit; a share, or a ``Threshold``.
+        label: the source's column with the right answer, where it is known; of an output with several fields
+            ``{"field": "column"}``. The asset ``NAME/scores`` says how good the answers are. Needs the extra
+            ``scores``.
 
     Raises:
         InputError: a field cannot be what it is.
@@ -264,6 +268,7 @@ class BatchPipeline:
     send_between: str | SendBetween | None = None
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     checks: Mapping[str, float | Threshold] = field(default_factory=dict)
+    label: str | Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -322,7 +327,7 @@ class BatchPipeline:
                     f"Pipeline {self.name}: {what} is {getattr(self, what)!r}; it must be True or False."
                 )
         try:
-            _ = self.rules, self.sending_hours, self.by_variant, self.thresholds
+            _ = self.rules, self.sending_hours, self.by_variant, self.thresholds, self.compared
         except InputError as error:
             raise InputError(f"Pipeline {self.name}: {error}") from None
         if self.max_attempts < 1:
@@ -462,6 +467,13 @@ class BatchPipeline:
         if variant in self.by_variant:
             return self.by_variant[variant]
         return self._asking(self.request, variant) if variant else self
+
+    @cached_property
+    def compared(self) -> Label | None:
+        """What answers are compared with; None: nothing."""
+        if self.label is None:
+            return None
+        return label_of(self.label, self.request, self.output_prefix)
 
     def _asking(self, template: MessageTemplate, variant: str) -> "BatchPipeline":
         source = for_variant(self.source, variant)

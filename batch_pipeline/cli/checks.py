@@ -200,12 +200,12 @@ def check_pipeline(one: "Declared", store: "Store | None") -> Iterator[Check]:
 
 
 def _source(about: str, pipeline: "BatchPipeline", store: "Store | None") -> Iterator[Check]:
+    from batch_pipeline.definitions.question import bound
     from batch_pipeline.definitions.rows import source_of
     from batch_pipeline.records.columns import check_names
     from batch_pipeline.records.reading import open_source, source_columns
     from batch_pipeline.records.selection import check_keys
     from batch_pipeline.records.sources import DuckDBSource, NoResultsYetError
-    from batch_pipeline.requests.compiled import compile_question
 
     asked = next(iter(pipeline.by_variant.values()))
     name, keys = "source", ", ".join(asked.source.keys)
@@ -222,7 +222,7 @@ def _source(about: str, pipeline: "BatchPipeline", store: "Store | None") -> Ite
             name = "question"
             columns = source_columns(connection)
             for variant, one in pipeline.by_variant.items():
-                question = compile_question(one.request, columns, pipeline.output_prefix)
+                question = bound(one, columns)
                 check_names(columns, [column for column, _ in question.output_columns])
                 read = ", ".join(question.columns)
                 of_it = f"variant {variant} " if variant else ""

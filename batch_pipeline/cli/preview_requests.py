@@ -121,10 +121,10 @@ def build_preview(
         click.UsageError: a partition must be named.
     """
     from batch_pipeline.definitions.partition import filter_of
+    from batch_pipeline.definitions.question import bound
     from batch_pipeline.definitions.rows import source_of
     from batch_pipeline.definitions.variants import why_not_together
     from batch_pipeline.records.preview import preview_records
-    from batch_pipeline.requests.compiled import compile_question
     from batch_pipeline.requests.estimate import estimate
     from batch_pipeline.requests.kept_rate import rate_of
     from batch_pipeline.requests.lengths import NO_ANSWERS, lengths_of
@@ -150,7 +150,7 @@ def build_preview(
         store,
         scope,
         source_of(pipeline, store),
-        lambda columns: compile_question(pipeline.request, columns, pipeline.output_prefix),
+        lambda columns: bound(pipeline, columns),
         partition_filter=filter_of(pipeline, partition),
         refresh=pipeline.refresh,
         max_attempts=pipeline.max_attempts,

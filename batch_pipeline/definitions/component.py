@@ -358,6 +358,15 @@ class BatchPipelineComponent(YamlComponent):
             [{"base": {}, "short": {"prompt": "{{ summary }}"}}],
         ),
     ] = {}  # noqa: RUF012 - pydantic copies defaults
+    label: Annotated[
+        str | dict[str, str] | None,
+        Written(
+            fields.ColumnValue,
+            "The source's column with the right answer; of several output fields, field: column. Makes NAME/scores.",
+            shown=None,
+            examples=["section", {"section": "section_by_hand"}],
+        ),
+    ] = None
     executor: Annotated[
         SkipValidation[dg.ExecutorDefinition | None],
         Written(
@@ -443,19 +452,20 @@ class BatchPipelineComponent(YamlComponent):
             send_between=self.send_between,
             variants=self.variants,
             checks=self.checks,
+            label=self.label,
         )
 
     def get_asset_spec(self, stage: str) -> dg.AssetSpec:
         """Return the spec of a stage's asset. Override it to change one.
 
         Args:
-            stage: records, requests, batches or results.
+            stage: records, requests, batches or results; with a label also scores.
         """
         spec = stage_specs(self.pipeline())[stage]
         spec = spec.replace_attributes(
             owners=[*spec.owners, *self.owners], kinds={*spec.kinds, *self.kinds}
         )
-        if self.automation_condition is not None and stage != "results":
+        if self.automation_condition is not None and stage not in ("results", "scores"):
             spec = spec.replace_attributes(automation_condition=self.automation_condition)
         return self.translation(spec, stage) if self.translation is not None else spec
 
@@ -464,7 +474,7 @@ class BatchPipelineComponent(YamlComponent):
 
         Args:
             context: the step's.
-            stage: records, requests, batches or results.
+            stage: records, requests, batches or results; with a label also scores.
         """
         return execute(context, self.staged_pipeline(), stage)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from batch_pipeline.definitions.assets.define import STAGES, stage_specs
+from batch_pipeline.definitions.assets.define import stage_specs
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
 
@@ -61,7 +61,7 @@ def staged(
         InputError: a spec has partitions of its own, or two have one key.
     """
     declared = stage_specs(pipeline)
-    given = {stage: spec_of(stage) for stage in STAGES}
+    given = {stage: spec_of(stage) for stage in declared}
     keys = {stage: spec.key for stage, spec in given.items()}
     if len(set(keys.values())) < len(keys):
         raise InputError(
@@ -70,13 +70,13 @@ def staged(
             '"{{ stage }}" in a translation.'
         )
     for stage, own_spec in given.items():
-        if own_spec.partitions_def != pipeline.partitions:
+        if own_spec.partitions_def != declared[stage].partitions_def:
             raise InputError(
                 f"Pipeline {pipeline.name}: the spec of {stage} has partitions of its own. Each partition is asked by "
                 "itself: declare them with partitions and partition_column, for all stages."
             )
     stages = {key: stage for stage, key in keys.items()}
-    own = {declared[stage].key for stage in STAGES}
+    own = {spec.key for spec in declared.values()}
 
     def spec(base: dg.AssetSpec) -> dg.AssetSpec:
         stage = stages[base.key]

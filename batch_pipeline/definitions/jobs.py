@@ -53,8 +53,9 @@ def build_jobs(pipeline: BatchPipeline) -> list[Any]:
         job("send", sending, ["batches"], **send),
         job(
             "collect",
-            "Collects what has ended and brings the results table up to date.",
-            ["results"],
+            "Collects what has ended and brings the results table up to date"
+            f"{', and the scores' if pipeline.compared is not None else ''}.",
+            ["results", *(["scores"] if pipeline.compared is not None else [])],
         ),
     ]
 

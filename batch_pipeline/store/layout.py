@@ -9,6 +9,8 @@
 <pipeline>/<submission>/results/00000-*.parquet joined, typed, judged rows
 <pipeline>/<submission>/index/*.parquet         all that selection reads
 <pipeline>/<submission>/manifest-00025.json     what the ledger says of it, when it had that many files
+<pipeline>/labels/20260301T230000-1a2b3c.parquet  labels that people gave: key and label
+<pipeline>/scores/20260301T230000-1a2b3c.parquet  how good the answers were then: a figure a row
 <pipeline>/renamed-to-<pipeline>-1a2b3c.json      which submissions went over to a new name
 ledger.json                                     which ledger all this belongs to
 """
@@ -97,3 +99,13 @@ def renamed_name(pipeline: str, to: str, part: str) -> str:
 def table_name(pipeline: str) -> str:
     """Return the folder of the results table of a pipeline that has no destination of its own."""
     return f"{pipeline}/table"
+
+
+def labels_name(pipeline: str, part: str | None = None) -> str:
+    """Return the name of a file of labels that people gave, or of their folder."""
+    return f"{pipeline}/labels" + (f"/{part}.parquet" if part else "")
+
+
+def scores_name(pipeline: str, part: str) -> str:
+    """Return the name of a file of scores."""
+    return f"{pipeline}/scores/{part}.parquet"

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 import pytest
+from sklearn import metrics
 
 from batch_pipeline import (
     BatchPipeline,
@@ -210,3 +211,83 @@ def test_a_source_that_has_the_column_of_variants_is_refused_before_any_money(
     )
     said = make({"base": {}}, source=source).refusal("submit", {})
     assert "has a column `_Variant`" in said and "Give it another name" in said
+
+
+def test_scores_are_those_of_the_table_and_fail_nothing(
+    make: Make, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights = make({"base": {}, "short": THREE["short"]}, label={"section": "kind"})
+    with duckdb.connect(str(database)) as con:
+        con.execute("update packages set kind = null where id = 0")
+    nights.submit()
+    nights.execute("packages_collect")
+    job = nights.definitions.resolve_job_def("packages_collect")
+    played = job.execute_in_process(instance=nights.instance)
+    assert played.success
+    shown = nights_metadata(nights)
+    with duckdb.connect(str(database)) as con:
+        con.execute(
+            "update packages set kind = 'net' where id = 1"
+        )  # labels are read as they are now
+        pairs = con.execute(
+            "select _variant, p.kind, section from sections join packages as p using (id) where p.kind is not null"
+        ).fetchall()
+    nights.definitions.resolve_job_def("packages_collect").execute_in_process(
+        instance=nights.instance
+    )
+    shown = nights_metadata(nights)
+    for variant in ("base", "short"):
+        truth, said = zip(*[(a, b) for name, a, b in pairs if name == variant], strict=True)
+        assert shown[f"accuracy_{variant}"] == pytest.approx(metrics.accuracy_score(truth, said))
+        assert shown[f"macro_f1_{variant}"] == pytest.approx(
+            metrics.f1_score(truth, said, average="macro")
+        )
+        assert f"| {variant} | 7 | 1.000 (0.646-1.000) |" in shown["comparison"]
+    with duckdb.connect() as con:
+        kept = con.execute("select distinct metric from read_parquet(?)", [shown["file"]])
+        assert {"accuracy", "precision", "kappa", "cost_per_1000"} <= {
+            row[0] for row in kept.fetchall()
+        }
+    with duckdb.connect(str(database)) as con:
+        con.execute("alter table packages drop kind")
+    job = nights.definitions.resolve_job_def("packages_collect")
+    assert job.execute_in_process(instance=nights.instance).success
+    assert "has no column `kind`" in nights_metadata(nights)["comparison"]
+    monkeypatch.setattr("batch_pipeline.definitions.assets.scores.check_extra", lambda: 1 / 0)
+    assert job.execute_in_process(instance=nights.instance).success, "scores fail no collecting"
+    alone = dg.define_asset_job(
+        "alone", dg.AssetSelection.assets(nights.pipeline.asset_key("scores"))
+    )
+    definitions = dg.Definitions.merge(nights.definitions, dg.Definitions(jobs=[alone]))
+    run = definitions.resolve_job_def("alone").execute_in_process(
+        instance=nights.instance, raise_on_error=False
+    )
+    assert not run.success
+
+
+def nights_metadata(nights: StageCalls) -> dict[str, Any]:
+    """The newest metadata of the scores, as Dagster has it."""
+    event = nights.instance.get_latest_materialization_event(nights.pipeline.asset_key("scores"))
+    assert event is not None and event.asset_materialization is not None
+    return {name: one.value for name, one in event.asset_materialization.metadata.items()}
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("", "it must be the name of the source's column"),
+        ({"sectoin": "kind"}, "which the output does not have. It has: section"),
+        ({"section": "kind", "other": "kind"}, "it must be the name of the source's column"),
+    ],
+)
+def test_what_is_no_label_is_refused_when_it_is_declared(make: Make, label: Any, said: str) -> None:
+    with pytest.raises(InputError, match="Pipeline packages: ") as caught:
+        make(label=label)
+    assert said in str(caught.value)
+
+
+def test_a_request_that_reads_its_label_is_refused_before_any_money(make: Make) -> None:
+    said = make(
+        {"base": {}, "told": {"prompt": "{{ summary }}: {{ kind }}"}}, label="kind"
+    ).refusal("submit", {})
+    assert "the request reads the column `kind`, which is its label" in said

@@ -18,6 +18,7 @@ from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.sources import ParquetSource, ResultsSource, Source
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
+from batch_pipeline.results.scores import check_extra
 
 ASK_SAID = {
     "limit": "Ask at most this many records, the first ones by key; the others stay for a later run.",
@@ -48,16 +49,22 @@ class SendConfig(dg.Config):
 def build_assets(pipeline: BatchPipeline) -> list[dg.AssetsDefinition]:
     """Return the assets of a pipeline, in the order in which data flows."""
     specs = stage_specs(pipeline)
-    return [
+    found = [
         _records(pipeline, specs["records"]),
         _requests(pipeline, specs["requests"]),
         _batches(pipeline, specs["batches"]),
         _results(pipeline, specs["results"]),
     ]
+    if SCORES in specs:
+        check_extra()
+        found.append(_scores(pipeline, specs[SCORES]))
+    return found
 
 
 STAGES = ("records", "requests", "batches", "results")
 """In the order in which data flows."""
+SCORES = "scores"
+"""What a pipeline with a label has besides."""
 
 
 def stage_specs(pipeline: BatchPipeline) -> dict[str, dg.AssetSpec]:
@@ -65,7 +72,13 @@ def stage_specs(pipeline: BatchPipeline) -> dict[str, dg.AssetSpec]:
     read = _read(pipeline)
     source = "duckdb" if hasattr(read, "database") else "parquet"
     destination = "duckdb" if isinstance(pipeline.destination, DuckDBTable) else "parquet"
-    return {
+    scores = {
+        SCORES: _spec(
+            pipeline, SCORES, f"How good the answers are, beside the column {pipeline.compared.column} and each other; the "
+            "plots are of what the table held then.", [pipeline.asset_key("results")], {"parquet"},
+        ).replace_attributes(skippable=True, partitions_def=None)
+    } if pipeline.compared is not None else {}  # fmt: skip
+    return scores | {
         "records": _spec(
             pipeline, "records", f"What needs an answer tonight, out of {_source_shown(pipeline.source)}: new, changed "
             "and retryable records, and nothing else.",
@@ -89,7 +102,7 @@ def stage_specs(pipeline: BatchPipeline) -> dict[str, dg.AssetSpec]:
 
 def execute(
     context: dg.AssetExecutionContext, pipeline: BatchPipeline, stage: str
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult | None:
     """Do the work of a stage: what its asset does when it is materialized."""
     given = context.op_execution_context.op_config or {}
     match stage:
@@ -108,6 +121,11 @@ def execute(
             from batch_pipeline.definitions.assets.batches import materialize
 
             return materialize(context, pipeline, approve=SendConfig(**given).approve)
+        case "scores":
+            from batch_pipeline.definitions.assets.scores import materialize
+
+            must = context.job_name != f"{pipeline.name}_collect"
+            return materialize(context, pipeline, must=must)
     from batch_pipeline.definitions.assets.results import materialize
 
     return materialize(context, pipeline)
@@ -152,6 +170,15 @@ def _results(pipeline: BatchPipeline, spec: dg.AssetSpec) -> dg.AssetsDefinition
         check_specs=[*check_specs(spec.key), *threshold_specs(spec.key, pipeline.thresholds)],
         resource_defs={key: loader_of(pipeline)},
     )
+
+
+def _scores(pipeline: BatchPipeline, spec: dg.AssetSpec) -> dg.AssetsDefinition:
+    def scores(context: dg.AssetExecutionContext):
+        made = _execute(context, pipeline, SCORES)
+        if made is not None:
+            yield made
+
+    return _define(pipeline, SCORES, spec, scores)
 
 
 def _spec(

@@ -12,6 +12,7 @@ from batch_pipeline.definitions import lineage, metadata
 from batch_pipeline.definitions.assets.look import allow
 from batch_pipeline.definitions.assets.step import count_rows, make_again, step, with_lost_files
 from batch_pipeline.definitions.partition import filter_of
+from batch_pipeline.definitions.question import bound
 from batch_pipeline.definitions.rows import (
     destination_of,
     earlier_names,
@@ -31,7 +32,6 @@ from batch_pipeline.records.reask import Destination
 from batch_pipeline.records.selection import Ask
 from batch_pipeline.records.sources import VARIANT, ResultsSource
 from batch_pipeline.records.submission import SelectedSubmission, select_submission
-from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.join import write_parquet
 from batch_pipeline.results.lost_answers import state_of
@@ -87,9 +87,7 @@ def materialize(
                     store,
                     scope,
                     source_of(asked, store),
-                    lambda columns: compile_question(
-                        asked.request, columns, pipeline.output_prefix
-                    ),
+                    lambda columns: bound(asked, columns),
                     partition_filter=filter_of(pipeline, scope.key),
                     refresh=pipeline.refresh,
                     max_attempts=pipeline.max_attempts,
