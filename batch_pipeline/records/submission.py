@@ -55,6 +55,11 @@ class Question(Protocol):
         ...
 
     @property
+    def cache_by(self) -> tuple[str, ...]:
+        """Columns: records that share them are asked together."""
+        ...
+
+    @property
     def output_columns(self) -> Sequence[tuple[str, str]]:
         """The columns of its answer."""
         ...
@@ -125,6 +130,7 @@ def select_submission(
                 version=question.version,
                 request=question.request_hash,
                 most_doublings=question.most_doublings,
+                together=question.cache_by,
                 index=[
                     IndexFile(store.files.url(row.name), row.number, row.partition, row.request)
                     for row in read.index

@@ -31,15 +31,21 @@ class Piece:
         rows: their ``_row``.
         custom_ids: of their requests, as an Arrow array.
         doublings: how often each one's answer was cut short.
+        marked: whether what each shares by ``cache_by`` is to be cached; None: of none.
     """
 
     records: pa.RecordBatch
     rows: list[int]
     custom_ids: pa.Array
     doublings: list[int]
+    marked: Sequence[bool] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def is_marked(self, place: int) -> bool:
+        """Whether what one of them shares is to be cached."""
+        return self.marked is not None and self.marked[place]
 
     def at(self, places: Sequence[int]) -> Iterator[tuple[int, str, dict[str, Any]]]:
         """Yield (place, custom_id, record) for some of them."""
