@@ -89,5 +89,7 @@ def _show(found: "Preview") -> None:
         say(
             f"Of the records, {found.records.duplicates:,} would ask what another one asks: that is asked once."
         )
+    if cost.cache_by is not None:
+        say(cost.cache_by.line)
     if found.weighed < found.records.requests:
         say(f"Going by the first {found.weighed:,}.")

@@ -11,6 +11,7 @@ from batch_pipeline.requests.cache_minimum import too_short_to_cache
 
 if TYPE_CHECKING:
     from batch_pipeline.cli.preview_requests import Answered, Preview, Shown
+    from batch_pipeline.requests.cache_groups import CacheSaving
     from batch_pipeline.results.judge import Judged
 
 MOST_TEXT = 2_000
@@ -48,9 +49,8 @@ def show_preview(found: "Preview", *, sends: bool) -> None:
     if common:
         listing("In every request", [""], [Row((line,)) for line in _lines(common)])
     listing(
-        "The first request by key, at the price of a batch"
-        if len(shown) == 1
-        else f"The first {len(shown)} requests by key, at the price of a batch",
+        f"The first {'request' if len(shown) == 1 else f'{len(shown)} requests'}"
+        f"{'' if records.question.cache_by else ' by key'}, at the price of a batch",
         ["key", "why", "input tokens", "costs at most", "likely"],
         [
             Row(
@@ -73,6 +73,8 @@ def show_preview(found: "Preview", *, sends: bool) -> None:
     say(_price(found))
     if (uncached := too_short_to_cache(records.question)) is not None:
         say(uncached)
+    if found.cost.cache_by is not None:
+        say(found.cost.cache_by.line)
     if not sends:
         say("Nothing was sent.")
 
@@ -138,7 +140,7 @@ def _lines(params: Mapping[str, Any]) -> Iterator[str]:
     for name, value in params.items():
         if name == "messages":
             for message in value:
-                yield f"{message.get('role')}: {_cut(_text(message.get('content')), MOST_TEXT)}"
+                yield from _turn(str(message.get("role")), message.get("content"))
         elif name == "system":
             text = _text(value)
             kept = next((b["cache_control"] for b in value if "cache_control" in b), None) if isinstance(value, list) else None  # fmt: skip
@@ -147,6 +149,17 @@ def _lines(params: Mapping[str, Any]) -> Iterator[str]:
         else:
             shown = value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)  # fmt: skip
             yield f"{name}: {_cut(str(shown), MOST_PARAM)}"
+
+
+def _turn(role: str, content: Any) -> Iterator[str]:
+    """Yield a turn; a block that is cached by itself, shortened."""
+    blocks = content if isinstance(content, list) else [content]
+    marked = [n for n, one in enumerate(blocks) if isinstance(one, dict) and "cache_control" in one]
+    rest = blocks[marked[-1] + 1 :] if marked else blocks
+    if marked:
+        text, ttl = _text(blocks[: marked[-1] + 1]), blocks[marked[-1]]["cache_control"].get("ttl", "5m")  # fmt: skip
+        yield f"{role} ({len(text):,} characters cached for {ttl}): {_cut(' '.join(text.split()), MOST_SYSTEM, say_all=False)}"
+    yield f"{role}: {_cut(_text(rest if isinstance(content, list) else content), MOST_TEXT)}"
 
 
 def _text(content: Any) -> str:
@@ -190,8 +203,16 @@ def preview_json(found: "Preview") -> dict[str, Any]:
             "usd_reserved": _number(found.cost.usd_reserved),
             "usd_synchronous": _number(found.cost.usd_synchronous),
             "input_tokens_by": found.cost.said,
+            **_cache_by_json(found.cost.cache_by),
         },
     }
+
+
+def _cache_by_json(saving: "CacheSaving | None") -> dict[str, Any]:
+    if saving is None:
+        return {}
+    figures = {"cache_by_saves_usd": _number(saving.usd), "cache_by_without_usd": _number(saving.usd_without)}  # fmt: skip
+    return figures | {"cache_by": saving.line}
 
 
 def _request_json(one: "Shown") -> dict[str, Any]:

@@ -125,9 +125,11 @@ def build_preview(
     from batch_pipeline.definitions.rows import source_of
     from batch_pipeline.definitions.variants import why_not_together
     from batch_pipeline.records.preview import preview_records
+    from batch_pipeline.requests.cache_groups import read_groups
     from batch_pipeline.requests.estimate import estimate
     from batch_pipeline.requests.kept_rate import rate_of
     from batch_pipeline.requests.lengths import NO_ANSWERS, lengths_of
+    from batch_pipeline.requests.prices import price_of, utc_day
     from batch_pipeline.requests.sample import alone, render, weigh
     from batch_pipeline.store.clock import process_clock
     from batch_pipeline.store.renaming import name_in_ledger
@@ -168,17 +170,17 @@ def build_preview(
             f"Note: {records.selection.reask} A run refuses that, unless it has allow_reask: true."
         )
     template, limits = records.question, one.claude.limits
+    lengths = lengths_of(store, name, template.version) if store else NO_ANSWERS
+    path, price = records.selection.records_path, price_of(template.template.model, utc_day(now), pipeline.prices)  # fmt: skip
+    groups = read_groups(path, template, lengths, price) if path else None
     rendered = [
-        render(first.path, template, limits, f"{folder}/request-{place}")
+        render(first.path, template, limits, f"{folder}/request-{place}", groups)
         for place, first in enumerate(records.first)
     ]
     counting = api.with_betas(template.template.betas).count_tokens if api else None
     tokens, counted_by = _tokens(rendered, counting, why_not)
     weighed = records.selection.asked - records.selection.duplicates
-    built = weigh(
-        records.selection.records_path, template, limits, f"{folder}/all", records.requests, weighed
-    )
-    lengths = lengths_of(store, name, template.version) if store else NO_ANSWERS
+    built = weigh(path, template, limits, f"{folder}/all", records.requests, weighed, groups)
     rate = rate_of(
         store, name, template, [file.path for file in built.files], [file.bytes for file in built.files],
         sum(file.requests for file in built.files), counting, why_not, keep=False,

@@ -174,6 +174,12 @@ class RequestFields(Fields):
         False,
         description="The first request is sent by itself, and the others when it has filled the cache.",
     )
+    cache_by: Annotated[list[Text], OrTemplate()] = Field(
+        [],
+        description="Columns whose text many records share: it stands before the prompt, cached where that pays, and "
+        "records that share it are sent together. Needs prompt and cache.",
+        examples=[["document"]],
+    )
     output: Annotated[dict[str, JsonValue] | Text | None, OrTemplate()] = Field(
         None,
         description="The JSON Schema of an answer, or the dotted path of a pydantic model. None: plain text in the "

@@ -122,6 +122,10 @@ def of_requests(prepared: Sequence[Prepared]) -> dict[str, Any]:
             metadata["estimated_by"] = priced.said
     else:
         metadata["estimated_usd"] = "unknown: no batch price is known for this model"
+    if priced.cache_by is not None:
+        metadata["cache_by"] = priced.cache_by.line
+        if priced.cache_by.usd is not None:
+            metadata["cache_by_saves_usd"] = float(priced.cache_by.usd)
     samples = [sample for one in prepared for sample in one.samples][:3]
     if samples:
         metadata["first_request"] = dg.MetadataValue.md(_as_read(samples[0]))

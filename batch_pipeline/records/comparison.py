@@ -72,6 +72,7 @@ class Comparison:
         partition: PartitionFilter | None,
         where: str | None,
         rules: Sequence[Rule] = (),
+        together: Sequence[str] = (),
     ) -> None:
         self.con = con
         self.keys = tuple(keys)
@@ -92,6 +93,9 @@ class Comparison:
         self.key_hash = key_hash_sql(self.keys, self.named_types)
         self.content_hash = content_hash_sql(content_columns, self.named_types)
         self.same_content = same_content_sql(content_columns, self.named_types)
+        texts = [f"CAST(source.{quote_name(name)} AS VARCHAR)" for name in together]
+        self.hash_together = f", hash({', '.join(texts)}) AS together" if together else ""
+        self.together = ", together" if together else ""
         self.duplicates = 0
         self.noted = self.corrected = 0  # records of the table _bp_attempts; those with an answer
         self.rules = tuple(rules)
@@ -142,6 +146,7 @@ class Comparison:
             same_content=self.same_content,
             wanted=self._wanted(),
             rule=self.rule,
+            hash_together=self.hash_together,
             source=source,
             partition=self.partition_sql,
         )
@@ -272,6 +277,7 @@ class Comparison:
         variant = variant_sql("numbered.key_hash", "numbered.content_hash", self.version)
         plan = statements.PLAN.format(
             key_names=self.key_names,
+            together=self.together,
             asked_verdicts="(" + ", ".join(map(quote_text, verdicts)) + ")",
             limit=f"ORDER BY {self.key_names} LIMIT {int(limit)}" if limit is not None else "",
             with_reuse="true" if with_reuse else "false",

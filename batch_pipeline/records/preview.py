@@ -146,6 +146,7 @@ def preview_records(
             version=question.version,
             request=question.request_hash,
             most_doublings=question.most_doublings,
+            together=question.cache_by,
             index=[] if store is None else _index(store, scope),
             elsewhere=[
                 IndexFile(store.files.url(row.name), row.number, row.partition)

@@ -170,6 +170,7 @@ def select(
     rules: Sequence[Rule] = (),
     destination: Destination | None = None,
     correct: bool = False,
+    together: Sequence[str] = (),
 ) -> Selection:
     """Write the records that need an answer to ``out_dir`` and say what was found.
 
@@ -195,13 +196,16 @@ def select(
         rules: what settles records without asking; the first that holds counts.
         destination: where answers may be that the store lost; None: it is in the store itself.
         correct: what was answered and did not fit is asked again with that answer.
+        together: columns: what is asked about records that share them stands together.
 
     Raises:
         InputError: keys are missing or repeated, or ``where`` or the partition cannot be applied.
     """
     ask = ask or Ask()
     found = look_back(con, keys, source_columns(con), earlier)
-    question = Comparison(con, found.keys, content_columns, version, partition, ask.where, rules)
+    question = Comparison(
+        con, found.keys, content_columns, version, partition, ask.where, rules, together
+    )
     question.check_where()
     _view_index(con, "_bp_index", index)
     _view_index(con, "_bp_elsewhere", elsewhere)

@@ -48,10 +48,10 @@ HASHED = """
 -- Table _bp_hashed: one row per source row of this partition: its key (k0, k1, ...), its hashes,
 -- a cheap hash of the same content by which a second reading is known to be the same, whether the
 -- `where` of the run wants it, and the number of the rule that settles it; NULL when none does. What a
--- rule makes of it is part of its content.
+-- rule makes of it is part of its content. together: a hash of what records share that stand together.
 CREATE OR REPLACE TEMP TABLE _bp_hashed AS
 SELECT {keys}, {key_hash} AS key_hash, {content_hash} AS content_hash, {same_content} AS same_content,
-       {wanted} AS wanted, {rule} AS rule
+       {wanted} AS wanted, {rule} AS rule{hash_together}
 FROM {source} AS source
 WHERE {partition}
 """
@@ -259,11 +259,12 @@ SELECT (SELECT count(*) FROM unknown),
 """
 
 PLAN = """
--- Table _bp_plan: the records of this submission in their final order (asked first, then by key).
+-- Table _bp_plan: the records of this submission in their final order (asked first, then by what they
+-- share, where they are to stand together, then by key).
 CREATE OR REPLACE TEMP TABLE _bp_plan AS
 WITH actionable AS (
     SELECT {key_names}, key_hash, content_hash, same_content, verdict, attempts, latest, doubled,
-           rule, hashed.rowid AS place
+           rule, hashed.rowid AS place{together}
     FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
     WHERE wanted AND verdict IN {asked_verdicts}
     {limit}
@@ -272,7 +273,7 @@ chosen AS (
     SELECT 'ask' AS kind, * FROM actionable
     UNION ALL
     SELECT verdict, {key_names}, key_hash, content_hash, same_content, verdict, attempts, latest, 0,
-           rule, hashed.rowid
+           rule, hashed.rowid{together}
     FROM _bp_verdicts JOIN _bp_hashed AS hashed ON hashed.rowid = _bp_verdicts.id
     WHERE wanted AND verdict IN ('reuse', 'rule') AND {with_reuse}
 ),
@@ -287,7 +288,7 @@ earlier AS (
 numbered AS (
     SELECT chosen.*, CAST(CASE kind WHEN 'ask' THEN attempts + 1 WHEN 'rule' THEN 0
                           ELSE (latest & ((1 << 20) - 1)) >> 2 END AS INTEGER) AS attempt,
-           row_number() OVER (ORDER BY kind, {key_names}) - 1 AS row
+           row_number() OVER (ORDER BY kind{together}, {key_names}) - 1 AS row
     FROM chosen
 )
 SELECT numbered.row, numbered.kind, numbered.verdict AS reason, {key_names},

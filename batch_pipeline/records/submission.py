@@ -55,6 +55,11 @@ class Question(Protocol):
         ...
 
     @property
+    def cache_by(self) -> tuple[str, ...]:
+        """Columns: records that share them are asked together."""
+        ...
+
+    @property
     def output_columns(self) -> Sequence[tuple[str, str]]:
         """The columns of its answer."""
         ...
@@ -128,6 +133,7 @@ def select_submission(
                 request=question.request_hash,
                 most_doublings=question.most_doublings,
                 index=[IndexFile.of(row, store.files.url) for row in read.index],
+                together=question.cache_by,
                 elsewhere=[
                     IndexFile(store.files.url(row.name), row.number, row.partition)
                     for row in index_elsewhere(store.ledger, scope)

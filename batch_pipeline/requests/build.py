@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.requests.cache_groups import CacheGroups
 from batch_pipeline.requests.compiled import (
     EMPTY,
     CompiledTemplate,
@@ -49,6 +50,7 @@ class Built:
         rejected_path: Parquet of these (``_row, _custom_id, reason``), None when there are none.
         samples: the API parameters of the first three requests.
         more_tokens: of all answers together, beyond ``max_tokens`` each: earlier ones were cut short.
+        groups: of requests that share a text by ``cache_by``; None: the question has none.
     """
 
     files: list[RequestFile]
@@ -58,6 +60,7 @@ class Built:
     rejected_path: str | None
     samples: list[dict[str, Any]]
     more_tokens: int = 0
+    groups: CacheGroups | None = None
 
 
 def build_requests(
@@ -66,6 +69,7 @@ def build_requests(
     limits: Limits,
     out_dir: str,
     on_progress: Callable[[int], None] | None = None,
+    groups: CacheGroups | None = None,
 ) -> Built:
     """Write one request per record to ask, into files of at most ``limits``.
 
@@ -75,6 +79,7 @@ def build_requests(
         limits: of one batch.
         out_dir: an existing or new folder for ``00000.jsonl``, ... and ``rejected.parquet``.
         on_progress: called with the number of records done so far, now and then.
+        groups: which records share a text that is to be cached; None: none.
 
     Raises:
         InputError: the template failed on all of two or more records in the same way.
@@ -92,12 +97,14 @@ def build_requests(
     ):
         line_bytes = sum(map(len, form.constants)) if form else 0
         for piece in read_pieces(file, records_path, template.columns, line_bytes):
+            if groups is not None:
+                piece = replace(piece, marked=groups.marked(piece.rows))
             building.add(piece, writer)
             told += len(piece)
             while on_progress and told >= next_told:
                 on_progress(next_told)
                 next_told *= 2
-        built = building.finish()
+        built = replace(building.finish(), groups=groups)
     if on_progress:
         on_progress(built.requests + built.rejected)
     return built
@@ -161,7 +168,8 @@ class _Building:
             row, doublings = piece.rows[place], piece.doublings[place]
             correction = piece.corrections[place] if piece.corrections else None
             try:
-                params, line = self._made(custom_id, template.params(record, doublings), correction)
+                params = template.params(record, doublings, piece.is_marked(place))
+                params, line = self._made(custom_id, params, correction)
             except RecordRejected as rejected:
                 self._rejects.add(row, custom_id, rejected)
                 continue
@@ -198,7 +206,8 @@ class _Building:
         self._tried = 1
         for place, custom_id, record in piece.at(some):
             try:
-                line = request_line(custom_id, self._template.params(record))
+                params = self._template.params(record, marked=piece.is_marked(place))
+                line = request_line(custom_id, params)
             except RecordRejected:
                 line = b""
             self._is_alike = self._is_alike and line == lines.line(place)

@@ -32,8 +32,8 @@ def too_short_to_cache(question: CompiledTemplate) -> str | None:
     """
     template = question.template
     least, shared = cache_minimum(template.model), question.shared_bytes
-    if template.cache is None or least is None or shared is None:
-        return None
+    if template.cache is None or least is None or shared is None or template.cache_by:
+        return None  # of cache_by, the estimate says what it saves
     if "cache_control" in repr((template.messages, template.params)):
         return None  # what is cached by these begins with it, and is longer
     most = int(shared / FEWEST_BYTES)

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from batch_pipeline.errors import InputError, plain
+from batch_pipeline.requests.blocks import SharedBlocks
 from batch_pipeline.requests.messages import declared_messages, declared_system, is_empty
 from batch_pipeline.requests.prompt import Prompt, template_values, unknown_column
 from batch_pipeline.requests.schema import OutputSchema
@@ -41,10 +42,13 @@ class Form:
     Attributes:
         constants: the bytes before the custom_id, after it and before the first text, and so on.
         prompts: what the texts between them are rendered from, in order.
+        unmarked: which of the constants is another one in a request whose shared text is not to be cached, and
+            what it is there; None: all requests are alike in that.
     """
 
     constants: tuple[bytes, ...]
     prompts: tuple[Prompt, ...]
+    unmarked: tuple[int, bytes] | None = None
 
 
 class CompiledTemplate:
@@ -64,6 +68,7 @@ class CompiledTemplate:
         self.output = OutputSchema.from_(template.output)
         self._messages = declared_messages(template.prompt, template.messages)
         self._system = declared_system(template.system)
+        self._blocks = SharedBlocks(template.cache_by, template.cache)
         self.columns = tuple(sorted(self._columns_read(available)))
         self.tool_calls = template.calls_tools
         self.citations = template.cites
@@ -75,7 +80,11 @@ class CompiledTemplate:
         for name in self.template.columns:
             if name not in available:
                 raise InputError(f"build reads {unknown_column(name, available)}")
-        texts = [*self._messages.texts, *([self._system] if self._system else [])]
+        texts = [
+            *self._blocks.texts,
+            *self._messages.texts,
+            *([self._system] if self._system else []),
+        ]
         return set(self.template.columns).union(*(text.columns(available) for text in texts))
 
     @property
@@ -94,6 +103,7 @@ class CompiledTemplate:
             "output_mode": declared.output_mode if self.output else None,
             "params": _without_cache(declared.params),
             "betas": sorted(declared.betas),
+            "cache_by": list(declared.cache_by),
         }
         # What is not used is left out, so that a field added later changes no version of today.
         used = {name: value for name, value in question.items() if value}
@@ -124,6 +134,11 @@ class CompiledTemplate:
         output = (self._fixed.get("output_config") or {}).get("format")
         parts = (self._fixed["system"], self._fixed.get("tools"), output)
         return sum(len(orjson.dumps(part)) for part in parts if part)
+
+    @property
+    def cache_by(self) -> tuple[str, ...]:
+        """The columns by which records stand together; none where nothing is cached of them."""
+        return tuple(self.template.cache_by)
 
     @property
     def most_doublings(self) -> int:
@@ -185,7 +200,7 @@ class CompiledTemplate:
         params = dict(self._fixed)
         if self._system and not self._system.reads_nothing:
             params |= self._system_blocks(mark(self._system))
-        params["messages"] = self._messages.filled(mark)
+        params["messages"] = self._blocks.before(self._messages.filled(mark), mark, marked=True)
         if any(is_empty(message["content"]) for message in params["messages"]):
             return None
         custom_id = secrets.token_hex(16)
@@ -199,26 +214,37 @@ class CompiledTemplate:
         is_text = all(part.endswith((b'"content":', b'"text":')) for part in parts[1:-1])
         if not is_text or len(parts) != len(marked) + 2:
             return None
-        return Form(tuple(parts), tuple(marked[name] for name in order))
+        prompts = tuple(marked[name] for name in order)
+        unmarked = None
+        if self._blocks.texts:
+            number = 1 + prompts.index(self._blocks.texts[-1]) + 1
+            control = b',"cache_control":' + orjson.dumps(self._blocks.mark)
+            unmarked = number, parts[number].removeprefix(control)
+            if unmarked[1] == parts[number]:
+                return None
+        return Form(tuple(parts), prompts, unmarked)
 
-    def params(self, record: dict[str, Any], doublings: int = 0) -> dict[str, Any]:
+    def params(
+        self, record: dict[str, Any], doublings: int = 0, marked: bool = False
+    ) -> dict[str, Any]:
         """Return the API parameters that ask about one record.
 
         Args:
             record: column to value, with at least `columns`.
             doublings: how often its answer was cut short: each time, it may be twice as long.
+            marked: what it shares by ``cache_by`` is to be cached.
 
         Raises:
             RecordRejected: the record cannot be asked.
         """
-        params = self._params(record)
+        params = self._params(record, marked)
         if doublings:
             params["max_tokens"] = min(
                 params["max_tokens"] * 2**doublings, self.template.most_tokens
             )
         return params
 
-    def _params(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _params(self, record: dict[str, Any], is_marked: bool) -> dict[str, Any]:
         params = dict(self._fixed)
         if self.template.build is not None:
             return self._built(params, record)
@@ -226,7 +252,12 @@ class CompiledTemplate:
         try:
             if self._system and not self._system.reads_nothing:
                 params |= self._system_blocks(self._system.render(values))
-            params["messages"] = self._messages.render(values)
+            messages = self._messages.render(values)
+            if self._blocks.texts:
+                messages = self._blocks.before(
+                    messages, lambda text: text.render(values), marked=is_marked
+                )
+            params["messages"] = messages
         except Exception as error:  # a template can fail in any way that Python can
             kind = type(error).__name__
             raise RecordRejected(

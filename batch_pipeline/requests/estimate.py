@@ -6,11 +6,13 @@ size where it cannot be asked), output tokens and cache reads as earlier answers
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import reduce
 
 from batch_pipeline.requests.build import Built
+from batch_pipeline.requests.cache_groups import CacheSaving, saving_of, shares_of
 from batch_pipeline.requests.compiled import CompiledTemplate
 from batch_pipeline.requests.lengths import NO_ANSWERS, Lengths
 from batch_pipeline.requests.own_prices import OwnPrices
@@ -34,6 +36,7 @@ class Estimate:
         usd_synchronous: what is expected, if the requests were asked one by one outside a batch.
         likely: whether there are enough earlier answers to tell what is expected.
         said: how the tokens were counted, in words.
+        cache_by: what sharing texts by ``cache_by`` saves; None: the question has none.
     """
 
     input_tokens: int
@@ -44,6 +47,7 @@ class Estimate:
     usd_synchronous: Decimal | None
     likely: bool = False
     said: str = BY_BYTES.said
+    cache_by: CacheSaving | None = None
 
     @property
     def usd_likely(self) -> Decimal | None:
@@ -86,8 +90,22 @@ def estimate(
         rate: how many tokens a byte is.
         prices: that the user declared.
     """
-    weight = weigh(template.template, built.requests, built.bytes, built.more_tokens, lengths, rate)
-    return estimate_of(weight, at, prices, rate)
+    shares = shares_of(built.groups, template, rate)
+    weight = weigh(
+        template.template,
+        built.requests,
+        built.bytes,
+        built.more_tokens,
+        lengths,
+        rate,
+        None,
+        shares,
+    )
+    found = estimate_of(weight, at, prices, rate)
+    if built.groups is None or shares is None:
+        return found
+    price = price_of(weight.model, utc_day(at), prices)
+    return replace(found, cache_by=saving_of(built.groups, shares, weight, template, rate, price))
 
 
 def estimate_of(
@@ -125,4 +143,10 @@ def sum_of(estimates: Sequence[Estimate]) -> Estimate:
         total("usd_synchronous"),
         all(one.likely for one in estimates) and bool(estimates),
         estimates[-1].said if estimates else "",
+        _saved_by(estimates),
     )
+
+
+def _saved_by(estimates: Sequence[Estimate]) -> CacheSaving | None:
+    known = [one.cache_by for one in estimates if one.cache_by is not None]
+    return reduce(CacheSaving.plus, known) if known else None

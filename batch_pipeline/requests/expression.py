@@ -87,7 +87,10 @@ class LineWriter:
         columns = {f"c{n}": column for n, column in enumerate(piece.records.columns)}
         numbers = pa.array(piece.rows, pa.int64())
         doubled = pa.array(piece.doublings, pa.int64())
-        table = pa.table({**columns, "id": piece.custom_ids, "n": numbers, "doubled": doubled})
+        marked = pa.array(piece.marked or [False] * len(piece), pa.bool_())
+        table = pa.table(
+            {**columns, "id": piece.custom_ids, "n": numbers, "doubled": doubled, "marked": marked}
+        )
         connection = self._connection = self._connection or self._connect()
         connection.register("_bp_piece", table)
         made = connection.sql(self._sql).to_arrow_table()
@@ -137,7 +140,8 @@ def line_writer(
 
 
 def line_sql(form: Form, columns: Sequence[str], schema: pa.Schema) -> str | None:
-    """Return a query of the lines of ``_bp_piece`` (``c0``, ``c1``, ..., ``id``, ``n``, ``doubled``).
+    """Return a query of the lines of ``_bp_piece`` (``c0``, ``c1``, ..., ``id``, ``n``, ``doubled``,
+    ``marked``).
 
     It gives ``n``, ``line`` and ``is_left``: this line is not known to be right. None: SQL cannot.
     """
@@ -149,6 +153,11 @@ def line_sql(form: Form, columns: Sequence[str], schema: pa.Schema) -> str | Non
     except _NoTwin:
         return None
     constants = [quote_text(part.decode()) for part in form.constants]
+    if form.unmarked is not None:
+        number, other = form.unmarked
+        constants[number] = (
+            f"CASE WHEN marked THEN {constants[number]} ELSE {quote_text(other.decode())} END"
+        )
     inner = ", ".join(f"{text} AS t{number}" for number, (text, _) in enumerate(texts))
     parts = [constants[0], "to_json(id)"]
     for number, constant in enumerate(constants[1:-1]):

@@ -52,7 +52,8 @@ class Lengths:
         same_question: whether they are answers to the question that is asked now.
         cached: input tokens of one that were written to the cache or read from it, on average; None
             with fewer than 30 answers.
-        hits: the share of these that was read.
+        hits: the share of these that was read, of what could be: the first request about a text can only
+            write it.
         hits_least: the same in the batch with the smallest, of 30 answers or more, if that is more than chance
             makes of so many; it is what lies behind it, before the chance of the requests that are to come.
         billed: the share of requests that were answered; the others cost nothing.
@@ -60,6 +61,7 @@ class Lengths:
         mean_most: the mean of these in the batch with the longest, of 30 first attempts or more, if that is more
             than chance makes of so many; it is what lies behind it, before the chance of the requests that are to
             come. None: it is not known, so it is the mean.
+        hits_seen: `hits`; None: none of these had anything cached, so they do not tell it.
     """
 
     answers: int = 0
@@ -72,6 +74,7 @@ class Lengths:
     billed: float = 1.0
     spread: float = 0.0
     mean_most: float | None = None
+    hits_seen: float | None = None
 
     def output_p99(self, requests: int) -> float | None:
         """Return the output tokens of one of so many requests, on average, hardly ever more.
@@ -140,8 +143,9 @@ def lengths_of(store: Store, pipeline: str, version: str) -> Lengths:
 
     Files that are lost or damaged tell nothing: this is for an estimate, and fails no run.
     """
+    about = request_files.c.requests, request_files.c.weight, submissions.c.version
     rows = store.ledger.rows(
-        select(request_files.c.results_path, request_files.c.requests, submissions.c.version)
+        select(request_files.c.results_path, *about)
         .join(submissions, submissions.c.id == request_files.c.submission_id)
         .where(
             request_files.c.pipeline == pipeline,
@@ -173,7 +177,8 @@ def _read(store: Store, rows: Sequence[RowMapping], *, same_question: bool) -> L
         return NO_ANSWERS
     if answers < FEWEST:
         return Lengths(answers, same_question=same_question)
-    asked, share = sum(row["requests"] for row in rows), float(hits or 0)
+    asked, most = sum(row["requests"] for row in rows), read_most(rows)
+    share = min(float(hits or 0) / most, 1.0)
     return Lengths(
         answers,
         mean,
@@ -181,8 +186,20 @@ def _read(store: Store, rows: Sequence[RowMapping], *, same_question: bool) -> L
         same_question,
         cached,
         share,
-        least_hits(share, [(count, float(one)) for count, one in batches]),
+        least_hits(share, [(count, min(float(one) / most, 1.0)) for count, one in batches]),
         min(answers / max(asked, 1), 1.0),
         spread,
         most_mean(mean, spread, means),
+        None if hits is None else share,
     )
+
+
+def read_most(rows: Sequence[RowMapping]) -> float:
+    """Return the share of what was cached that could be read at best, in some request files."""
+    cached = most = 0.0
+    for row in rows:
+        weight = row["weight"] or {}
+        tokens = row["requests"] * weight.get("cached", 0)
+        cached += tokens
+        most += tokens * weight.get("read_most", 1.0)
+    return most / cached if most else 1.0

@@ -33,6 +33,7 @@ class Piece:
         custom_ids: of their requests, as an Arrow array.
         doublings: how often each one's answer was cut short.
         corrections: what each one's answer was that did not fit; empty when none had one.
+        marked: whether what each shares by ``cache_by`` is to be cached; None: of none.
     """
 
     records: pa.RecordBatch
@@ -40,9 +41,14 @@ class Piece:
     custom_ids: pa.Array
     doublings: list[int]
     corrections: Sequence[Correction | None] = ()
+    marked: Sequence[bool] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def is_marked(self, place: int) -> bool:
+        """Whether what one of them shares is to be cached."""
+        return self.marked is not None and self.marked[place]
 
     def at(self, places: Sequence[int]) -> Iterator[tuple[int, str, dict[str, Any]]]:
         """Yield (place, custom_id, record) for some of them."""

@@ -11,13 +11,15 @@ from batch_pipeline.errors import InputError, sentence
 from batch_pipeline.records.columns import HELPER_COLUMNS
 from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.requests.build import Built, Limits, build_requests
+from batch_pipeline.requests.cache_groups import read_groups, shares_of
 from batch_pipeline.requests.cache_minimum import too_short_to_cache
 from batch_pipeline.requests.compiled import CompiledTemplate
 from batch_pipeline.requests.dry_run import Api, CountedOnce, dry_run
 from batch_pipeline.requests.estimate import Estimate, estimate, sum_of
 from batch_pipeline.requests.kept_rate import Counting, rate_of
-from batch_pipeline.requests.lengths import lengths_of
+from batch_pipeline.requests.lengths import Lengths, lengths_of
 from batch_pipeline.requests.own_prices import OwnPrices
+from batch_pipeline.requests.prices import price_of, utc_day
 from batch_pipeline.requests.token_rate import lines_at
 from batch_pipeline.requests.weight import Weight, more_tokens_in, weigh
 from batch_pipeline.store.layout import rejected_name, request_name
@@ -164,15 +166,19 @@ def _build(
         if question.version != submission["version"]:
             raise _AnotherQuestion
         total = submission["counts"].get("asked", 0)
+        lengths = lengths_of(store, submission["pipeline"], question.version)
+        day = utc_day(store.clock.now())
+        price = price_of(question.template.model, day, pricing.prices)
         built = build_requests(
             records,
             question,
             limits,
             folder,
             lambda done: tell(f"wrote {done:,} of {total:,} requests"),
+            read_groups(records, question, lengths, price),
         )
         pricing = _tried(store, scope, question, built, pricing, tell)
-        return built, _priced(store, submission, question, built, pricing), question
+        return built, _priced(store, submission, question, built, pricing, lengths), question
 
 
 def _tried(
@@ -212,13 +218,14 @@ def _priced(
     question: CompiledTemplate,
     built: Built,
     pricing: Pricing,
+    lengths: Lengths,
 ) -> _Priced:
     pipeline, template = submission["pipeline"], question.template
-    lengths = lengths_of(store, pipeline, question.version)
     paths, sizes = [file.path for file in built.files], [file.bytes for file in built.files]
     rate = rate_of(
         store, pipeline, question, paths, sizes, built.requests, pricing.counting, pricing.why_not
     )
+    shares = shares_of(built.groups, question, rate)
     weights = {
         file.seq: weigh(
             template,
@@ -228,6 +235,7 @@ def _priced(
             lengths,
             rate,
             built.requests,
+            shares,
         )
         for file in built.files
     }

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.requests.build import Built, Limits, build_requests
+from batch_pipeline.requests.cache_groups import CacheGroups
 from batch_pipeline.requests.compiled import CompiledTemplate
 from batch_pipeline.requests.prices import ONE, Tokens, batch_price, utc_day
 from batch_pipeline.requests.token_rate import BYTES_PER_TOKEN
@@ -34,7 +35,13 @@ class Rendered:
     more_tokens: int = 0
 
 
-def render(record: str, template: CompiledTemplate, limits: Limits, folder: str) -> Rendered:
+def render(
+    record: str,
+    template: CompiledTemplate,
+    limits: Limits,
+    folder: str,
+    groups: CacheGroups | None = None,
+) -> Rendered:
     """Return the request of one record, built as all requests are.
 
     Args:
@@ -42,8 +49,9 @@ def render(record: str, template: CompiledTemplate, limits: Limits, folder: str)
         template: what to ask.
         limits: of one batch.
         folder: a new local folder.
+        groups: of all records that would be asked, by what they share.
     """
-    built = build_requests(record, template, limits, folder)
+    built = build_requests(record, template, limits, folder, None, groups)
     if built.rejected_path is not None:
         reason = pq.read_table(built.rejected_path).column("reason")[0].as_py()
         return Rendered(None, str(reason), 0)
@@ -68,6 +76,7 @@ def weigh(
     folder: str,
     asked: int,
     of: int,
+    groups: CacheGroups | None = None,
 ) -> Built:
     """Return what the requests of a run come to, for ``estimate``: built as a run builds them.
 
@@ -78,12 +87,13 @@ def weigh(
         folder: a new local folder.
         asked: how many records would be asked.
         of: how many of them ``records`` has; the others are taken to be like these.
+        groups: of these, by what they share.
     """
     nothing = Built([], 0, 0, 0, None, [])
     if records is None or not of:
         return nothing
     try:
-        built = build_requests(records, template, limits, folder)
+        built = build_requests(records, template, limits, folder, None, groups)
     except InputError:  # none of them can be asked, and each that is shown says why
         return nothing
     if asked == of:

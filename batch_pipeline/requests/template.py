@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.requests.betas import check_betas
+from batch_pipeline.requests.blocks import check_cache_by, check_prompt
 from batch_pipeline.requests.messages import declared_messages, declared_system
 from batch_pipeline.requests.schema import OutputSchema
 
@@ -63,6 +64,9 @@ class MessageTemplate:
         cache: how long the API caches the shared system prompt: None, ``5m`` or ``1h``.
         cache_seed: a submission's first request is sent by itself, and the others when it has filled the
             cache, an hour later at most. Needs ``cache``.
+        cache_by: columns whose text many records share, such as a document about which there are many
+            questions. They stand before the prompt's text, cached for as long as ``cache`` says where that
+            pays, and records that share them are sent together. Needs ``prompt`` and ``cache``.
         output: a pydantic model class or a JSON Schema of the answer; None: plain text.
         output_mode: ``json_schema`` (structured outputs) or ``tool`` (one strict, forced tool).
         version: replaces the computed version; with ``build`` it stands for the function's code.
@@ -92,6 +96,7 @@ class MessageTemplate:
     max_tokens_limit: int | None = None
     betas: Sequence[str] = ()
     cache_seed: bool = False
+    cache_by: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self._check_words()
@@ -102,6 +107,8 @@ class MessageTemplate:
         asked = declared_messages(self.prompt, self.messages)
         system = declared_system(self.system)
         texts = [*asked.texts, *([system] if system else [])]
+        if self.cache_by:
+            check_prompt(self.cache_by, asked)
         if self.build is None and all(text.reads_nothing for text in texts):
             raise InputError(
                 f"{'messages' if self.prompt is None else 'prompt'} reads no column: every record "
@@ -109,7 +116,7 @@ class MessageTemplate:
             )
         if self.cache is None or self.build is not None:
             return
-        if system is None and not _has_key(self.messages, "cache_control"):
+        if system is None and not self.cache_by and not _has_key(self.messages, "cache_control"):
             raise InputError(f"cache={self.cache!r} needs a `system`: the part requests share.")
         if system is not None and not system.reads_nothing:
             raise InputError(
@@ -165,6 +172,14 @@ class MessageTemplate:
             raise InputError(
                 'cache_seed fills a cache, and there is none: set cache="5m" or cache="1h".'
             )
+        check_cache_by(
+            self.cache_by,
+            prompt=self.prompt,
+            cache=self.cache,
+            has_system=bool(self.system),
+            seeded=self.cache_seed,
+            params=self.params,
+        )
         if self.output_mode not in OUTPUT_MODES:
             raise InputError(
                 f'output_mode must be "json_schema" or "tool", not {self.output_mode!r}.'

@@ -43,6 +43,8 @@ class Weight:
         billed: the share of requests that is answered and paid, about.
         listed: whether its prices are known from the listed ones.
         factor: what these are multiplied with, for inference in one region.
+        read_most: the share of what is cached that could be read at best: the first request about a text
+            of ``cache_by`` writes it.
     """
 
     model: str
@@ -62,6 +64,7 @@ class Weight:
     listed: bool = True
     billed: float = 1.0
     factor: float = 1.0
+    read_most: float = 1.0
 
     @classmethod
     def stored(cls, value: Mapping[str, Any]) -> "Weight":
@@ -115,6 +118,25 @@ class Weight:
         return cost * self.requests * billed
 
 
+@dataclass(frozen=True)
+class CacheShares:
+    """What groups come to, for a request on average.
+
+    Attributes:
+        cached: tokens of a request that are written to the cache or read from it, about.
+        cached_max: the same at most.
+        read_most: the share of these that is read where each request finds what an earlier one wrote.
+        requests: that share a text which is cached.
+        texts: how many.
+    """
+
+    cached: float = 0.0
+    cached_max: float = 0.0
+    read_most: float = 1.0
+    requests: int = 0
+    texts: int = 0
+
+
 def weigh(
     template: MessageTemplate,
     requests: int,
@@ -123,6 +145,7 @@ def weigh(
     lengths: Lengths = NO_ANSWERS,
     rate: TokenRate = BY_BYTES,
     together: int | None = None,
+    shares: CacheShares | None = None,
 ) -> Weight:
     """Return what requests of a question weigh.
 
@@ -134,6 +157,7 @@ def weigh(
         lengths: of earlier answers.
         rate: how many tokens a byte of theirs is.
         together: how many requests they are a part of, whose reserve is to hold as a whole; None: these are all.
+        shares: what groups by ``cache_by`` come to for each; None: there are none.
     """
     by_size = math.ceil(size / BY_BYTES.bytes_per_token)
     tokens = rate.tokens(requests, size)
@@ -142,6 +166,9 @@ def weigh(
     cached = shared if lengths.cached is None else lengths.cached
     if not template.cache or not (template.system or template.messages or template.build):
         cached = shared = 0
+    if shares is not None:
+        cached, shared = shares.cached, math.ceil(shares.cached_max)
+    read_most = 1.0 if shares is None else shares.read_most
     factor = geo_factor(template.model, template.params.get("inference_geo"))
     # Answers that were cut short are asked for again because they are long.
     longest = lengths.output_p99(1 if more_tokens else together or requests)
@@ -154,8 +181,8 @@ def weigh(
         cached=math.ceil(cached),
         cached_max=max(shared, math.ceil(cached)),
         cache=template.cache,
-        hits=lengths.hits,
-        hits_p99=lengths.hits_p99(together or requests),
+        hits=lengths.hits * read_most,
+        hits_p99=lengths.hits_p99(together or requests) * read_most,
         output=_of(requests, lengths.mean, output_max),
         output_p99=_of(requests, longest, output_max),
         output_max=output_max,
@@ -163,6 +190,7 @@ def weigh(
         listed=factor is not None,
         billed=lengths.billed,
         factor=1.0 if factor is None else float(factor),
+        read_most=read_most,
     )
 
 
@@ -196,12 +224,25 @@ def more_tokens_in(path: str, max_tokens: int) -> int:
         )
 
 
+def _marked_bytes(messages: Any) -> int:
+    """Return the bytes of messages up to the last block that has ``cache_control``."""
+    size = upto = 0
+    for message in messages:
+        content = message["content"]
+        for block in content if isinstance(content, list) else (content,):
+            size += len(orjson.dumps(block))
+            if isinstance(block, dict) and "cache_control" in block:
+                upto = size
+    return upto
+
+
 def weigh_file(path: str, size: int, lengths: Lengths) -> Weight:
     """Return what the requests of a local file weigh, by nothing but the file itself.
 
     For files of an earlier version, and of a ledger that was made again.
     """
-    count = output_max = 0
+    count = output_max = marked = 0
+    is_cached = is_long = False
     first: dict[str, Any] = {}
     with open(path, "rb") as lines:
         for line in lines:
@@ -209,9 +250,13 @@ def weigh_file(path: str, size: int, lengths: Lengths) -> Weight:
             first = first or params
             count += 1
             output_max += params["max_tokens"]
-    text = orjson.dumps(first).decode()
-    cache = None if "cache_control" not in text else "1h" if '"ttl":"1h"' in text else "5m"
-    shared = math.ceil(len(orjson.dumps(first.get("system", ""))) / BY_BYTES.bytes_per_token)
+            if b'"cache_control"' in line:
+                is_long = is_long or b'"ttl":"1h"' in line
+                is_cached = True
+                marked += _marked_bytes(params["messages"])
+    cache = None if not is_cached else "1h" if is_long else "5m"
+    size_shared = len(orjson.dumps(first.get("system", ""))) + marked / max(count, 1)
+    shared = math.ceil(size_shared / BY_BYTES.bytes_per_token)
     template = MessageTemplate(
         model=first.get("model", "unknown"),
         max_tokens=max(output_max // max(count, 1), 1),

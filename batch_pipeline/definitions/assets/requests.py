@@ -57,6 +57,8 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
                 f"{report.bytes:,} bytes; "
                 f"{counted(report.rejected, 'record')} rejected; estimated cost {usd}"
             )
+            if report.estimate.cache_by is not None:
+                context.log.info(report.estimate.cache_by.line)
             if report.uncached:
                 context.log.warning(report.uncached)
             if report.version_changed:
