@@ -129,15 +129,15 @@ def build_preview(
     from batch_pipeline.store.submissions import Scope
 
     pipeline, now = one.pipeline, process_clock().now()
-    partition = _partition(one, wanted.partition, now)
+    partition = partition_of(one, wanted.partition, now)
     name = (
         name_in_ledger(store.ledger, pipeline.name, pipeline.renamed_from)
         if store
         else pipeline.name
     )
-    scope = Scope(name, partition, _endpoint(one, store, api))
+    scope = Scope(name, partition, endpoint_of(one, store, api))
     if store is not None:
-        _note_other_account(store, scope, wanted.force)
+        note_other_account(store, scope, wanted.force)
     records = preview_records(
         store,
         scope,
@@ -188,7 +188,7 @@ def build_preview(
     return Preview(pipeline.name, partition, records, shown, counted_by, cost, weighed, now)
 
 
-def _endpoint(one: "Declared", store: "Store | None", api: "BatchesApi | None") -> "Endpoint":
+def endpoint_of(one: "Declared", store: "Store | None", api: "BatchesApi | None") -> "Endpoint":
     """Return whose answers count as answered: what was asked elsewhere would be asked again."""
     from batch_pipeline.store.submissions import Endpoint, known_as, known_endpoints
 
@@ -204,7 +204,7 @@ def _endpoint(one: "Declared", store: "Store | None", api: "BatchesApi | None") 
     return known[0] if known else Endpoint(one.claude.url, "", "")
 
 
-def _note_other_account(store: "Store", scope: "Scope", force: bool) -> None:
+def note_other_account(store: "Store", scope: "Scope", force: bool) -> None:
     """Say so when all that is answered was answered elsewhere, and counts for nothing here."""
     from batch_pipeline.store.submissions import asked_at, asked_elsewhere
 
@@ -223,7 +223,7 @@ def _note_other_account(store: "Store", scope: "Scope", force: bool) -> None:
         )
 
 
-def _partition(one: "Declared", given: str | None, now: datetime) -> str:
+def partition_of(one: "Declared", given: str | None, now: datetime) -> str:
     """Return the partition to look at; the one that a night would ask about when none is given."""
     import dagster as dg
 
