@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
     from batch_pipeline.errors import BatchPipelineError, HeldError, InputError, StoreError
     from batch_pipeline.pipeline import Arrivals, BatchPipeline, Budget, Schedule
-    from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+    from batch_pipeline.records.sources import DuckDBSource, ParquetSource, RequestFiles
     from batch_pipeline.requests.tasks.classify import Classify
     from batch_pipeline.requests.tasks.extract import Extract
     from batch_pipeline.requests.tasks.score import Score
@@ -43,6 +43,7 @@ _HOMES = {
     "MessageTemplate": "batch_pipeline.requests.template",
     "ParquetDataset": "batch_pipeline.results.destinations",
     "ParquetSource": "batch_pipeline.records.sources",
+    "RequestFiles": "batch_pipeline.records.sources",
     "Schedule": "batch_pipeline.pipeline",
     "Score": "batch_pipeline.requests.tasks.score",
     "SendBetween": "batch_pipeline.batches.hours",
@@ -72,6 +73,7 @@ __all__ = [
     "MessageTemplate",
     "ParquetDataset",
     "ParquetSource",
+    "RequestFiles",
     "Schedule",
     "Score",
     "SendBetween",

@@ -26,7 +26,7 @@ from batch_pipeline.definitions.component_templates import OrTemplate
 from batch_pipeline.definitions.component_values import Written
 from batch_pipeline.definitions.component_yaml import YamlComponent
 from batch_pipeline.pipeline import Arrivals, BatchPipeline, Budget, Schedule
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.records.sources import Source
 from batch_pipeline.requests.tasks.task import Task
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
@@ -68,22 +68,23 @@ class BatchPipelineComponent(YamlComponent):
         ),
     ]
     source: Annotated[
-        SkipValidation[DuckDBSource | ParquetSource],
+        SkipValidation[Source],
         Written(
             fields.SourceValue,
-            "Where the records are: a DuckDB database, or with a path Parquet files.",
+            "Where the records are: a DuckDB database, with a path Parquet files, with request_files ready requests.",
             values.source,
         ),
     ]
     request: Annotated[
-        SkipValidation[MessageTemplate | Task],
+        SkipValidation[MessageTemplate | Task | None],
         Written(
             RequestValue,
             "What is asked about each record: with a task (classify, extract, summarize, translate, score) its fields, "
-            "else those of a template.",
+            "else those of a template. Left out where the source is request_files.",
             values.request,
+            None,
         ),
-    ]
+    ] = None
     destination: Annotated[
         SkipValidation[DuckDBTable | ParquetDataset | None],
         Written(

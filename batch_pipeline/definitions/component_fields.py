@@ -66,15 +66,34 @@ class ParquetSourceFields(Fields):
     key: Texts = Field(description="The column that names a record, or several.")
 
 
+class RequestFilesFields(Fields):
+    """Ready requests in files of JSON lines; there is no request then."""
+
+    request_files: Text = Field(
+        description='A file, a glob, a folder (all *.jsonl below it), or an object-store URL; {"custom_id": ..., '
+        '"params": {...}} a line.',
+        examples=["requests/*.jsonl"],
+    )
+    betas: Annotated[list[Text], OrTemplate()] = Field(
+        [], description="What the header anthropic-beta of the batches names."
+    )
+
+
 def _by_path(value: Any) -> str:
     return "parquet" if isinstance(value, dict) and "path" in value else "duckdb"
+
+
+def _by_source(value: Any) -> str:
+    is_ready = isinstance(value, dict) and "request_files" in value
+    return "requests" if is_ready else _by_path(value)
 
 
 SourceValue = Annotated[
     Annotated[
         Annotated[ParquetSourceFields, Tag("parquet")]
+        | Annotated[RequestFilesFields, Tag("requests")]
         | Annotated[DuckDBSourceFields, Tag("duckdb")],
-        Discriminator(_by_path),
+        Discriminator(_by_source),
     ],
     OrTemplate(),
 ]

@@ -223,6 +223,7 @@ RequestValue = Annotated[
         ]
         | Annotated[OwnRequestFields, Tag("in own words")],
         Discriminator(_by_task),
-    ],
+    ]
+    | None,
     OrTemplate(),
 ]

@@ -40,6 +40,9 @@ DUPLICATE_OF = "_duplicate_of"
 OUTCOME = "_bp_rule"
 """The column of records.parquet that says what a rule makes of a record: `rules.Rule.outcome`."""
 
+PARAMS, PARAMS_HASH = "_bp_params", "_bp_params_hash"
+"""Of ready requests: the parameters as they are sent, and a hash of them that is the same in any order."""
+
 HELPER_COLUMNS: dict[str, str] = {
     "_row": "BIGINT",
     "_kind": "VARCHAR",
@@ -54,6 +57,9 @@ HELPER_COLUMNS: dict[str, str] = {
     OUTCOME: "VARCHAR",
 }
 """What records.parquet holds after the source columns, in order, and their DuckDB types."""
+
+HIDDEN_COLUMNS = frozenset((*HELPER_COLUMNS, PARAMS, PARAMS_HASH))
+"""What no row of results has of a record's columns in records.parquet."""
 
 AS_TEXT = (
     "interval",

@@ -8,7 +8,7 @@ from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import source_columns
 from batch_pipeline.records.rules import Rule
 from batch_pipeline.records.selection import Ask, IndexFile, select
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.records.sources import Source
 from batch_pipeline.records.submission import Question
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope, latest_records, situation
@@ -17,7 +17,7 @@ from batch_pipeline.store.submissions import Scope, latest_records, situation
 def count_needed(
     store: Store,
     scope: Scope | None,
-    source: DuckDBSource | ParquetSource,
+    source: Source,
     compile_question: Callable[[Mapping[str, str]], Question],
     *,
     partition_filter: Callable[[Mapping[str, str]], PartitionFilter | None],

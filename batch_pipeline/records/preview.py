@@ -13,7 +13,7 @@ from batch_pipeline.records.reading import open_source, source_columns
 from batch_pipeline.records.rules import Rule
 from batch_pipeline.records.selection import ASKED_VERDICTS, Ask, IndexFile, Selection
 from batch_pipeline.records.selection import select as select_records
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.records.sources import Source
 from batch_pipeline.records.submission import Question
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import REQUEST, Scope, index_elsewhere, latest_records
@@ -89,7 +89,7 @@ class RecordsPreview(Generic[QuestionT]):
 def preview_records(
     store: Store | None,
     scope: Scope,
-    source: DuckDBSource | ParquetSource,
+    source: Source,
     compile_question: Callable[[Mapping[str, str]], QuestionT],
     *,
     partition_filter: Callable[[Mapping[str, str]], PartitionFilter | None],

@@ -1,4 +1,4 @@
-"""Where records come from: a table or query of a DuckDB database, or Parquet files.
+"""Where records come from: a table or query of a DuckDB database, Parquet files, or files of ready requests.
 
 A code location declares them, and loads no DuckDB for it: ``reading`` opens them.
 """
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.settings import LOCK_WAIT_SECONDS, project_path
+
+CUSTOM_ID = "custom_id"
+"""The key of records that are ready requests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,48 @@ class ParquetSource:
         return f"Parquet files at {project_path(self.path)}"
 
 
-Source = DuckDBSource | ParquetSource
+@dataclass(frozen=True)
+class RequestFiles:
+    """Ready requests in files of JSON lines: each line is a record, asked with its own parameters as they are.
+
+    A line is ``{"custom_id": ..., "params": {...}}``, as the Message Batches API's guides have it. The key is
+    ``custom_id``, any text that no other line has. A pipeline of these has no ``request``.
+
+    Attributes:
+        path: a file, a glob, a folder (all ``*.jsonl`` and ``*.jsonl.gz`` below it), or an object-store URL.
+        betas: what the header ``anthropic-beta`` of the batches names; it stands in no line.
+
+    Raises:
+        InputError: ``path`` is no text, or a beta is none.
+    """
+
+    path: str
+    betas: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str) or not self.path:
+            raise InputError(
+                f'RequestFiles needs the path of files of requests, such as "requests/*.jsonl", not {self.path!r}.'
+            )
+        if isinstance(self.betas, str) or not all(isinstance(one, str) for one in self.betas):
+            raise InputError(f"RequestFiles: betas must be a list of names, not {self.betas!r}.")
+
+    @property
+    def key(self) -> str:
+        """The key's column."""
+        return CUSTOM_ID
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The key's columns, in order."""
+        return (CUSTOM_ID,)
+
+    def describe(self) -> str:
+        """Return which files, for messages and metadata."""
+        return f"requests at {project_path(self.path)}"
+
+
+Source = DuckDBSource | ParquetSource | RequestFiles
 
 
 def _key_columns(key: str | Sequence[str]) -> tuple[str, ...]:

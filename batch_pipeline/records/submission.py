@@ -12,7 +12,7 @@ from batch_pipeline.records.reading import open_source, source_columns
 from batch_pipeline.records.reask import Destination, Reask, Unknown
 from batch_pipeline.records.rules import Rule
 from batch_pipeline.records.selection import Ask, IndexFile, Selection, select
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.records.sources import Source
 from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.layout import index_name, new_submission_id, records_name
 from batch_pipeline.store.store import Store
@@ -73,7 +73,7 @@ class SelectedSubmission:
 def select_submission(
     store: Store,
     scope: Scope,
-    source: DuckDBSource | ParquetSource,
+    source: Source,
     compile_question: Callable[[Mapping[str, str]], Question],
     *,
     partition_filter: Callable[[Mapping[str, str]], PartitionFilter | None],

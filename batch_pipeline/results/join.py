@@ -10,7 +10,7 @@ import pyarrow as pa
 from sqlalchemy import RowMapping, select
 
 from batch_pipeline.records import rules
-from batch_pipeline.records.columns import DUPLICATE_OF, HELPER_COLUMNS, asked_row
+from batch_pipeline.records.columns import DUPLICATE_OF, HIDDEN_COLUMNS, asked_row
 from batch_pipeline.records.connections import (
     memory_connection,
     one_thread,
@@ -408,7 +408,7 @@ def _source_list(connection: duckdb.DuckDBPyConnection, records: str) -> str:
     relation = records if records == "asked" else f"read_parquet({quote_files([records])})"
     described = connection.execute(f"describe select * from {relation}").fetchall()
     return ", ".join(
-        f"records.{quote_name(row[0])}" for row in described if row[0] not in HELPER_COLUMNS
+        f"records.{quote_name(row[0])}" for row in described if row[0] not in HIDDEN_COLUMNS
     )
 
 

@@ -23,7 +23,7 @@ from batch_pipeline.records.fingerprint import (
     look,
     read,
 )
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.records.sources import DuckDBSource, Source
 from batch_pipeline.requests.compiled import compile_question
 
 MOST_NAMED = 3
@@ -61,7 +61,7 @@ class Arrived:
         began: float,
     ) -> None:
         self.pipeline, self.instance, self.partitions = pipeline, instance, partitions
-        self.source: DuckDBSource | ParquetSource = pipeline.source
+        self.source: Source = pipeline.source
         self.memory, self.now, self.began = memory, now, began
         self.said: list[str] = []
 
@@ -153,7 +153,7 @@ class Arrived:
 
     def _read(self, looks: str) -> tuple[dict[str, Group], list[str]]:
         pipeline = self.pipeline
-        if isinstance(self.source, ParquetSource) and pipeline.partitions is None:
+        if not isinstance(self.source, DuckDBSource) and pipeline.partitions is None:
             return {"": Group(0, None, looks)}, []
 
         def content(columns: Mapping[str, str]) -> Sequence[str]:

@@ -13,7 +13,7 @@ from batch_pipeline.definitions.assets.checks import check_specs
 from batch_pipeline.definitions.load import loader_key, loader_of
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource
+from batch_pipeline.records.sources import ParquetSource, RequestFiles, Source
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 
 
@@ -50,7 +50,7 @@ STAGES = ("records", "requests", "batches", "results")
 
 def stage_specs(pipeline: BatchPipeline) -> dict[str, dg.AssetSpec]:
     """Return the specs of a pipeline's assets by stage, as its ``asset_spec`` leaves them."""
-    source = "duckdb" if isinstance(pipeline.source, DuckDBSource) else "parquet"
+    source = {ParquetSource: "parquet", RequestFiles: "json"}.get(type(pipeline.source), "duckdb")
     destination = "duckdb" if isinstance(pipeline.destination, DuckDBTable) else "parquet"
     return {
         "records": _spec(
@@ -186,7 +186,9 @@ def _declared(value: str) -> str:
     return f"${variable}" if variable else str(value)
 
 
-def _source_shown(source: DuckDBSource | ParquetSource) -> str:
+def _source_shown(source: Source) -> str:
+    if isinstance(source, RequestFiles):
+        return f"ready requests at {_declared(source.path)}"
     if isinstance(source, ParquetSource):
         return f"Parquet files at {_declared(source.path)}"
     what = "a query" if source.table is None else f"table {_declared(source.table)}"
