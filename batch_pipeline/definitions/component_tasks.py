@@ -223,7 +223,6 @@ RequestValue = Annotated[
         ]
         | Annotated[OwnRequestFields, Tag("in own words")],
         Discriminator(_by_task),
-    ]
-    | None,
+    ],
     OrTemplate(),
 ]

@@ -136,14 +136,24 @@ def _chosen(schema: JsonSchemaValue, handler: GetJsonSchemaHandler) -> JsonSchem
             for name, ref in named.items()
         ]
         return chosen | {"allOf": cases}
-    first, last = schema["oneOf"]  # the first is told by a field that only it has
-    if "oneOf" in first:
-        own, then = first["discriminator"]["propertyName"], _chosen(first, handler)
-    else:
-        inner, other = (handler.resolve_ref_schema(one) for one in (first, last))
-        own = next(name for name in inner["required"] if name not in other["properties"])
-        then = {"$ref": first["$ref"]}
-    return {"if": {"required": [own]}, "then": then, "else": {"$ref": last["$ref"]}}
+    *told, last = schema["oneOf"]  # each but the last is told by a field that only it has
+    chosen = {"$ref": last["$ref"]}
+    for one in reversed(told):
+        if "oneOf" in one:
+            own, then = one["discriminator"]["propertyName"], _chosen(one, handler)
+        else:
+            inner = handler.resolve_ref_schema(one)
+            others = [
+                handler.resolve_ref_schema(other) for other in schema["oneOf"] if other is not one
+            ]
+            own = next(
+                name
+                for name in inner["required"]
+                if not any(name in other["properties"] for other in others)
+            )
+            then = {"$ref": one["$ref"]}
+        chosen = {"if": {"required": [own]}, "then": then, "else": chosen}
+    return chosen
 
 
 def _as_written(value: Any, check: Any) -> Any:

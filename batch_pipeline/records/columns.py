@@ -9,6 +9,7 @@ import duckdb.sqltypes as duckdb_typing
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import quote_files, quote_name
+from batch_pipeline.records.sources import PARAMS, PARAMS_HASH
 
 RESULT_COLUMNS: dict[str, str] = {
     "_status": "VARCHAR",
@@ -39,9 +40,6 @@ DUPLICATE_OF = "_duplicate_of"
 
 OUTCOME = "_bp_rule"
 """The column of records.parquet that says what a rule makes of a record: `rules.Rule.outcome`."""
-
-PARAMS, PARAMS_HASH = "_bp_params", "_bp_params_hash"
-"""Of ready requests: the parameters as they are sent, and a hash of them that is the same in any order."""
 
 HELPER_COLUMNS: dict[str, str] = {
     "_row": "BIGINT",

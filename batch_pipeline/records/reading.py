@@ -7,7 +7,6 @@ from contextlib import contextmanager
 import duckdb
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.records.columns import PARAMS, PARAMS_HASH
 from batch_pipeline.records.connections import (
     SMALL_MEMORY,
     OpenDatabase,
@@ -19,7 +18,7 @@ from batch_pipeline.records.connections import (
 )
 from batch_pipeline.records.parquet_files import check_decimals, files_sql, matching_files
 from batch_pipeline.records.request_lines import COLUMNS, view_lines
-from batch_pipeline.records.sources import DuckDBSource, RequestFiles, Source
+from batch_pipeline.records.sources import PARAMS, PARAMS_HASH, DuckDBSource, RequestFiles, Source
 from batch_pipeline.settings import name_parts, project_path, resolve
 
 NO_PARQUET = (

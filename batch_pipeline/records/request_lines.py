@@ -20,10 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch_pipeline.errors import InputError, plain
-from batch_pipeline.records.columns import PARAMS, PARAMS_HASH
 from batch_pipeline.records.connections import quote_files
 from batch_pipeline.records.parquet_files import list_files
-from batch_pipeline.records.sources import CUSTOM_ID, RequestFiles
+from batch_pipeline.records.sources import CUSTOM_ID, PARAMS, PARAMS_HASH, RequestFiles
 from batch_pipeline.settings import project_path
 
 ENDINGS = (".jsonl", ".jsonl.gz")

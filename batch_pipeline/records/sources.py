@@ -11,6 +11,8 @@ from batch_pipeline.settings import LOCK_WAIT_SECONDS, project_path
 
 CUSTOM_ID = "custom_id"
 """The key of records that are ready requests."""
+PARAMS, PARAMS_HASH = "_bp_params", "_bp_params_hash"
+"""Of ready requests: the parameters as they are sent, and a hash of them that is the same in any order."""
 
 
 @dataclass(frozen=True, kw_only=True)

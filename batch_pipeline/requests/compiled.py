@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from batch_pipeline.errors import InputError, plain
-from batch_pipeline.records.columns import PARAMS, PARAMS_HASH
+from batch_pipeline.records.sources import PARAMS, PARAMS_HASH
 from batch_pipeline.requests.messages import declared_messages, declared_system, is_empty
 from batch_pipeline.requests.prompt import Prompt, template_values, unknown_column
 from batch_pipeline.requests.ready import QUESTION, ReadyLines
