@@ -88,10 +88,10 @@ def build_requests(
     with (
         building,
         pq.ParquetFile(records_path, pre_buffer=False, buffer_size=1 << 16) as file,
-        line_writer(form, template.columns, file.schema_arrow) as writer,
+        line_writer(form, template.reads, file.schema_arrow) as writer,
     ):
         line_bytes = sum(map(len, form.constants)) if form else 0
-        for piece in read_pieces(file, records_path, template.columns, line_bytes):
+        for piece in read_pieces(file, records_path, template.reads, line_bytes):
             building.add(piece, writer)
             told += len(piece)
             while on_progress and told >= next_told:

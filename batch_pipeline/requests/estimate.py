@@ -13,10 +13,11 @@ from decimal import Decimal
 from batch_pipeline.requests.build import Built
 from batch_pipeline.requests.compiled import CompiledTemplate
 from batch_pipeline.requests.lengths import NO_ANSWERS, Lengths
+from batch_pipeline.requests.line_weight import weigh_built
 from batch_pipeline.requests.own_prices import OwnPrices
 from batch_pipeline.requests.prices import price_of, utc_day
 from batch_pipeline.requests.token_rate import BY_BYTES, TokenRate
-from batch_pipeline.requests.weight import Weight, weigh
+from batch_pipeline.requests.weight import Kind, Weight, weigh
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,12 @@ def estimate(
         rate: how many tokens a byte is.
         prices: that the user declared.
     """
-    weight = weigh(template.template, built.requests, built.bytes, built.more_tokens, lengths, rate)
+    if template.by_line:
+        weight = weigh_built(built, lengths, rate)
+    else:
+        weight = weigh(
+            template.template, built.requests, built.bytes, built.more_tokens, lengths, rate
+        )
     return estimate_of(weight, at, prices, rate)
 
 
@@ -94,16 +100,19 @@ def estimate_of(
     weight: Weight, at: datetime, prices: OwnPrices | None = None, rate: TokenRate = BY_BYTES
 ) -> Estimate:
     """Return what requests of a weight may cost."""
-    price = price_of(weight.model, utc_day(at), prices)
-    expected = weight.cost("expected", price)
+
+    def cost(kind: Kind) -> Decimal | None:
+        return weight.usd(kind, lambda model: price_of(model, utc_day(at), prices))
+
+    expected = cost("expected")
     return Estimate(
-        weight.input,
-        weight.output_max,
+        sum(one.input for one in weight.all),
+        sum(one.output_max for one in weight.all),
         expected,
-        weight.cost("p99", price),
-        weight.cost("max", price),
+        cost("p99"),
+        cost("max"),
         # A batch halves the price of every token (pricing page).
-        None if expected is None or weight.searches else 2 * expected,
+        None if expected is None or any(one.searches for one in weight.all) else 2 * expected,
         weight.output is not None,
         rate.said,
     )
