@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
     from batch_pipeline.errors import BatchPipelineError, HeldError, InputError, StoreError
     from batch_pipeline.pipeline import Arrivals, BatchPipeline, Budget, Schedule
-    from batch_pipeline.records.sources import DuckDBSource, ParquetSource, ResultsSource
+    from batch_pipeline.records.sources import (
+        DuckDBSource,
+        ParquetSource,
+        RequestFiles,
+        ResultsSource,
+    )
     from batch_pipeline.requests.tasks.classify import Classify
     from batch_pipeline.requests.tasks.extract import Extract
     from batch_pipeline.requests.tasks.score import Score
@@ -44,6 +49,7 @@ _HOMES = {
     "MessageTemplate": "batch_pipeline.requests.template",
     "ParquetDataset": "batch_pipeline.results.destinations",
     "ParquetSource": "batch_pipeline.records.sources",
+    "RequestFiles": "batch_pipeline.records.sources",
     "ResultsSource": "batch_pipeline.records.sources",
     "Schedule": "batch_pipeline.pipeline",
     "Score": "batch_pipeline.requests.tasks.score",
@@ -75,6 +81,7 @@ __all__ = [
     "MessageTemplate",
     "ParquetDataset",
     "ParquetSource",
+    "RequestFiles",
     "ResultsSource",
     "Schedule",
     "Score",

@@ -16,11 +16,13 @@ from batch_pipeline.records.rules import Rule
 from batch_pipeline.records.sources import (
     DuckDBSource,
     ParquetSource,
+    RequestFiles,
     ResultsSource,
     for_variant,
 )
 from batch_pipeline.requests.label import Label, label_of
 from batch_pipeline.requests.own_prices import check_prices
+from batch_pipeline.requests.ready import ReadyLines, ready_lines
 from batch_pipeline.requests.tasks.task import Task, template_of
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.requests.variants import variant_templates
@@ -157,11 +159,11 @@ class _Request:
 
     def __get__(self, pipeline: Any, owner: type | None = None) -> MessageTemplate:
         if pipeline is None:
-            raise AttributeError("request")  # so it has no default
+            return cast(MessageTemplate, None)  # the default; ready requests have no other
         return vars(pipeline)["request"]
 
-    def __set__(self, pipeline: Any, request: MessageTemplate | Task) -> None:
-        vars(pipeline)["request"] = template_of(request)
+    def __set__(self, pipeline: Any, request: MessageTemplate | Task | None) -> None:
+        vars(pipeline)["request"] = None if request is None else template_of(request)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +174,8 @@ class BatchPipeline:
         name: names the assets, jobs, schedule and sensor, and the folder in the store.
         source: where the records are, and which columns are their key; or another pipeline's ``results()``.
         request: what is asked about a record, and what the answer must look like: a template, or a
-            front door (``Classify``, ``Extract``, ``Summarize``, ``Translate``, ``Score``) that makes one.
+            front door (``Classify``, ``Extract``, ``Summarize``, ``Translate``, ``Score``) that makes one. Left
+            out where the source is ``RequestFiles``, whose lines are requests already.
         destination: the table that gets one row per record; None keeps it in the store, as Parquet.
         schedule: when it runs by itself: a cron string in UTC, or a ``Schedule``.
         arrivals: whether it also runs when records arrive; None: it does not, unless the source is
@@ -234,7 +237,7 @@ class BatchPipeline:
     """
 
     name: str
-    source: DuckDBSource | ParquetSource | ResultsSource
+    source: DuckDBSource | ParquetSource | ResultsSource | RequestFiles
     request: _Request = _Request()
     destination: DuckDBTable | ParquetDataset | None = None
     schedule: str | Schedule | None = None
@@ -279,10 +282,14 @@ class BatchPipeline:
                 "underscores; "
                 f"{self.name!r} does not. Dagster builds job and sensor names from it."
             )
+        if isinstance(self.source, RequestFiles):
+            self._take_ready_lines(self.source)
         if not isinstance(self.request, MessageTemplate):
+            given = "missing" if self.request is None else repr(self.request)
             raise InputError(
-                f"Pipeline {self.name}: request is {self.request!r}; it must be MessageTemplate(...), or one of "
-                "Classify(...), Extract(...), Summarize(...), Translate(...), Score(...)."
+                f"Pipeline {self.name}: request is {given}; it must be MessageTemplate(...), or one of "
+                "Classify(...), Extract(...), Summarize(...), Translate(...), Score(...). Only a source=RequestFiles(...), "
+                "whose lines are requests already, has none."
             )
         try:
             _ = self.nightly  # a cron string that is none is refused here
@@ -364,6 +371,29 @@ class BatchPipeline:
             )
         if self.partitions is not None and self.partition_column is None:
             object.__setattr__(self, "partition_column", first.partition_column)
+
+    def _take_ready_lines(self, source: RequestFiles) -> None:
+        """Let ready requests be asked as they are; refuse what goes with records alone."""
+        if self.request is not None and not isinstance(self.request, ReadyLines):
+            raise InputError(
+                f"Pipeline {self.name}: source is RequestFiles(...), whose lines are requests already, and there is a "
+                "request, too. Leave out request; or give the records as DuckDBSource(...) or ParquetSource(...)."
+            )
+        if self.variants:
+            raise InputError(
+                f"Pipeline {self.name}: source is RequestFiles(...), whose lines are asked as they are, and variants has "
+                "fields of a request to ask otherwise with. Leave out variants; or write the lines of each way to ask, "
+                "each with a custom_id of its own."
+            )
+        if self.partitions is not None:
+            raise InputError(
+                f"Pipeline {self.name}: source is RequestFiles(...), which has no column to tell partitions by. Leave "
+                "out partitions and partition_column."
+            )
+        try:
+            vars(self)["request"] = ready_lines(source.betas)
+        except InputError as error:
+            raise InputError(f"Pipeline {self.name}: RequestFiles: {error}") from None
 
     def _check_partition_column(self) -> None:
         """Refuse partitions that no column could be matched with: their runs would ask nothing."""

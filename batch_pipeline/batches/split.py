@@ -110,9 +110,12 @@ def _halves(store: Store, file: RowMapping, scratch: str) -> list[tuple[str, New
 
 
 def _part_of(file: RowMapping, part: NewFile) -> dict[str, Any] | None:
-    """Return what a part of a file weighs: of what all requests add up to, as much as its share."""
+    """Return what a part of a file weighs: of what all requests add up to, as much as its share.
+
+    Of several models nobody knows here which part has which: it is weighed by its lines before it is sent.
+    """
     weight = file["weight"]
-    if weight is None or part.kind is FileKind.REJECTED:
+    if weight is None or weight.get("others") or part.kind is FileKind.REJECTED:
         return None
     found: dict[str, Any] = {**weight, "requests": part.requests}
     for name in SUMS:

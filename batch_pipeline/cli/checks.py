@@ -226,9 +226,10 @@ def _source(about: str, pipeline: "BatchPipeline", store: "Store | None") -> Ite
                 check_names(columns, [column for column, _ in question.output_columns])
                 read = ", ".join(question.columns)
                 of_it = f"variant {variant} " if variant else ""
-                yield Check(
-                    about, name, "ok", f"{of_it}reads {read}; a change in them asks a record again"
-                )
+                said = f"{of_it}reads {read}; a change in them asks a record again"
+                if question.by_line:
+                    said = "each line is a request; one whose params change is asked again"
+                yield Check(about, name, "ok", said)
             name = "key"
             check_keys(connection, asked.source.keys)
             yield Check(about, name, "ok", f"{keys}: each record has its own")
@@ -248,8 +249,11 @@ def _source(about: str, pipeline: "BatchPipeline", store: "Store | None") -> Ite
 
 def _price(about: str, pipeline: "BatchPipeline", model: str) -> Check:
     from batch_pipeline.requests.prices import SOURCE, price_of, utc_day
+    from batch_pipeline.requests.ready import ReadyLines
     from batch_pipeline.store.clock import process_clock
 
+    if isinstance(pipeline.request, ReadyLines):
+        return Check(about, "price", "ok", "each request names its own model: `preview` tells what they may cost")  # fmt: skip
     if price_of(model, utc_day(process_clock().now()), pipeline.prices) is None:
         return Check(
             about, "price", "warning", f"of {model} in a batch is not in {SOURCE}",

@@ -14,6 +14,7 @@ from batch_pipeline.cli.dev import dev
 from batch_pipeline.cli.doctor import doctor
 from batch_pipeline.cli.emulator import emulator
 from batch_pipeline.cli.estimate import estimate
+from batch_pipeline.cli.export import export
 from batch_pipeline.cli.held import held
 from batch_pipeline.cli.history import history
 from batch_pipeline.cli.preview import preview
@@ -36,7 +37,7 @@ def main() -> None:
 
 
 for command in (
-    advise, cancel, collect, costs, demo, dev, doctor, emulator, estimate, held, history, preview, publish, rebuild_ledger,
+    advise, cancel, collect, costs, demo, dev, doctor, emulator, estimate, export, held, history, preview, publish, rebuild_ledger,
     reconcile, skill, status,
 ):  # fmt: skip
     main.add_command(command)

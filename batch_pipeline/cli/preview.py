@@ -150,14 +150,12 @@ def _question(askable: Sequence[Shown], one: "Declared", found: Preview) -> str:
     from batch_pipeline.requests.prices import Tokens
     from batch_pipeline.requests.sample import full_price
 
-    template = one.pipeline.as_asked(found.variant).request
     prices = [
         full_price(
-            template.model,
-            Tokens(input=shown.tokens, output=template.max_tokens + shown.rendered.more_tokens),
-            found.at,
+            params["model"], Tokens(input=shown.tokens, output=params["max_tokens"]), found.at
         )
         for shown in askable
+        if (params := shown.rendered.params) is not None
     ]
     known = [price for price in prices if price is not None]
     price = (

@@ -103,14 +103,15 @@ def _counts(found: "Preview") -> str:
 
 
 def _price(found: "Preview") -> str:
-    cost, asked = found.cost, found.records.requests
+    cost, asked, question = found.cost, found.records.requests, found.records.question
+    most = "" if question.by_line else f": {question.template.max_tokens:,}"
     about = f"All {asked:,}" if asked > 1 else "It"
     if cost.usd_max is None:
         return f"{about}: the batch price of {found.records.question.template.model} is not known, so the cost is not."
     likely = (
         f"; about {in_usd(cost.usd_likely)} if answers are as long as the earlier ones"
         if cost.usd_likely is not None
-        else f" (if each answer were max_tokens long: {found.records.question.template.max_tokens:,})"
+        else f" (if each answer were max_tokens long{most})"
     )
     part = f", going by the first {found.weighed:,}" if found.weighed < asked else ""
     return (

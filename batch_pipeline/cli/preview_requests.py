@@ -87,14 +87,14 @@ class Wanted:
         partition: the partition; None: the one that a night would ask about.
         where: as in a run's config.
         force: as in a run's config.
-        number: how many requests.
+        number: how many requests; None: all.
         variant: which variant; "" of a pipeline without.
     """
 
     partition: str | None
     where: str | None
     force: bool
-    number: int
+    number: int | None
     variant: str = ""
 
 
@@ -120,11 +120,6 @@ def build_preview(
         InputError: the source, the question, the partition or the condition cannot be used.
         click.UsageError: a partition must be named.
     """
-    from batch_pipeline.definitions.partition import filter_of
-    from batch_pipeline.definitions.question import bound
-    from batch_pipeline.definitions.rows import source_of
-    from batch_pipeline.definitions.variants import why_not_together
-    from batch_pipeline.records.preview import preview_records
     from batch_pipeline.requests.cache_groups import read_groups
     from batch_pipeline.requests.estimate import estimate
     from batch_pipeline.requests.kept_rate import rate_of
@@ -132,43 +127,13 @@ def build_preview(
     from batch_pipeline.requests.prices import price_of, utc_day
     from batch_pipeline.requests.sample import alone, render, weigh
     from batch_pipeline.store.clock import process_clock
-    from batch_pipeline.store.renaming import name_in_ledger
-    from batch_pipeline.store.submissions import Scope
-    from batch_pipeline.store.variants import scope_name
 
-    pipeline, now = one.pipeline.as_asked(wanted.variant), process_clock().now()
-    partition = _partition(one, wanted.partition, now)
-    name = (
-        name_in_ledger(store.ledger, pipeline.name, pipeline.renamed_from)
-        if store
-        else pipeline.name
+    now = process_clock().now()
+    pipeline = one.pipeline.as_asked(wanted.variant)
+    scope, records = select_wanted(
+        one, store, api, wanted, folder, first=wanted.number or 0, most=MOST_WEIGHED, now=now
     )
-    scope = Scope(name, scope_name(partition, wanted.variant), _endpoint(one, store, api))
-    if store is not None:
-        if why := why_not_together(store, pipeline if not wanted.variant else one.pipeline):
-            raise InputError(why)
-        _note_other_account(store, scope, wanted.force)
-    records = preview_records(
-        store,
-        scope,
-        source_of(pipeline, store),
-        lambda columns: bound(pipeline, columns),
-        partition_filter=filter_of(pipeline, partition),
-        refresh=pipeline.refresh,
-        max_attempts=pipeline.max_attempts,
-        first=wanted.number,
-        most=MOST_WEIGHED,
-        where=wanted.where,
-        force=wanted.force,
-        dedupe=pipeline.dedupe,
-        correct=pipeline.correct_invalid,
-        rules=pipeline.rules,
-        folder=folder,
-    )
-    if records.selection.reask is not None and not wanted.force:
-        warn(
-            f"Note: {records.selection.reask} A run refuses that, unless it has allow_reask: true."
-        )
+    name, partition = scope.pipeline, scope.key
     template, limits = records.question, one.claude.limits
     lengths = lengths_of(store, name, template.version) if store else NO_ANSWERS
     path, price = records.selection.records_path, price_of(template.template.model, utc_day(now), pipeline.prices)  # fmt: skip
@@ -201,6 +166,78 @@ def build_preview(
     )
 
 
+def select_wanted(
+    one: "Declared",
+    store: "Store | None",
+    api: "BatchesApi | None",
+    wanted: Wanted,
+    folder: str,
+    *,
+    first: int,
+    most: int | None,
+    now: datetime,
+) -> "tuple[Scope, RecordsPreview[CompiledTemplate]]":
+    """Select what a run would ask now, as a run does, and keep nothing of it.
+
+    Args:
+        one: the pipeline, and its resources.
+        store: None when no run has made it yet.
+        api: says whose the key is; None when it cannot be asked.
+        wanted: what to look at.
+        folder: an empty local folder; it gets the records.
+        first: how many records to bring along, each by itself.
+        most: how many to write together; None: all.
+        now: when this is.
+
+    Raises:
+        InputError: the source, the question, the partition or the condition cannot be used.
+        click.UsageError: a partition must be named.
+    """
+    from batch_pipeline.definitions.partition import filter_of
+    from batch_pipeline.definitions.question import bound
+    from batch_pipeline.definitions.rows import source_of
+    from batch_pipeline.definitions.variants import why_not_together
+    from batch_pipeline.records.preview import preview_records
+    from batch_pipeline.store.renaming import name_in_ledger
+    from batch_pipeline.store.submissions import Scope
+    from batch_pipeline.store.variants import scope_name
+
+    pipeline = one.pipeline.as_asked(wanted.variant)
+    partition = partition_of(one, wanted.partition, now)
+    name = (
+        name_in_ledger(store.ledger, pipeline.name, pipeline.renamed_from)
+        if store
+        else pipeline.name
+    )
+    scope = Scope(name, scope_name(partition, wanted.variant), endpoint_of(one, store, api))
+    if store is not None:
+        if why := why_not_together(store, pipeline if not wanted.variant else one.pipeline):
+            raise InputError(why)
+        note_other_account(store, scope, wanted.force)
+    records = preview_records(
+        store,
+        scope,
+        source_of(pipeline, store),
+        lambda columns: bound(pipeline, columns),
+        partition_filter=filter_of(pipeline, partition),
+        refresh=pipeline.refresh,
+        max_attempts=pipeline.max_attempts,
+        first=first,
+        most=most,
+        where=wanted.where,
+        force=wanted.force,
+        dedupe=pipeline.dedupe,
+        correct=pipeline.correct_invalid,
+        rules=pipeline.rules,
+        folder=folder,
+    )
+    if records.selection.reask is not None and not wanted.force:
+        warn(
+            f"Note: {records.selection.reask} A run refuses that, unless it has allow_reask: true."
+        )
+    return scope, records
+
+
 def wanted_variants(one: "Declared", given: str | None) -> list[str]:
     """Return the variants to look at: the one that is given, or all; "" alone for a pipeline without.
 
@@ -216,7 +253,7 @@ def wanted_variants(one: "Declared", given: str | None) -> list[str]:
     return [given]
 
 
-def _endpoint(one: "Declared", store: "Store | None", api: "BatchesApi | None") -> "Endpoint":
+def endpoint_of(one: "Declared", store: "Store | None", api: "BatchesApi | None") -> "Endpoint":
     """Return whose answers count as answered: what was asked elsewhere would be asked again."""
     from batch_pipeline.store.submissions import Endpoint, known_as, known_endpoints
 
@@ -232,7 +269,7 @@ def _endpoint(one: "Declared", store: "Store | None", api: "BatchesApi | None") 
     return known[0] if known else Endpoint(one.claude.url, "", "")
 
 
-def _note_other_account(store: "Store", scope: "Scope", force: bool) -> None:
+def note_other_account(store: "Store", scope: "Scope", force: bool) -> None:
     """Say so when all that is answered was answered elsewhere, and counts for nothing here."""
     from batch_pipeline.store.submissions import asked_at, asked_elsewhere
 
@@ -251,7 +288,7 @@ def _note_other_account(store: "Store", scope: "Scope", force: bool) -> None:
         )
 
 
-def _partition(one: "Declared", given: str | None, now: datetime) -> str:
+def partition_of(one: "Declared", given: str | None, now: datetime) -> str:
     """Return the partition to look at; the one that a night would ask about when none is given."""
     import dagster as dg
 

@@ -6,6 +6,7 @@ from decimal import ROUND_FLOOR, Decimal
 from batch_pipeline.definitions.resources import ClaudeBatches
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.requests.budget import NANO, reserve_by
+from batch_pipeline.requests.ready import ReadyLines
 from batch_pipeline.store.budget import Caps
 
 
@@ -20,6 +21,7 @@ def caps_of(pipeline: BatchPipeline, claude: ClaudeBatches, at: datetime) -> Cap
     budget = pipeline.budget
     models = dict.fromkeys(one.request.model for one in pipeline.by_variant.values())
     model = " or ".join(models)
+    named = "MODEL" if isinstance(pipeline.request, ReadyLines) else next(iter(models))
     return Caps(
         per_submission=_nano(budget.per_submission_usd) if budget else None,
         per_month=_nano(budget.per_month_usd) if budget else None,
@@ -28,7 +30,7 @@ def caps_of(pipeline: BatchPipeline, claude: ClaudeBatches, at: datetime) -> Cap
         reserve=reserve_by(budget.reserve if budget else "p99", pipeline.prices, at),
         unpriced=(
             f"the price of {model} in a batch (with all that the request asks for) is not known, so nobody can tell "
-            f'what it costs. Set it: BatchPipeline(prices={{"{next(iter(models))}": {{"input": ..., "output": ...}}}}), in USD for a '
+            f'what it costs. Set it: BatchPipeline(prices={{"{named}": {{"input": ..., "output": ...}}}}), in USD for a '
             "million tokens"
         ),
     )

@@ -29,7 +29,7 @@ from batch_pipeline.definitions.component_values import Written
 from batch_pipeline.definitions.component_yaml import YamlComponent
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import Arrivals, BatchPipeline, Budget, Schedule
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource, ResultsSource
+from batch_pipeline.records.sources import ResultsSource, Source
 from batch_pipeline.requests.tasks.task import Task
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
@@ -71,23 +71,25 @@ class BatchPipelineComponent(YamlComponent):
         ),
     ]
     source: Annotated[
-        SkipValidation[DuckDBSource | ParquetSource | ResultsSource],
+        SkipValidation[Source],
         Written(
             fields.SourceValue,
-            "Where the records are: a DuckDB database, with a path Parquet files, or with results another pipeline's.",
+            "Where the records are: a DuckDB database, with a path Parquet files, with results another pipeline's, "
+            "with request_files ready requests.",
             values.source,
             examples=[{"results": "reviews", "where": "label = 'complaint'"}],
         ),
     ]
     request: Annotated[
-        SkipValidation[MessageTemplate | Task],
+        SkipValidation[MessageTemplate | Task | None],
         Written(
             RequestValue,
             "What is asked about each record: with a task (classify, extract, summarize, translate, score) its fields, "
-            "else those of a template.",
+            "else those of a template. Left out where the source is request_files.",
             values.request,
+            None,
         ),
-    ]
+    ] = None
     destination: Annotated[
         SkipValidation[DuckDBTable | ParquetDataset | None],
         Written(

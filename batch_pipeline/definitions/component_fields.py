@@ -80,20 +80,35 @@ class ResultsSourceFields(Fields):
     )
 
 
+class RequestFilesFields(Fields):
+    """Ready requests in files of JSON lines; there is no request then."""
+
+    request_files: Text = Field(
+        description='A file, a glob, a folder (all *.jsonl below it), or an object-store URL; {"custom_id": ..., '
+        '"params": {...}} a line.',
+        examples=["requests/*.jsonl"],
+    )
+    betas: Annotated[list[Text], OrTemplate()] = Field(
+        [], description="What the header anthropic-beta of the batches names."
+    )
+
+
 def _by_path(value: Any) -> str:
     return "parquet" if isinstance(value, dict) and "path" in value else "duckdb"
 
 
-def _by_place(value: Any) -> str:
-    return "results" if isinstance(value, dict) and "results" in value else _by_path(value)
+def _by_source(value: Any) -> str:
+    told = (one for one in ("results", "request_files") if isinstance(value, dict) and one in value)
+    return next(told, _by_path(value))
 
 
 SourceValue = Annotated[
     Annotated[
         Annotated[ResultsSourceFields, Tag("results")]
+        | Annotated[RequestFilesFields, Tag("request_files")]
         | Annotated[ParquetSourceFields, Tag("parquet")]
         | Annotated[DuckDBSourceFields, Tag("duckdb")],
-        Discriminator(_by_place),
+        Discriminator(_by_source),
     ],
     OrTemplate(),
 ]

@@ -24,7 +24,13 @@ from batch_pipeline.pipeline import (
     Schedule,
     check_cron,
 )
-from batch_pipeline.records.sources import DuckDBSource, ParquetSource, ResultsSource
+from batch_pipeline.records.sources import (
+    DuckDBSource,
+    ParquetSource,
+    RequestFiles,
+    ResultsSource,
+    Source,
+)
 from batch_pipeline.requests.own_prices import check_prices
 from batch_pipeline.requests.tasks.classify import Classify
 from batch_pipeline.requests.tasks.extract import Extract
@@ -106,14 +112,17 @@ def name(context: dg.ResolutionContext, raw: Any) -> str:
     return value
 
 
-def source(context: dg.ResolutionContext, raw: Any) -> DuckDBSource | ParquetSource | ResultsSource:
+def source(context: dg.ResolutionContext, raw: Any) -> Source:
     """Return the source that a mapping declares."""
     value = rendered(context, raw)
-    if isinstance(value, DuckDBSource | ParquetSource | ResultsSource):
+    if isinstance(value, DuckDBSource | ParquetSource | ResultsSource | RequestFiles):
         return value
     fields = _fields(value, "source")
     if "results" in fields:
         return made(ResultsSource, fields, "source")
+    if "request_files" in fields:
+        named = {"path" if name == "request_files" else name: one for name, one in fields.items()}
+        return made(RequestFiles, named, "source")
     return made(ParquetSource if "path" in fields else DuckDBSource, fields, "source")
 
 
@@ -126,8 +135,10 @@ def destination(context: dg.ResolutionContext, raw: Any) -> DuckDBTable | Parque
     return made(ParquetDataset if "path" in fields else DuckDBTable, fields, "destination")
 
 
-def request(context: dg.ResolutionContext, raw: Any) -> MessageTemplate:
+def request(context: dg.ResolutionContext, raw: Any) -> MessageTemplate | None:
     """Return the request that a mapping declares; its texts for Claude are taken as they stand."""
+    if raw is None:
+        return None
     given = rendered(context, raw) if isinstance(raw, str) else raw
     if isinstance(given, MessageTemplate | Task):
         return template_of(given)

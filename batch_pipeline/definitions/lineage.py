@@ -12,9 +12,9 @@ from sqlalchemy import select
 from batch_pipeline.definitions.metadata import DAGSTERS_KEYS
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
-from batch_pipeline.records.columns import HELPER_COLUMNS, file_columns
+from batch_pipeline.records.columns import HIDDEN_COLUMNS, file_columns
 from batch_pipeline.records.connections import SMALL_MEMORY, memory_connection
-from batch_pipeline.records.sources import VARIANT, ParquetSource, ResultsSource
+from batch_pipeline.records.sources import VARIANT, DuckDBSource, ResultsSource
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.settings import resolve
 from batch_pipeline.store.store import Store
@@ -42,7 +42,7 @@ def of_records(pipeline: BatchPipeline, columns: Sequence[str]) -> dict[str, Any
     if len(pipeline.upstream) != 1:
         return {}
     upstream = dg.AssetKey.from_coercible(pipeline.upstream[0])
-    if isinstance(source, ParquetSource) or source.query is None:
+    if not isinstance(source, DuckDBSource) or source.query is None:
         read = {name: [name] for name in columns}
     else:
         read = _read_by(resolve(source.query), columns)
@@ -97,7 +97,7 @@ def last_asked(store: Store, pipeline: str) -> dict[str, str]:
     with memory_connection(SMALL_MEMORY) as connection, suppress(duckdb.Error):
         store.files.register(connection)
         found = file_columns(connection, store.files.url(rows[0]["records_path"]))
-        return {name: kind for name, kind in found.items() if name not in HELPER_COLUMNS}
+        return {name: kind for name, kind in found.items() if name not in HIDDEN_COLUMNS}
     return {}
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from batch_pipeline.definitions.partition import rows_of
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
-from batch_pipeline.records.columns import RESULT_COLUMNS, stored_columns
+from batch_pipeline.records.columns import HIDDEN_COLUMNS, RESULT_COLUMNS, stored_columns
 from batch_pipeline.records.connections import (
     first_line,
     quote_files,
@@ -23,7 +23,7 @@ from batch_pipeline.records.connections import (
     quote_text,
     with_enough_memory,
 )
-from batch_pipeline.records.reading import open_source, source_columns
+from batch_pipeline.records.reading import columns_of
 from batch_pipeline.records.sources import ResultsSource, Source
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.results.destinations import Destination, DuckDBTable, ParquetDataset
@@ -82,10 +82,10 @@ def wanted_of(pipeline: BatchPipeline, store: Store | None) -> Wanted:
 
     @functools.cache
     def answer() -> tuple[dict[str, str], dict[str, str]]:
-        with open_source(source_of(asked, store)) as connection:
-            source = dict(source_columns(connection))
+        source = columns_of(source_of(asked, store))
         question = compile_question(asked.request, source, pipeline.output_prefix)
-        return dict(stored_columns(source)), dict(question.output_columns)
+        shown = {name: kind for name, kind in source.items() if name not in HIDDEN_COLUMNS}
+        return dict(stored_columns(shown)), dict(question.output_columns)
 
     return Wanted(
         Writer(

@@ -9,6 +9,7 @@ import duckdb.sqltypes as duckdb_typing
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import quote_files, quote_name
+from batch_pipeline.records.sources import PARAMS, PARAMS_HASH
 
 RESULT_COLUMNS: dict[str, str] = {
     "_status": "VARCHAR",
@@ -65,6 +66,9 @@ HELPER_COLUMNS: dict[str, str] = {
     EARLIER_ERROR: "VARCHAR",
 }
 """What records.parquet holds after the source columns, in order, and their DuckDB types."""
+
+HIDDEN_COLUMNS = frozenset((*HELPER_COLUMNS, PARAMS, PARAMS_HASH))
+"""What no row of results has of a record's columns in records.parquet."""
 
 AS_TEXT = (
     "interval",

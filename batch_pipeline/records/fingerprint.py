@@ -20,7 +20,8 @@ from batch_pipeline.records.identity import NESTED_TYPES, column_text_sql
 from batch_pipeline.records.parquet_files import list_files
 from batch_pipeline.records.partitions import HAS_OFFSET, PartitionFilter
 from batch_pipeline.records.reading import closest, open_source, source_columns
-from batch_pipeline.records.sources import DuckDBSource, ResultsSource, Source
+from batch_pipeline.records.request_lines import ENDINGS
+from batch_pipeline.records.sources import DuckDBSource, RequestFiles, ResultsSource, Source
 from batch_pipeline.settings import project_path
 
 LOCK_WAIT_SECONDS = 3.0  # a sensor has little time, and looks again soon
@@ -90,7 +91,8 @@ def look(source: Source) -> str | None:
         return source.table.look() if source.table is not None else None
     if isinstance(source, DuckDBSource):
         return look_at_database(project_path(source.database))
-    files = list_files(project_path(source.path))
+    endings = ENDINGS if isinstance(source, RequestFiles) else (".parquet",)
+    files = list_files(project_path(source.path), endings)
     if not files:
         return None
     return _short([[name, info.get("size"), *_marks(info)] for name, info in files.items()])
@@ -185,8 +187,9 @@ def opened(source: Source, seconds: float) -> Iterator[duckdb.DuckDBPyConnection
     elif isinstance(source, ResultsSource):
         source = replace(source, lock_wait_seconds=LOCK_WAIT_SECONDS)
     late = threading.Event()
+    too_long = f"{source.describe()} could not be read within {seconds:.0f} seconds"
     try:
-        with open_source(source) as connection:
+        with open_source(source, seconds) as connection:
 
             def stop() -> None:
                 late.set()
@@ -198,11 +201,11 @@ def opened(source: Source, seconds: float) -> Iterator[duckdb.DuckDBPyConnection
                 yield connection
             finally:
                 timer.cancel()
+    except TimeoutError as error:
+        raise TooLongError(too_long) from error
     except (duckdb.Error, InputError) as error:
         if late.is_set():
-            raise TooLongError(
-                f"{source.describe()} could not be read within {seconds:.0f} seconds"
-            ) from error
+            raise TooLongError(too_long) from error
         if isinstance(error.__cause__, DatabaseInUseError):
             raise BusyError(f"another program is using {source.describe()}") from error
         if isinstance(error, duckdb.Error):

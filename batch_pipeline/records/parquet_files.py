@@ -32,9 +32,9 @@ MOST_DIGITS = 38
 """Of a DECIMAL in DuckDB."""
 
 
-def list_files(path: str) -> dict[str, dict[str, Any]]:
-    """Return the files that a Parquet source's path names, by URL or local path, with what the file
-    system tells of each; none when there are none.
+def list_files(path: str, endings: tuple[str, ...] = (".parquet",)) -> dict[str, dict[str, Any]]:
+    """Return the files that a source's path names, by URL or local path, with what the file system tells of
+    each; none when there are none. In a folder it takes those whose names end with one of ``endings``.
 
     As Spark's and Hive's readers do, it passes over names that begin with ``_`` or ``.``, in folders
     and where a pattern does not say so itself: they are not written yet, or no data.
@@ -47,7 +47,7 @@ def list_files(path: str) -> dict[str, dict[str, Any]]:
         found = {
             name: info
             for name, info in filesystem.find(inner, detail=True).items()
-            if str(name).endswith(".parquet")
+            if str(name).endswith(endings)
         }
     elif filesystem.isfile(inner):
         root, pattern = str(PurePosixPath(inner).parent), [PurePosixPath(inner).name]

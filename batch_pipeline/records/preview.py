@@ -105,7 +105,7 @@ def preview_records(
     refresh: Literal["changed", "new"],
     max_attempts: int,
     first: int,
-    most: int,
+    most: int | None,
     where: str | None,
     force: bool,
     dedupe: bool,
@@ -124,7 +124,7 @@ def preview_records(
         refresh: the pipeline's.
         max_attempts: the pipeline's.
         first: how many records to bring along, each by itself.
-        most: how many to write together.
+        most: how many to write together; None: all.
         where: the run's condition.
         force: as if the run had it.
         dedupe, correct, rules: the pipeline's.
@@ -165,7 +165,7 @@ def preview_records(
             refresh=refresh,
             max_attempts=max_attempts,
             partition=partition_filter(columns),
-            ask=Ask(limit=max(first, most), where=where, force=force),
+            ask=Ask(None if most is None else max(first, most), where, force),
             dedupe=dedupe,
             correct=correct,
             rules=rules,

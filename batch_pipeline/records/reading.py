@@ -19,10 +19,14 @@ from batch_pipeline.records.connections import (
     quote_text,
 )
 from batch_pipeline.records.parquet_files import check_decimals, files_sql, matching_files
+from batch_pipeline.records.request_lines import COLUMNS, view_lines
 from batch_pipeline.records.sources import (
+    PARAMS,
+    PARAMS_HASH,
     VARIANT,
     DuckDBSource,
     NoResultsYetError,
+    RequestFiles,
     ResultsSource,
     ResultsTable,
     Source,
@@ -39,14 +43,21 @@ _NO_PARQUET_WORDS = ("to be a Parquet file", "magic bytes")
 
 
 @contextmanager
-def open_source(source: Source) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_source(
+    source: Source, seconds: float | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a DuckDB connection that has the records as the temporary view ``source``.
 
     The session's time zone is UTC. Nothing can be written to the source.
 
+    Args:
+        source: where the records are.
+        seconds: how long ready requests may take to be read; None: as long as it takes.
+
     Raises:
-        InputError: the file, table, query, glob or key column is not as declared.
+        InputError: the file, table, query, glob or key column is not as declared; a line is no request.
         NoResultsYetError: it is another pipeline's results, and there are none yet.
+        TimeoutError: it took longer.
     """
     if isinstance(source, DuckDBSource):
         path = project_path(source.database)
@@ -72,12 +83,28 @@ def open_source(source: Source) -> Iterator[duckdb.DuckDBPyConnection]:
             _add_variant(connection, source)
             _check_key_columns(connection, source)
             yield connection
+    elif isinstance(source, RequestFiles):
+        with memory_connection(SMALL_MEMORY) as connection, view_lines(connection, source, seconds):
+            _add_variant(connection, source)
+            yield connection
     else:
         with memory_connection(SMALL_MEMORY) as connection:
             _view_files(connection, project_path(source.path))
             _add_variant(connection, source)
             _check_key_columns(connection, source)
             yield connection
+
+
+def columns_of(source: Source) -> dict[str, str]:
+    """Return the columns of a source, name to DuckDB type, in order, reading no more than that takes.
+
+    Raises:
+        InputError: as ``open_source`` does.
+    """
+    if isinstance(source, RequestFiles):
+        return dict(COLUMNS) | ({VARIANT: "VARCHAR"} if variant_column(source) else {})
+    with open_source(source) as connection:
+        return source_columns(connection)
 
 
 def source_columns(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
@@ -244,3 +271,7 @@ def _check_key_columns(connection: duckdb.DuckDBPyConnection, source: Source) ->
                 f"The key column `{key}` is not in the source ({source.describe()})."
                 f"{closest(key, columns)} Its columns are: {', '.join(columns)}."
             )
+    if hidden := known & {PARAMS, PARAMS_HASH}:
+        raise InputError(
+            f"The source has a column `{min(hidden)}`, a name that is reserved. Give it another one."
+        )

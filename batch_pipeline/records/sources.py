@@ -1,4 +1,4 @@
-"""Where records come from: a table or query of a DuckDB database, or Parquet files.
+"""Where records come from: a table or query of a DuckDB database, Parquet files, or files of ready requests.
 
 A code location declares them, and loads no DuckDB for it: ``reading`` opens them.
 """
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 VARIANT = "_variant"
 """The column that says which variant of the question a row is about."""
+CUSTOM_ID = "custom_id"
+"""The key of records that are ready requests."""
+PARAMS, PARAMS_HASH = "_bp_params", "_bp_params_hash"
+"""Of ready requests: the parameters as they are sent, and a hash of them that is the same in any order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +206,48 @@ class ResultsSource:
         )
 
 
-Source = DuckDBSource | ParquetSource | ResultsSource
+@dataclass(frozen=True)
+class RequestFiles:
+    """Ready requests in files of JSON lines: each line is a record, asked with its own parameters as they are.
+
+    A line is ``{"custom_id": ..., "params": {...}}``, as the Message Batches API's guides have it. The key is
+    ``custom_id``, any text that no other line has. A pipeline of these has no ``request``.
+
+    Attributes:
+        path: a file, a glob, a folder (all ``*.jsonl`` and ``*.jsonl.gz`` below it), or an object-store URL.
+        betas: what the header ``anthropic-beta`` of the batches names; it stands in no line.
+
+    Raises:
+        InputError: ``path`` is no text, or a beta is none.
+    """
+
+    path: str
+    betas: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str) or not self.path:
+            raise InputError(
+                f'RequestFiles needs the path of files of requests, such as "requests/*.jsonl", not {self.path!r}.'
+            )
+        if isinstance(self.betas, str) or not all(isinstance(one, str) for one in self.betas):
+            raise InputError(f"RequestFiles: betas must be a list of names, not {self.betas!r}.")
+
+    @property
+    def key(self) -> str:
+        """The key's column."""
+        return CUSTOM_ID
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The key's columns, in order."""
+        return (CUSTOM_ID,)
+
+    def describe(self) -> str:
+        """Return which files, for messages and metadata."""
+        return f"requests at {project_path(self.path)}"
+
+
+Source = DuckDBSource | ParquetSource | ResultsSource | RequestFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,10 +280,16 @@ class _VariantOfResults(_OneVariant, ResultsSource):
         return f"{super().__repr__()} as {self.variant}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _VariantOfRequests(_OneVariant, RequestFiles):
+    """Ready requests, beside what a variant asked when the pipeline had another source: none is declared for them."""
+
+
 _OF_VARIANTS = {
     DuckDBSource: _VariantOfDuckDB,
     ParquetSource: _VariantOfParquet,
     ResultsSource: _VariantOfResults,
+    RequestFiles: _VariantOfRequests,
 }
 
 

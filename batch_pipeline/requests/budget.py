@@ -9,9 +9,10 @@ from sqlalchemy import RowMapping, and_, or_, select, update
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.connections import first_line
 from batch_pipeline.requests.lengths import lengths_of
+from batch_pipeline.requests.line_weight import weigh_file
 from batch_pipeline.requests.own_prices import OwnPrices
 from batch_pipeline.requests.prices import price_of, utc_day
-from batch_pipeline.requests.weight import Kind, Weight, weigh_file
+from batch_pipeline.requests.weight import Kind, Weight
 from batch_pipeline.store.reservations import month_of
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope
@@ -40,7 +41,7 @@ def reserve_by(kind: Kind, prices: OwnPrices, at: datetime) -> Callable[[RowMapp
         if file["weight"] is None:
             return None
         weight = Weight.stored(file["weight"])
-        usd = weight.cost(kind, price_of(weight.model, day, prices))
+        usd = weight.usd(kind, lambda model: price_of(model, day, prices))
         return None if usd is None else int((usd * NANO).to_integral_value(ROUND_CEILING))
 
     return reserve

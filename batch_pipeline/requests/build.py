@@ -93,10 +93,10 @@ def build_requests(
     with (
         building,
         pq.ParquetFile(records_path, pre_buffer=False, buffer_size=1 << 16) as file,
-        line_writer(form, template.columns, file.schema_arrow) as writer,
+        line_writer(form, template.reads, file.schema_arrow) as writer,
     ):
         line_bytes = sum(map(len, form.constants)) if form else 0
-        for piece in read_pieces(file, records_path, template.columns, line_bytes):
+        for piece in read_pieces(file, records_path, template.reads, line_bytes):
             if groups is not None:
                 piece = replace(piece, marked=groups.marked(piece.rows))
             building.add(piece, writer)

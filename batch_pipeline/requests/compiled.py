@@ -10,9 +10,11 @@ from typing import Any
 import orjson
 
 from batch_pipeline.errors import InputError, plain
+from batch_pipeline.records.sources import PARAMS, PARAMS_HASH
 from batch_pipeline.requests.blocks import SharedBlocks
 from batch_pipeline.requests.messages import declared_messages, declared_system, is_empty
 from batch_pipeline.requests.prompt import Prompt, template_values, unknown_column
+from batch_pipeline.requests.ready import QUESTION, ReadyLines
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.requests.template import NOT_IN_A_BATCH, MessageTemplate
 
@@ -22,8 +24,8 @@ TOOL_CALLS = "tool_calls"
 """Name of the column of what the model calls, where the user declares tools; after the prefix."""
 CITATIONS = "citations"
 """Name of the column of what the model cites, where documents ask for it; after the prefix."""
-EMPTY = "empty"
-"""The kind of rejection of a record that leaves nothing to ask."""
+EMPTY, LINE = "empty", "line"
+"""Kinds of rejection: of a record that leaves nothing to ask, of a ready request that no batch takes."""
 
 
 class RecordRejected(Exception):
@@ -61,7 +63,11 @@ class CompiledTemplate:
         tool_calls: the user declared tools: there is a column for what the model calls.
         citations: documents ask for citations: there is a column for them.
         output_columns: ``(name, DuckDB type)`` of what an answer adds to a row.
+        reads: the columns that its requests are made of.
+        by_line: each record is a request of its own, with its own model and ``max_tokens``.
     """
+
+    by_line = False
 
     def __init__(self, template: MessageTemplate, available: Mapping[str, str], output_prefix: str):
         self.template = template
@@ -70,6 +76,7 @@ class CompiledTemplate:
         self._system = declared_system(template.system)
         self._blocks = SharedBlocks(template.cache_by, template.cache)
         self.columns = tuple(sorted(self._columns_read(available)))
+        self.reads = self.columns
         self.tool_calls = template.calls_tools
         self.citations = template.cites
         found = answer_columns(self.output, self.tool_calls, self.citations)
@@ -320,6 +327,66 @@ class CompiledTemplate:
         return merged
 
 
+class CompiledLines(CompiledTemplate):
+    """The question of ready requests: its content is a hash of a line's parameters."""
+
+    by_line = True
+
+    def __init__(self, template: ReadyLines, output_prefix: str):
+        super().__init__(template, {QUESTION: "VARCHAR"}, output_prefix)
+        self.columns = (PARAMS_HASH,)
+        self.reads = (PARAMS,)
+
+    @property
+    def version(self) -> str:
+        """16 hex characters: the same as long as the betas are."""
+        text = "\n".join((QUESTION, *sorted(self.template.betas)))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def request_hash(self) -> str:
+        """The same: a request differs where its line does, and then it is another content."""
+        return self.version
+
+    @property
+    def most_doublings(self) -> int:
+        """None: ``max_tokens`` is what the line says; to raise it there is to ask anew."""
+        return 0
+
+    def params(
+        self, record: dict[str, Any], doublings: int = 0, marked: bool = False
+    ) -> dict[str, Any]:
+        """Return a line's parameters.
+
+        Raises:
+            RecordRejected: no batch takes them.
+        """
+        params: dict[str, Any] = orjson.loads(record[PARAMS])
+        if not isinstance(params.get("model"), str) or not params["model"]:
+            raise RecordRejected(
+                f"The line's params have no model: {params.get('model')!r:.100}.", LINE
+            )
+        tokens = params.get("max_tokens")
+        if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
+            raise RecordRejected(
+                f"The line's params have max_tokens {tokens!r:.100}; it must be a whole number of at least 1.",
+                LINE,
+            )
+        if not isinstance(params.get("messages"), list) or not params["messages"]:
+            raise RecordRejected("The line's params have no messages.", LINE)
+        for name in NOT_IN_A_BATCH:
+            if name in params:
+                raise RecordRejected(
+                    f"The line's params set {name!r}, which a batch refuses.", LINE
+                )
+        if "betas" in params:
+            raise RecordRejected(
+                "The line's params set 'betas', which is a header of the whole batch: RequestFiles(betas=[...]).",
+                LINE,
+            )
+        return params
+
+
 def answer_columns(
     output: OutputSchema | None, tool_calls: bool, citations: bool = False
 ) -> list[tuple[str, str]]:
@@ -342,6 +409,8 @@ def compile_question(
     Raises:
         InputError: the template reads a column that the source does not have.
     """
+    if isinstance(template, ReadyLines):
+        return CompiledLines(template, output_prefix)
     return CompiledTemplate(template, columns, output_prefix)
 
 

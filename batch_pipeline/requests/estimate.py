@@ -15,10 +15,11 @@ from batch_pipeline.requests.build import Built
 from batch_pipeline.requests.cache_groups import CacheSaving, saving_of, shares_of
 from batch_pipeline.requests.compiled import CompiledTemplate
 from batch_pipeline.requests.lengths import NO_ANSWERS, Lengths
+from batch_pipeline.requests.line_weight import weigh_built
 from batch_pipeline.requests.own_prices import OwnPrices
 from batch_pipeline.requests.prices import price_of, utc_day
 from batch_pipeline.requests.token_rate import BY_BYTES, TokenRate
-from batch_pipeline.requests.weight import Weight, weigh
+from batch_pipeline.requests.weight import Kind, Weight, weigh
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def estimate(
         rate: how many tokens a byte is.
         prices: that the user declared.
     """
+    if template.by_line:
+        return estimate_of(weigh_built(built, lengths, rate), at, prices, rate)
     shares = shares_of(built.groups, template, rate)
     weight = weigh(
         template.template,
@@ -112,16 +115,19 @@ def estimate_of(
     weight: Weight, at: datetime, prices: OwnPrices | None = None, rate: TokenRate = BY_BYTES
 ) -> Estimate:
     """Return what requests of a weight may cost."""
-    price = price_of(weight.model, utc_day(at), prices)
-    expected = weight.cost("expected", price)
+
+    def cost(kind: Kind) -> Decimal | None:
+        return weight.usd(kind, lambda model: price_of(model, utc_day(at), prices))
+
+    expected = cost("expected")
     return Estimate(
-        weight.input,
-        weight.output_max,
+        sum(one.input for one in weight.all),
+        sum(one.output_max for one in weight.all),
         expected,
-        weight.cost("p99", price),
-        weight.cost("max", price),
+        cost("p99"),
+        cost("max"),
         # A batch halves the price of every token (pricing page).
-        None if expected is None or weight.searches else 2 * expected,
+        None if expected is None or any(one.searches for one in weight.all) else 2 * expected,
         weight.output is not None,
         rate.said,
     )

@@ -8,16 +8,18 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from batch_pipeline.errors import InputError, sentence
-from batch_pipeline.records.columns import HELPER_COLUMNS
+from batch_pipeline.records.columns import HIDDEN_COLUMNS
 from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.requests.build import Built, Limits, build_requests
 from batch_pipeline.requests.cache_groups import read_groups, shares_of
 from batch_pipeline.requests.cache_minimum import too_short_to_cache
 from batch_pipeline.requests.compiled import CompiledTemplate
+from batch_pipeline.requests.cutter import RequestFile
 from batch_pipeline.requests.dry_run import Api, CountedOnce, dry_run
 from batch_pipeline.requests.estimate import Estimate, estimate, sum_of
 from batch_pipeline.requests.kept_rate import Counting, rate_of
 from batch_pipeline.requests.lengths import Lengths, lengths_of
+from batch_pipeline.requests.line_weight import Lines
 from batch_pipeline.requests.own_prices import OwnPrices
 from batch_pipeline.requests.prices import price_of, utc_day
 from batch_pipeline.requests.token_rate import lines_at
@@ -197,6 +199,8 @@ def _tried(
     name = question.request_hash
     if pricing.api is None or pricing.counting is None or not built.requests:
         return pricing
+    if question.by_line:
+        return pricing  # what the API refuses in one of them says nothing about the others
     if was_tried(store.ledger, scope.endpoint, name):
         return pricing
     paths, sizes = [file.path for file in built.files], [file.bytes for file in built.files]
@@ -226,19 +230,18 @@ def _priced(
         store, pipeline, question, paths, sizes, built.requests, pricing.counting, pricing.why_not
     )
     shares = shares_of(built.groups, question, rate)
-    weights = {
-        file.seq: weigh(
-            template,
-            file.requests,
-            file.bytes,
-            more_tokens_in(file.path, template.max_tokens) if built.more_tokens else 0,
-            lengths,
-            rate,
-            built.requests,
-            shares,
+
+    def weight(file: RequestFile) -> Weight:
+        if question.by_line:
+            lines = Lines()
+            lines.read(file.path)
+            return lines.weight(lengths, rate, built.requests)
+        more = more_tokens_in(file.path, template.max_tokens) if built.more_tokens else 0
+        return weigh(
+            template, file.requests, file.bytes, more, lengths, rate, built.requests, shares
         )
-        for file in built.files
-    }
+
+    weights = {file.seq: weight(file) for file in built.files}
     at = store.clock.now()
     found = estimate(built, question, at=at, lengths=lengths, rate=rate, prices=pricing.prices)
     return _Priced(found, weights)
@@ -285,7 +288,7 @@ def _source_columns(records: str) -> dict[str, str]:
         described = connection.execute(
             f"describe select * from read_parquet({quote_files([records])})"
         ).fetchall()
-    return {row[0]: row[1] for row in described if row[0] not in HELPER_COLUMNS}
+    return {row[0]: row[1] for row in described if row[0] not in HIDDEN_COLUMNS}
 
 
 def _add(report: Prepared, built: Built, priced: Estimate) -> None:

@@ -66,7 +66,8 @@ def estimated_tokens(rendered: Rendered) -> int:
 
 def alone(rendered: Rendered) -> Built:
     """Return what a request comes to by itself, for ``estimate``."""
-    return Built([], 1, rendered.bytes, 0, None, [], rendered.more_tokens)
+    samples = [] if rendered.params is None else [rendered.params]
+    return Built([], 1, rendered.bytes, 0, None, samples, rendered.more_tokens)
 
 
 def weigh(

@@ -5,7 +5,7 @@ it may cost by the prices and the budget of that moment.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from decimal import Decimal
 from typing import Any, Literal
@@ -45,6 +45,7 @@ class Weight:
         factor: what these are multiplied with, for inference in one region.
         read_most: the share of what is cached that could be read at best: the first request about a text
             of ``cache_by`` writes it.
+        others: what requests of other models weigh that stand beside these.
     """
 
     model: str
@@ -65,16 +66,38 @@ class Weight:
     billed: float = 1.0
     factor: float = 1.0
     read_most: float = 1.0
+    others: tuple["Weight", ...] = ()
 
     @classmethod
     def stored(cls, value: Mapping[str, Any]) -> "Weight":
         """Read a weight from the ledger."""
         known = {field.name for field in fields(cls)}
-        return cls(**{name: one for name, one in value.items() if name in known})
+        found: dict[str, Any] = {name: one for name, one in value.items() if name in known}
+        found["others"] = tuple(cls.stored(one) for one in value.get("others") or ())
+        return cls(**found)
 
     def to_store(self) -> dict[str, Any]:
         """Return what the ledger keeps of it."""
-        return asdict(self)
+        stored = asdict(self)
+        others = [one.to_store() for one in self.others]
+        del stored["others"]
+        return stored | ({"others": others} if others else {})
+
+    @property
+    def all(self) -> tuple["Weight", ...]:
+        """This one, and those of the other models."""
+        return self, *self.others
+
+    def usd(self, kind: Kind, price_of: Callable[[str], BatchPrice | None]) -> Decimal | None:
+        """Return what the requests of all models cost in USD; None when that is not known.
+
+        Args:
+            kind: as for ``cost``.
+            price_of: returns the prices of a model.
+        """
+        costs = [one.cost(kind, price_of(one.model)) for one in self.all]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known, Decimal(0)) if len(known) == len(costs) else None
 
     def cost(self, kind: Kind, price: BatchPrice | None) -> Decimal | None:
         """Return what these requests cost in USD at some prices; None when that is not known.
@@ -236,11 +259,8 @@ def _marked_bytes(messages: Any) -> int:
     return upto
 
 
-def weigh_file(path: str, size: int, lengths: Lengths) -> Weight:
-    """Return what the requests of a local file weigh, by nothing but the file itself.
-
-    For files of an earlier version, and of a ledger that was made again.
-    """
+def weigh_alike(path: str, size: int, lengths: Lengths) -> Weight:
+    """Return what the requests of a local file weigh, all of one model, by nothing but the file itself."""
     count = output_max = marked = 0
     is_cached = is_long = False
     first: dict[str, Any] = {}

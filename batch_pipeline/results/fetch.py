@@ -13,7 +13,7 @@ from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.whose import whose
 from batch_pipeline.errors import LostFileError, counted
-from batch_pipeline.records.columns import HELPER_COLUMNS
+from batch_pipeline.records.columns import HIDDEN_COLUMNS
 from batch_pipeline.records.connections import lost_files_told, memory_connection, quote_files
 from batch_pipeline.records.identity import key_hash_sql
 from batch_pipeline.records.sources import VARIANT
@@ -171,7 +171,7 @@ def find_keys(store: Store, pipeline: str) -> tuple[str, ...] | None:
             f"CREATE TEMP TABLE source AS SELECT * FROM read_parquet({path}) LIMIT {ROWS_COMPARED}"
         )
         types = {row[0]: row[1] for row in connection.execute("DESCRIBE source").fetchall()}
-        columns = [name for name in types if name not in HELPER_COLUMNS]
+        columns = [name for name in types if name not in HIDDEN_COLUMNS]
         # Of a variant the key ends with its name.
         last = [VARIANT] if variant_of(rows[0]["partition"]) and VARIANT in columns else []
         columns = [name for name in columns if name not in last]

@@ -13,7 +13,7 @@ from batch_pipeline.records import rules
 from batch_pipeline.records.columns import (
     ASKED_ROW,
     DUPLICATE_OF,
-    HELPER_COLUMNS,
+    HIDDEN_COLUMNS,
     PAST_ATTEMPTS,
     asked_row,
     file_columns,
@@ -434,7 +434,7 @@ def _source_list(connection: duckdb.DuckDBPyConnection, records: str) -> str:
     relation = records if records == "asked" else f"read_parquet({quote_files([records])})"
     described = connection.execute(f"describe select * from {relation}").fetchall()
     return ", ".join(
-        f"records.{quote_name(row[0])}" for row in described if row[0] not in HELPER_COLUMNS
+        f"records.{quote_name(row[0])}" for row in described if row[0] not in HIDDEN_COLUMNS
     )
 
 

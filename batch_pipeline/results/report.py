@@ -170,14 +170,15 @@ def report_of(
     if asked and len(weights) == len(asked):
         report.expected_usd = _sum_of(weights, "expected", at, prices)
         report.at_most_usd = _sum_of(weights, "max", at, prices)
-        _save(report, asked, weights[0].model, at, prices)
+        if len({model.model for one in weights for model in one.all}) == 1:
+            _save(report, asked, weights[0].model, at, prices)
     if flag is not None:
         _flag(report, store, files, flag)
     return report
 
 
 def _sum_of(weights: list[Weight], kind: Any, at: datetime, prices: OwnPrices) -> Decimal | None:
-    costs = [one.cost(kind, price_of(one.model, utc_day(at), prices)) for one in weights]
+    costs = [one.usd(kind, lambda model: price_of(model, utc_day(at), prices)) for one in weights]
     return None if None in costs else sum((cost for cost in costs if cost), Decimal(0))
 
 

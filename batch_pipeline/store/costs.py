@@ -190,7 +190,8 @@ def _name(file: RowMapping, by: str) -> str:
         case "month":
             return f"{day:%Y-%m}"
         case "model":
-            return (file["weight"] or {}).get("model", NOT_KNOWN)
+            weight: dict[str, Any] = file["weight"] or {"model": NOT_KNOWN}
+            return " + ".join(one["model"] for one in (weight, *weight.get("others", ())))
         case "label":
             return file["label"] or "(none)"
         case "variant":

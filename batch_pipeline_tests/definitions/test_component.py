@@ -19,10 +19,12 @@ from batch_pipeline import (
     DuckDBTable,
     ParquetDataset,
     ParquetSource,
+    RequestFiles,
     Schedule,
     build_definitions,
 )
 from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline.errors import InputError
 from batch_pipeline_tests.definitions.conftest import RECORDS
 from batch_pipeline_tests.support.dagster_nights import Nights
 
@@ -476,3 +478,16 @@ def test_a_pipeline_in_yaml_runs_its_night(
         )
         run.night(limit=4)
     assert len(run.rows()) == 4
+
+
+def test_ready_requests_are_named_by_their_files_and_have_no_request() -> None:
+    source = {"request_files": "requests/*.jsonl", "betas": ["a-2026-01-01"]}
+    with loaded({"name": "ready", "source": source}) as (component, _):
+        assert component.source == RequestFiles("requests/*.jsonl", betas=["a-2026-01-01"])
+        assert component.pipeline().request.betas == ["a-2026-01-01"]
+    bad = {"source": source, "request": attributes()["request"]}
+    with pytest.raises(InputError, match="Leave out request"), loaded({"name": "ready", **bad}):
+        pass
+    lacking = {"name": "lacking", "source": attributes()["source"]}
+    with pytest.raises(InputError, match="request is missing"), loaded(lacking):
+        pass

@@ -156,7 +156,7 @@ def test_no_attributes_at_all_names_what_is_needed(project: DefsFolderSandbox) -
     folder = project.defs_folder_path / "tickets"
     (folder / "defs.yaml").write_text("type: batch_pipeline.BatchPipelineComponent\n")
     said = loading_says(project, folder)
-    assert all(f"attributes: {one} is missing." in said for one in ("name", "source", "request"))
+    assert all(f"attributes: {one} is missing." in said for one in ("name", "source"))
 
 
 def test_the_schema_describes_every_field_and_leaves_none_open() -> None:

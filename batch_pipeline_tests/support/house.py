@@ -16,6 +16,7 @@ from batch_pipeline import (
     DuckDBSource,
     DuckDBTable,
     MessageTemplate,
+    RequestFiles,
 )
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.support.clock import HandClock
@@ -63,18 +64,19 @@ class House:
     ) -> Nights:
         """The pipeline as the code declares it now."""
         key = fields.pop("key", "id")
+        fields.setdefault("source", DuckDBSource(database=self.warehouse, table="notes", key=key))
+        if not isinstance(fields["source"], RequestFiles):
+            fields["request"] = MessageTemplate(
+                **{
+                    "model": "claude-haiku-4-5",
+                    "max_tokens": 200,
+                    "prompt": "Sort {{ text }}",
+                    **(request or {}),
+                }
+            )
         pipeline = BatchPipeline(
             **{
                 "name": "notes",
-                "source": DuckDBSource(database=self.warehouse, table="notes", key=key),
-                "request": MessageTemplate(
-                    **{
-                        "model": "claude-haiku-4-5",
-                        "max_tokens": 200,
-                        "prompt": "Sort {{ text }}",
-                        **(request or {}),
-                    }
-                ),
                 "destination": DuckDBTable(database=self.warehouse, table="answers"),
                 **fields,
             }

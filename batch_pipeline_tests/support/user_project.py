@@ -69,6 +69,11 @@ class UserProject:
         one = next(one for one in load_project(self.folder).declared if one.pipeline.name == name)
         return Nights(one.pipeline, one.claude, one.store)
 
+    def change(self, sql: str) -> None:
+        """Change the records."""
+        with duckdb.connect(str(self.folder / "warehouse.duckdb")) as connection:
+            connection.execute(sql)
+
     def submit(self, name: str = "notes", partition: str | None = None) -> None:
         with inside(self.folder):
             self.nights(name).submit(partition)

@@ -26,7 +26,6 @@ from batch_pipeline.records.fingerprint import (
 from batch_pipeline.records.sources import (
     VARIANT,
     DuckDBSource,
-    ParquetSource,
     ResultsSource,
     Source,
 )
@@ -162,7 +161,8 @@ class Arrived:
 
     def _read(self, looks: str) -> tuple[dict[str, Group], list[str]]:
         pipeline = self.pipeline
-        if isinstance(self.source, ParquetSource) and pipeline.partitions is None:
+        is_table = isinstance(self.source, DuckDBSource | ResultsSource)
+        if not is_table and pipeline.partitions is None:
             return {"": Group(0, None, looks)}, []
 
         def content(columns: Mapping[str, str]) -> Sequence[str]:

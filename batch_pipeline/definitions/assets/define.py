@@ -16,7 +16,7 @@ from batch_pipeline.definitions.freshness import freshness_of
 from batch_pipeline.definitions.load import loader_key, loader_of
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
-from batch_pipeline.records.sources import ParquetSource, ResultsSource, Source
+from batch_pipeline.records.sources import ParquetSource, RequestFiles, ResultsSource, Source
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.scores import check_extra
 
@@ -71,6 +71,8 @@ def stage_specs(pipeline: BatchPipeline) -> dict[str, dg.AssetSpec]:
     """Return the specs of a pipeline's assets by stage, as its ``asset_spec`` leaves them."""
     read = _read(pipeline)
     source = "duckdb" if hasattr(read, "database") else "parquet"
+    if isinstance(read, RequestFiles):
+        source = "json"
     destination = "duckdb" if isinstance(pipeline.destination, DuckDBTable) else "parquet"
     scores = {
         SCORES: _spec(
@@ -258,6 +260,8 @@ def _read(pipeline: BatchPipeline) -> Any:
 def _source_shown(source: Source) -> str:
     if isinstance(source, ResultsSource):
         return f"the results of {source.name}"
+    if isinstance(source, RequestFiles):
+        return f"ready requests at {_declared(source.path)}"
     if isinstance(source, ParquetSource):
         return f"Parquet files at {_declared(source.path)}"
     what = "a query" if source.table is None else f"table {_declared(source.table)}"
