@@ -90,17 +90,22 @@ def estimate(
         rate: how many tokens a byte is.
         prices: that the user declared.
     """
-    shares = shares_of(built.groups, template, rate)
+    shares = shares_of(built.groups, template, rate, built.bytes / max(built.requests, 1))
     weight = weigh(
-        template.template, built.requests, built.bytes, built.more_tokens, lengths, rate, None, shares
+        template.template,
+        built.requests,
+        built.bytes,
+        built.more_tokens,
+        lengths,
+        rate,
+        None,
+        shares,
     )
     found = estimate_of(weight, at, prices, rate)
     if built.groups is None or shares is None:
         return found
     price = price_of(weight.model, utc_day(at), prices)
-    return replace(
-        found, cache_by=saving_of(built.groups, shares, weight, template, rate, price)
-    )
+    return replace(found, cache_by=saving_of(built.groups, shares, weight, template, rate, price))
 
 
 def estimate_of(
