@@ -239,8 +239,8 @@ def _caching(
     files: list[RowMapping],
     times: Decimal,
 ) -> list[Advice]:
-    if price is None:
-        return []
+    if price is None or template.cache_by:
+        return []  # each submission looks itself whether its texts are worth a place in the cache
     kept = {(file["weight"] or {}).get("cache") for file in files}
     ttl = template.cache if template.cache in kept else None
     if figures.read or figures.written:

@@ -101,3 +101,18 @@ def test_what_does_not_pay_is_said_and_not_cached(house: House) -> None:
     assert house.sql("select sum(_cache_write_tokens) from answers") == [(0,)]
     run.night()
     assert house.paid == 40
+
+
+@only_whole
+def test_with_a_cached_system_prompt_it_is_what_is_saved_beside_that(house: House) -> None:
+    system = {"system": "Answer by the document and by nothing else. " * 60}
+    fill(house, 0, 10, 40)
+    both = SHARING | {"cache_by": (), "prompt": "{{ document }}{{ question }}"} | system
+    house.nights(both, name="plain", destination=None).night()
+    without = Decimal(house.emulator.bill()["usd"])
+    run = house.nights(SHARING | system, name="by_document", destination=None)
+    run.night()
+    saving = without - (Decimal(house.emulator.bill()["usd"]) - without)
+    _, best, said = announced(run)
+    print(f"with a system prompt: announced ${best:.6f} at best, bill ${saving:.6f}")
+    assert abs(saving - best) < best / 10, said
