@@ -197,7 +197,7 @@ def fewest_members(cache: str, hits: float, price: BatchPrice | None) -> int | N
 
     The first one writes it; of the others ``hits`` read it, and the rest write it again.
     """
-    write, read = _factors(cache, price)
+    write, read = factors(cache, price)
     each = hits * read + (1 - hits) * write
     if each >= 1:
         return None
@@ -206,7 +206,7 @@ def fewest_members(cache: str, hits: float, price: BatchPrice | None) -> int | N
     return fewest if fewest <= MOST_MEMBERS else None
 
 
-def _factors(cache: str, price: BatchPrice | None) -> tuple[float, float]:
+def factors(cache: str, price: BatchPrice | None) -> tuple[float, float]:
     """Return what writing and reading cost, of what input costs."""
     if price is not None:
         written = Tokens(cache_write_1h=1000) if cache == "1h" else Tokens(cache_write_5m=1000)

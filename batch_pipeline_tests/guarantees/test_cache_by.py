@@ -106,9 +106,11 @@ def test_what_does_not_pay_is_said_and_not_cached(house: House) -> None:
 @only_whole
 def test_with_a_cached_system_prompt_it_is_what_is_saved_beside_that(house: House) -> None:
     system = {"system": "Answer by the document and by nothing else. " * 60}
-    fill(house, 0, 10, 40)
+    fill(house, 0, 30, 40)
     both = SHARING | {"cache_by": (), "prompt": "{{ document }}{{ question }}"} | system
-    house.nights(both, name="plain", destination=None).night()
+    plain = house.nights(both, name="plain", destination=None)
+    plain.night()
+    assert 'cache_by=["document"] with cache="1h"' in plain.metadata("results")["advice"]
     without = Decimal(house.emulator.bill()["usd"])
     run = house.nights(SHARING | system, name="by_document", destination=None)
     run.night()

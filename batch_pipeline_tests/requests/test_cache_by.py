@@ -1,6 +1,9 @@
 """The columns of `cache_by`: blocks before the prompt, cached where that pays."""
 
 import json
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,9 @@ from batch_pipeline.requests.cache_groups import fewest_members, read_groups
 from batch_pipeline.requests.compiled import CompiledTemplate, compile_question
 from batch_pipeline.requests.expression import LineWriter
 from batch_pipeline.requests.lengths import NO_ANSWERS, Lengths
+from batch_pipeline.requests.prices import Tokens, price_of
 from batch_pipeline.requests.weight import weigh_file
+from batch_pipeline.results.shared_columns import shared_column
 
 MARK = {"type": "ephemeral", "ttl": "1h"}
 COLUMNS = {"document": "VARCHAR", "day": "DATE", "question": "VARCHAR"}
@@ -151,3 +156,25 @@ def test_only_what_pays_is_marked_whoever_makes_the_lines(
     rare = built(tmp_path, template, Lengths(hits_seen=0.3))
     assert rare.groups is not None and "30% find what an earlier one wrote" in rare.groups.why_not
     assert not any(b'"cache_control"' in line.split(b'"messages"')[1] for line in lines(rare))
+
+
+def test_a_long_column_that_records_share_is_found(tmp_path: Path) -> None:
+    path, price = (
+        str(tmp_path / "records.parquet"),
+        price_of("claude-haiku-5-5", date(2026, 11, 27)),
+    )
+    duckdb.execute(f"copy ({RECORDS}) to '{path}' (format parquet)")
+    asked = MessageTemplate(
+        model="claude-haiku-5-5", max_tokens=8, prompt="{{ document }} {{ question }} {{ day }}"
+    )
+    assert price is not None
+    with duckdb.connect() as connection:
+        found = shared_column(connection, path, asked, price, 2.5, 512)
+        assert found is not None and (found.column, found.texts, found.requests) == ("document", 5, 200)  # fmt: skip
+        assert found.cache == "1h" and found.usd > 0
+        # 5 texts of 3,500 bytes; by what an hour costs, and the share that is assumed.
+        each = price.cost(Tokens(input=found.tokens))
+        assert each is not None and Decimal("0.17") < found.usd / each / 200 < Decimal("0.19")
+        assert shared_column(connection, path, asked, price, 2.5, 4096) is None
+        own = replace(asked, prompt="{{ question }}", cache="1h", cache_by=["document"])
+        assert shared_column(connection, path, own, price, 2.5, 512) is None
