@@ -212,8 +212,11 @@ def preview_json(found: "Preview") -> dict[str, Any]:
 def _cache_by_json(saving: "CacheSaving | None") -> dict[str, Any]:
     if saving is None:
         return {}
-    figures = {"cache_by_saves_usd": _number(saving.usd), "cache_by_without_usd": _number(saving.usd_without)}  # fmt: skip
-    return figures | {"cache_by": saving.line}
+    return {
+        "cache_by_saves_usd": _number(saving.usd),
+        "cache_by_saves_at_best_usd": _number(saving.usd_best),
+        "cache_by": saving.line,
+    }
 
 
 def _request_json(one: "Shown") -> dict[str, Any]:

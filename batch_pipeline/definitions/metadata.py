@@ -124,8 +124,9 @@ def of_requests(prepared: Sequence[Prepared]) -> dict[str, Any]:
         metadata["estimated_usd"] = "unknown: no batch price is known for this model"
     if priced.cache_by is not None:
         metadata["cache_by"] = priced.cache_by.line
-        if priced.cache_by.usd is not None:
+        if priced.cache_by.usd is not None and priced.cache_by.usd_best is not None:
             metadata["cache_by_saves_usd"] = float(priced.cache_by.usd)
+            metadata["cache_by_saves_at_best_usd"] = float(priced.cache_by.usd_best)
     samples = [sample for one in prepared for sample in one.samples][:3]
     if samples:
         metadata["first_request"] = dg.MetadataValue.md(_as_read(samples[0]))

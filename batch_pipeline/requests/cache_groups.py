@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
+import orjson
+
 from batch_pipeline.errors import counted
 from batch_pipeline.records.connections import memory_connection, quote_files, quote_name
 from batch_pipeline.requests.cache_minimum import FEWEST_BYTES, cache_minimum
@@ -26,6 +28,8 @@ middle of the 30 to 98 % that the batch guide says."""
 FACTORS = {"5m": 1.25, "1h": 2.0}
 """What writing costs of the price of input, and reading, where a price is not known."""
 READ_FACTOR = 0.1
+CUSTOM_ID = "0" * 30
+"""As long as they are."""
 MOST_MEMBERS = 1_000_000
 """A group of so many that does not pay yet never does."""
 
@@ -85,6 +89,7 @@ class CacheSaving:
 
     Attributes:
         usd: what it saves; None: a price is not known. 0: nothing is cached.
+        usd_best: what it saves at best, when each request finds what an earlier one wrote.
         usd_without: what the input would cost without.
         requests: that share a text which is cached.
         texts: how many texts that are.
@@ -94,6 +99,7 @@ class CacheSaving:
     """
 
     usd: Decimal | None
+    usd_best: Decimal | None
     usd_without: Decimal | None
     requests: int
     texts: int
@@ -109,6 +115,7 @@ class CacheSaving:
 
         return CacheSaving(
             both(self.usd, other.usd),
+            both(self.usd_best, other.usd_best),
             both(self.usd_without, other.usd_without),
             self.requests + other.requests,
             self.texts + other.texts,
@@ -123,14 +130,13 @@ class CacheSaving:
         if self.why_not:
             return f"cache_by does not pay here, and nothing of it is cached: {self.why_not}."
         whose = "assumed; earlier answers will tell" if self.is_assumed else "as of earlier answers"
-        saves = (
-            "What cache_by saves is not known, because a price is not"
-            if self.usd is None or self.usd_without is None
-            else f"cache_by saves about ${self.usd:.4f} of the ${self.usd_without:.4f} that the input would cost"
-        )
+        what = f"{counted(self.requests, 'request')} share {counted(self.texts, 'text')}"
+        if self.usd is None or self.usd_without is None:
+            return f"What cache_by saves is not known, because a price is not: {what}."
         return (
-            f"{saves}: {counted(self.requests, 'request')} share {counted(self.texts, 'text')}, and {self.hits:.0%} "
-            f"of those that can are taken to find theirs in the cache ({whose})."
+            f"cache_by saves about ${self.usd:.4f} of the ${self.usd_without:.4f} that the input would cost, and "
+            f"${self.usd_best:.4f} at best: {what}, and {self.hits:.0%} of those that can are taken to find theirs in "
+            f"the cache ({whose})."
         )
 
 
@@ -167,7 +173,7 @@ def read_groups(
             SIZES.format(several="members > 1 AND bytes > 0", long=is_long, **words)
         ).fetchall()
         rows = (
-            connection.execute(
+            connection.sql(
                 GROUPS.format(
                     having=f"count(*) >= {fewest} AND max(bytes) >= {max(shortest, 1)}", **words
                 )
@@ -183,9 +189,7 @@ def read_groups(
     why_not = ""
     if not len(firsts):
         why_not = _why_not(question, int(several), int(texts), int(long), int(most), fewest, hits)
-    return CacheGroups(
-        firsts, lasts, members, sizes, int(requests), why_not, hits, is_assumed
-    )  # fmt: skip
+    return CacheGroups(firsts, lasts, members, sizes, int(requests), why_not, hits, is_assumed)
 
 
 def fewest_members(cache: str, hits: float, price: BatchPrice | None) -> int | None:
@@ -193,7 +197,7 @@ def fewest_members(cache: str, hits: float, price: BatchPrice | None) -> int | N
 
     The first one writes it; of the others ``hits`` read it, and the rest write it again.
     """
-    write, read = _factors(cache, price)
+    write, read = factors(cache, price)
     each = hits * read + (1 - hits) * write
     if each >= 1:
         return None
@@ -202,7 +206,7 @@ def fewest_members(cache: str, hits: float, price: BatchPrice | None) -> int | N
     return fewest if fewest <= MOST_MEMBERS else None
 
 
-def _factors(cache: str, price: BatchPrice | None) -> tuple[float, float]:
+def factors(cache: str, price: BatchPrice | None) -> tuple[float, float]:
     """Return what writing and reading cost, of what input costs."""
     if price is not None:
         written = Tokens(cache_write_1h=1000) if cache == "1h" else Tokens(cache_write_5m=1000)
@@ -245,18 +249,26 @@ def _why_not(
 
 
 def shares_of(
-    groups: CacheGroups | None, question: CompiledTemplate, rate: TokenRate
+    groups: CacheGroups | None, question: CompiledTemplate, rate: TokenRate, size: float
 ) -> CacheShares | None:
-    """Return what groups come to by a rate of tokens; None: there is no ``cache_by``."""
+    """Return what groups come to; None: there is no ``cache_by``.
+
+    Args:
+        groups: which are cached.
+        question: what is asked.
+        rate: how many tokens a byte is.
+        size: bytes of a request, on average.
+    """
     if groups is None:
         return None
+    per_byte = _of_a_text(rate, question, size)
     least = cache_minimum(question.template.model) or 0
     system = shared_tokens(question.template) if rate.shared is None else rate.shared
     alone = system if system >= least else 0  # what is cached of the system prompt by itself
     cached = read = most = requests = texts = 0.0
-    for members, size in zip(groups.members, groups.sizes, strict=True):
-        most += members * (system + size / BY_BYTES.bytes_per_token)
-        tokens = system + size * rate.per_byte
+    for members, length in zip(groups.members, groups.sizes, strict=True):
+        most += members * (system + length / BY_BYTES.bytes_per_token)
+        tokens = system + length * per_byte
         if tokens < least:
             continue
         cached += members * tokens
@@ -270,6 +282,18 @@ def shares_of(
     return CacheShares(
         cached / whole, most / whole, read / cached if cached else 1.0, int(requests), int(texts)
     )
+
+
+def _of_a_text(rate: TokenRate, question: CompiledTemplate, size: float) -> float:
+    """Return the tokens of a byte of text: where requests are alike, the rate is that of whole ones."""
+    block = {"type": "text", "text": ""}
+    blocks = [block] * len(question.cache_by) + [{**block, "cache_control": {"ttl": "1h"}}]
+    messages = [{"role": "user", "content": blocks}]
+    params = {"model": question.template.model, "max_tokens": 100, "messages": messages}
+    frame = len(orjson.dumps({"custom_id": CUSTOM_ID, "params": params}))
+    if not rate.sample or rate.each or size < 2 * frame:
+        return rate.per_byte
+    return rate.per_byte * size / (size - frame)
 
 
 def saving_of(
@@ -293,22 +317,31 @@ def saving_of(
     least = cache_minimum(question.template.model) or 0
     system = shared_tokens(question.template) if rate.shared is None else rate.shared
     alone = system if system >= least else 0
-    input_only = replace(weight, output=0, searches=0)
-    with_it = replace(
-        input_only, cached=math.ceil(shares.cached), hits=groups.hits * shares.read_most
-    )
-    without = replace(input_only, cached=alone, hits=groups.hits)
-    before, after = without.cost("expected", price), with_it.cost("expected", price)
-    known = before is not None and after is not None
+    plain = replace(weight, output=0, searches=0)
+    shared = replace(plain, cached=math.ceil(shares.cached))
+    without = replace(plain, cached=alone, hits=groups.hits).cost("expected", price)
+    usual = replace(shared, hits=groups.hits * shares.read_most).cost("expected", price)
+    best = replace(shared, hits=shares.read_most).cost("expected", price)
+    before = replace(plain, cached=alone, hits=1.0).cost("expected", price)
     why_not = groups.why_not
     if not why_not and not shares.texts:
         why_not = (
             f"{question.template.model} caches from {least:,} tokens on, and each of the {len(groups.firsts):,} texts "
             "is shorter"
         )
-    saved = None
-    if known:
-        saved = Decimal(0) if why_not else before - after
+
+    def saved(one: Decimal | None, other: Decimal | None) -> Decimal | None:
+        if one is None or other is None:
+            return None
+        return Decimal(0) if why_not else one - other
+
     return CacheSaving(
-        saved, before, shares.requests, shares.texts, groups.hits, groups.is_assumed, why_not
+        saved(without, usual),
+        saved(before, best),
+        without,
+        shares.requests,
+        shares.texts,
+        groups.hits,
+        groups.is_assumed,
+        why_not,
     )

@@ -93,7 +93,7 @@ def estimate(
     """
     if template.by_line:
         return estimate_of(weigh_built(built, lengths, rate), at, prices, rate)
-    shares = shares_of(built.groups, template, rate)
+    shares = shares_of(built.groups, template, rate, built.bytes / max(built.requests, 1))
     weight = weigh(
         template.template,
         built.requests,

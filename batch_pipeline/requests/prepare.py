@@ -229,7 +229,7 @@ def _priced(
     rate = rate_of(
         store, pipeline, question, paths, sizes, built.requests, pricing.counting, pricing.why_not
     )
-    shares = shares_of(built.groups, question, rate)
+    shares = shares_of(built.groups, question, rate, built.bytes / max(built.requests, 1))
 
     def weight(file: RequestFile) -> Weight:
         if question.by_line:
