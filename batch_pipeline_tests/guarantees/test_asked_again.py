@@ -5,10 +5,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from batch_pipeline.results.history import history
 from batch_pipeline.results.rebuild import rebuild
 from batch_pipeline.store.standing import standing
+from batch_pipeline.store.tables import request_files
 from batch_pipeline_tests.support.extent import every_form, only_whole
 from batch_pipeline_tests.support.house import House
 
@@ -75,6 +77,10 @@ def test_what_does_not_fit_is_asked_with_the_answer_and_the_reason(
     [one] = json.loads(told)
     assert (one["attempt"], one["status"]) == (1, "invalid")
     assert "kind" in one["reason"] and one["batch"].startswith("msgbatch_") and one["at"]
+    # What the further turns cost is counted before they are sent.
+    sent = run.store.open().ledger.rows(select(request_files).order_by(request_files.c.number))
+    earlier_input, now_input = (file["weight"]["input_max"] / file["requests"] for file in sent)
+    assert now_input > 1.5 * earlier_input
     if tool:
         return
     # What is known of it, the ledger need not tell.
@@ -142,6 +148,21 @@ def test_records_that_are_the_same_and_were_answered_otherwise_are_not_the_same_
     assert house.statuses() == {"answered": 40}
     # One for all that was cut short, one for all that did not fit in the same words.
     assert house.paid == paid + len({*before} - {"answered"})
+
+
+@only_whole
+def test_what_did_not_fit_for_several_is_put_right_once_for_all(house: House) -> None:
+    house.sql("update notes set text = 'note ' || (id % 5)")
+    house.emulator.configure(rates={"unfit": 1.0})
+    run = house.nights({"output": OUTPUT})
+    run.submit()
+    run.collect()
+    assert house.statuses() == {"invalid": 40} and house.paid == 5
+    house.emulator.configure(rates={})
+    run.until_quiet()
+    assert house.statuses() == {"answered": 40} and house.paid == 10
+    assert [len(turns) for turns in messages(house).values()].count(3) == 5
+    assert house.sql("select count(_attempts), min(_attempt) from answers") == [(40, 2)]
 
 
 @only_whole
