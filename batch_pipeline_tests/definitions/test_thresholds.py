@@ -20,6 +20,7 @@ from batch_pipeline.store.clock import going_by
 from batch_pipeline_tests.definitions.test_component import attributes, loaded, problem
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import House
 
 OUTPUT = {
@@ -117,6 +118,7 @@ def pipeline(checks: Any, output: Any) -> BatchPipeline:
     )
 
 
+@only_whole  # docs/results.md has such a pipeline, too, and its night is played
 def test_in_yaml_they_are_the_same_and_a_figure_has_bounds(house: House) -> None:
     source = {"database": house.warehouse, "table": "notes", "key": "id"}
     values = attributes(

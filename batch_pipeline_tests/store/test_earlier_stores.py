@@ -70,8 +70,17 @@ def test_a_store_of_version_0_1_is_gone_on_with_and_nothing_is_paid_again(tmp_pa
             # And so do the nights after it.
             with duckdb.connect(warehouse) as connection:
                 connection.execute("insert into notes values (15, 'note 15')")
+            emulator.configure(rates={"expired": 1.0})
             run.submit()
             emulator.end()
+            run.collect()
+            emulator.configure(rates={})
+            run.tick_and_run()
+            emulator.end()
             run.until_quiet()
-            assert set(run.rows()) == set(range(16))
+            rows = run.rows()
+            assert set(rows) == set(range(16))
             assert emulator.bill()["requests"] == paid + 5
+            # A column that came later is NULL in the rows of then.
+            assert [key for key, row in rows.items() if row["_attempts"] is not None] == [15]
+            assert '"expired"' in rows[15]["_attempts"]
