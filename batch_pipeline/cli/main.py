@@ -16,10 +16,12 @@ from batch_pipeline.cli.emulator import emulator
 from batch_pipeline.cli.estimate import estimate
 from batch_pipeline.cli.held import held
 from batch_pipeline.cli.history import history
+from batch_pipeline.cli.labels import labels
 from batch_pipeline.cli.preview import preview
 from batch_pipeline.cli.publish import publish
 from batch_pipeline.cli.rebuild_ledger import rebuild_ledger
 from batch_pipeline.cli.reconcile import reconcile
+from batch_pipeline.cli.sample import sample
 from batch_pipeline.cli.skill import skill
 from batch_pipeline.cli.status import status
 
@@ -36,7 +38,7 @@ def main() -> None:
 
 
 for command in (
-    advise, cancel, collect, costs, demo, dev, doctor, emulator, estimate, held, history, preview, publish, rebuild_ledger,
-    reconcile, skill, status,
+    advise, cancel, collect, costs, demo, dev, doctor, emulator, estimate, held, history, labels, preview, publish,
+    rebuild_ledger, reconcile, sample, skill, status,
 ):  # fmt: skip
     main.add_command(command)

@@ -8,7 +8,6 @@ from sklearn import metrics
 
 from batch_pipeline.records.connections import memory_connection
 from batch_pipeline.results import chart
-from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline.results.score_tables import (
     agreement_table,
     class_table,
@@ -17,6 +16,7 @@ from batch_pipeline.results.score_tables import (
     main_table,
 )
 from batch_pipeline.results.scores import Scores, score
+from batch_pipeline_tests.support.extent import only_whole
 
 Row = tuple[str, str, str | None, str | None, bool, float | None]
 
