@@ -10,8 +10,8 @@ from batch_pipeline_tests.support.user_project import CODE, UserProject
 
 ASKED = """
 defs = build_definitions(
-    pipeline(
-        "notes", destination=DuckDBTable(database="warehouse.duckdb", table="said"), label="kind",
+    BatchPipeline(
+        name="notes", source=DuckDBSource(database="warehouse.duckdb", table="notes", key="id"), destination=DuckDBTable(database="warehouse.duckdb", table="said"), label="kind",
         request=MessageTemplate(
             model="claude-haiku-4-5", max_tokens=50, prompt="{{ text }}",
             output={"type": "object", "properties": {"kind_said": {"type": "string", "enum": ["a", "b"]}},
