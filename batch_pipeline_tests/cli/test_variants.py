@@ -3,9 +3,11 @@
 import csv
 import json
 
+import duckdb
 import pytest
 
 from batch_pipeline.cli.project import inside
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.user_project import CODE, UserProject
 
 ASKED = """
@@ -34,6 +36,7 @@ def project(user_project: UserProject) -> UserProject:
     return user_project
 
 
+@only_whole
 def test_every_command_says_the_variant(project: UserProject) -> None:
     estimated = json.loads(project.run("estimate", "notes", "--json").output)
     assert [(one["variant"], one["asked"]) for one in estimated["variants"]] == [
@@ -69,6 +72,7 @@ def test_every_command_says_the_variant(project: UserProject) -> None:
     assert statuses[0] == ("base", 10)
 
 
+@only_whole
 def test_a_sample_is_labelled_and_counts(project: UserProject) -> None:
     assert "Nothing of notes was ever asked" in plain(
         project.run("sample", "notes", "--random", "3", "--csv", "x.csv").output
@@ -119,3 +123,20 @@ def test_a_sample_is_labelled_and_counts(project: UserProject) -> None:
         project.run("sample", "notes", "--random", "20", "--csv", str(left), "--answers").output
     )
     assert "answer calm" in left.read_text()
+
+
+@only_whole
+def test_what_is_left_is_collected_without_code(project: UserProject) -> None:
+    project.submit()
+    project.write("pipelines.py", CODE + 'defs = build_definitions(pipeline("other"), claude=claude(), store=store)\n')
+    project.emulator.end()
+    project.clock.advance(300)
+    done = project.run("collect", "notes", "--json")
+    assert done.exit_code == 0, done.output
+    rows = list((project.folder / "data" / "batches" / "notes" / "table").rglob("*.parquet"))
+    with duckdb.connect() as con:
+        found = con.execute(
+            "select _variant, count(*) from read_parquet(?) group by all order by all",
+            [[str(one) for one in rows]],
+        ).fetchall()
+    assert found == [("base", 10), ("calm", 10)]
