@@ -128,7 +128,10 @@ def test_a_sample_is_labelled_and_counts(project: UserProject) -> None:
 @only_whole
 def test_what_is_left_is_collected_without_code(project: UserProject) -> None:
     project.submit()
-    project.write("pipelines.py", CODE + 'defs = build_definitions(pipeline("other"), claude=claude(), store=store)\n')
+    project.write(
+        "pipelines.py",
+        CODE + 'defs = build_definitions(pipeline("other"), claude=claude(), store=store)\n',
+    )
     project.emulator.end()
     project.clock.advance(300)
     done = project.run("collect", "notes", "--json")
