@@ -314,3 +314,12 @@ def test_a_request_that_reads_its_label_is_refused_before_any_money(make: Make) 
         {"base": {}, "told": {"prompt": "{{ summary }}: {{ kind }}"}}, label="kind"
     ).refusal("submit", {})
     assert "the request reads the column `kind`, which is its label" in said
+
+
+def test_without_what_scores_need_the_code_says_so_when_it_is_loaded(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights = make(label="kind")
+    monkeypatch.setattr("batch_pipeline.results.scores.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'batch-pipeline\[scores\]'"):
+        _ = nights.definitions
