@@ -487,6 +487,10 @@ class BatchPipeline:
         """The pipeline as each variant asks, by name; itself under "" when it has no variants."""
         if self.variants in (None, {}):
             return {"": self}
+        if any("\t" in fmt for fmt in _formats(self.partitions)):
+            raise InputError(
+                "partitions writes its keys with a tab, which variants need for themselves. Set another fmt."
+            )
         return {
             name: self._asking(template, name)
             for name, template in variant_templates(self.request, self.variants).items()
@@ -532,3 +536,10 @@ class BatchPipeline:
     def nightly(self) -> Schedule | None:
         """The schedule, spelled out."""
         return Schedule(self.schedule) if isinstance(self.schedule, str) else self.schedule
+
+
+def _formats(partitions: dg.PartitionsDefinition | None) -> list[str]:
+    """Return how the keys of partitions are written, where that is declared."""
+    if isinstance(partitions, dg.MultiPartitionsDefinition):
+        return [fmt for one in partitions.partitions_defs for fmt in _formats(one.partitions_def)]
+    return [partitions.fmt] if isinstance(partitions, dg.TimeWindowPartitionsDefinition) else []

@@ -7,6 +7,7 @@ import click
 from batch_pipeline.cli.deployments import in_project, used_store
 from batch_pipeline.cli.output import errors_shown, json_option, print_json, say
 from batch_pipeline.cli.preview import declared_as
+from batch_pipeline.store.variants import variant_of
 
 if TYPE_CHECKING:
     from batch_pipeline.cli.project import Project
@@ -32,9 +33,8 @@ def advise(project: "Project", pipeline: str, as_json: bool) -> None:
         advice, number = [], None
     else:
         declared = one.pipeline
-        advice = found_in(
-            store, declared.request, declared.prices, submission, dedupe=declared.dedupe
-        )
+        request = declared.as_asked(variant_of(submission["partition"])).request
+        advice = found_in(store, request, declared.prices, submission, dedupe=declared.dedupe)
         number = submission["number"]
     if as_json:
         listed = [

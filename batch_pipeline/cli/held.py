@@ -3,7 +3,6 @@
 import getpass
 import socket
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from batch_pipeline.cli.output import (
     WAITS_FOR_A_PERSON,
     Row,
     errors_shown,
+    fields_of,
     in_usd,
     json_option,
     listing,
@@ -99,7 +99,7 @@ def _show_held(found: Sequence[tuple["Store", "Held"]], is_json: bool) -> None:
         print_json(
             {
                 kind: [
-                    {"store": store.files.root, **asdict(one)}
+                    {"store": store.files.root, **fields_of(one)}
                     for store, held in found
                     for one in getattr(held, kind)
                 ]

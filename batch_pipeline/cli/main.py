@@ -17,10 +17,12 @@ from batch_pipeline.cli.estimate import estimate
 from batch_pipeline.cli.export import export
 from batch_pipeline.cli.held import held
 from batch_pipeline.cli.history import history
+from batch_pipeline.cli.labels import labels
 from batch_pipeline.cli.preview import preview
 from batch_pipeline.cli.publish import publish
 from batch_pipeline.cli.rebuild_ledger import rebuild_ledger
 from batch_pipeline.cli.reconcile import reconcile
+from batch_pipeline.cli.sample import sample
 from batch_pipeline.cli.skill import skill
 from batch_pipeline.cli.status import status
 
@@ -37,7 +39,7 @@ def main() -> None:
 
 
 for command in (
-    advise, cancel, collect, costs, demo, dev, doctor, emulator, estimate, export, held, history, preview, publish, rebuild_ledger,
-    reconcile, skill, status,
+    advise, cancel, collect, costs, demo, dev, doctor, emulator, estimate, export, held, history, labels, preview, publish,
+    rebuild_ledger, reconcile, sample, skill, status,
 ):  # fmt: skip
     main.add_command(command)

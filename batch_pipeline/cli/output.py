@@ -7,7 +7,7 @@ import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
 from io import StringIO
@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batch_pipeline.errors import BatchPipelineError
+from batch_pipeline.store.variants import partition_of, variant_of
 
 MOST_WIDTH = 120  # longer lines are hard to read
 GAP = 2
@@ -132,6 +133,14 @@ def listed(
         if row.todo:
             yield _indented(f"To do: {plain(row.todo)}", "bold")
     yield Text()
+
+
+def fields_of(one: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass for JSON; of what the ledger calls a partition, its key and the variant."""
+    found = asdict(one)
+    if (name := found.get("partition")) is not None:
+        found |= {"partition": partition_of(name), "variant": variant_of(name) or None}
+    return found
 
 
 def print_json(value: Any) -> None:

@@ -1,7 +1,7 @@
 """The command `batch-pipeline reconcile`: settle now what the status sensor would settle in time."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +13,7 @@ from batch_pipeline.cli.output import (
     RefusedError,
     Row,
     errors_shown,
+    fields_of,
     json_option,
     listing,
     print_json,
@@ -133,7 +134,7 @@ def _print_settled_json(
     kinds = {"files": "lines", "costs_unknown": "costs_unknown"}
     found: dict[str, Any] = {
         name: [
-            {"store": store.files.root, **asdict(line)}
+            {"store": store.files.root, **fields_of(line)}
             for store, one in settled
             for line in getattr(one, kind)
         ]

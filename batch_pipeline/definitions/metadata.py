@@ -64,12 +64,13 @@ RESERVED = {
     "_duplicate_of": "The request that was asked for this record, too, because it is the same; else empty.",
     "_attempts": "Earlier attempts without an answer, as JSON: attempt, status, reason, batch, at; empty when there are none.",
     "_last_error": "Why a later attempt failed, while this earlier answer stays; else empty.",
+    "_variant": "Which variant of the question the row is of, where there are variants.",
 }
 CALLED = "The tools that the answer calls: a JSON list of name and input."
 CITED = "What the answer cites: a JSON list of each text and its citations."
 ANSWERED = "What the model answered; empty when there is no answer."
 # Left out of the sample, which has to fit on a page.
-NOT_SAMPLED = {*RESERVED} - {"_status", "_error", "_cost_usd", "_attempt"}
+NOT_SAMPLED = {*RESERVED} - {"_status", "_error", "_cost_usd", "_attempt", "_variant"}
 SELECTED = (
     "source_rows", "asked", "new", "changed", "version_changed", "retried", "forced",
     "reused", "deleted", "in_flight", "settled", "exhausted", "left_out", "duplicates", "ruled", "by_rule",

@@ -20,6 +20,7 @@ from batch_pipeline import (
 )
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.stage_calls import StageCalls
 
 RECORDS = 8
@@ -111,6 +112,7 @@ def test_a_variant_that_is_added_or_changed_is_asked_alone_and_the_rows_of_one_t
     assert len(paid(claude_emulator)) == 5 * RECORDS == len(set(paid(claude_emulator)))
 
 
+@only_whole
 def test_what_is_open_of_a_variant_that_is_gone_is_collected_and_what_waits_is_not_sent(
     make: Make, database: Path, claude_emulator: EmulatorProcess
 ) -> None:
@@ -128,11 +130,21 @@ def test_what_is_open_of_a_variant_that_is_gone_is_collected_and_what_waits_is_n
     assert len(paid(claude_emulator)) == 3 * RECORDS
 
 
+@only_whole
 def test_variants_of_partitions(
     make: Make, database: Path, claude_emulator: EmulatorProcess
 ) -> None:
     days = dg.StaticPartitionsDefinition(["0", "1"])
-    nights = make({"base": {}, "short": THREE["short"]}, partitions=days, partition_column="day")
+    nights = make(
+        {"base": {}, "short": THREE["short"]},
+        partitions=days,
+        partition_column="day",
+        label="kind",
+        on_deleted="drop",
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    job = nights.definitions.resolve_job_def("packages_collect")
+    assert job.execute_in_process(instance=nights.instance, partition_key="0", raise_on_error=False)
     for day in ("0", "1"):
         nights.submit(day)
     nights.until_quiet()
@@ -144,12 +156,19 @@ def test_variants_of_partitions(
     nights.until_quiet()
     assert rows(database) == every("base", "short")
     assert len(paid(claude_emulator)) == 2 * RECORDS
+    assert job.execute_in_process(instance=nights.instance, partition_key="0").success
+    assert nights_metadata(nights)["labelled"] == RECORDS
+    with duckdb.connect(str(database)) as con:
+        con.execute("delete from packages where id = 3")
+    nights.submit("1")
+    nights.until_quiet()
+    assert rows(database) == [row for row in every("base", "short") if row[0] != 3]
 
 
 def test_answers_without_variants_and_with_them_never_share_a_table(
     make: Make, database: Path, claude_emulator: EmulatorProcess
 ) -> None:
-    make().night()
+    make().submit()
     said = make(THREE).refusal("submit", {"force": True})
     assert "packages was asked without variants until now" in said
     assert "under another name, with a destination of its own" in said
@@ -157,15 +176,19 @@ def test_answers_without_variants_and_with_them_never_share_a_table(
         "name": "compared",
         "destination": DuckDBTable(database=str(database), table="compared"),
     }
-    make({"base": {}}, **elsewhere).night()
-    assert rows(database, "compared") == every("base")
+    make({"base": {}}, **elsewhere).submit()
     said = make(**elsewhere).refusal("submit", {})
     assert "compared was asked with variants until now" in said
-    assert len(paid(claude_emulator)) == 2 * RECORDS
-    make(**elsewhere).collect()
+    # What is on its way comes into the table as it was asked, with or without.
+    make(**elsewhere).until_quiet()
+    make(THREE).until_quiet()
     assert rows(database, "compared") == every("base")
+    with duckdb.connect(str(database)) as con:
+        assert con.execute("select count(*) from sections").fetchone() == (RECORDS,)
+    assert len(paid(claude_emulator)) == 2 * RECORDS
 
 
+@only_whole
 def test_a_table_that_lost_its_rows_is_put_right_and_a_store_that_lost_its_answers_refused(
     make: Make, database: Path, tmp_path: Path, claude_emulator: EmulatorProcess
 ) -> None:
@@ -291,3 +314,12 @@ def test_a_request_that_reads_its_label_is_refused_before_any_money(make: Make) 
         {"base": {}, "told": {"prompt": "{{ summary }}: {{ kind }}"}}, label="kind"
     ).refusal("submit", {})
     assert "the request reads the column `kind`, which is its label" in said
+
+
+def test_without_what_scores_need_the_code_says_so_when_it_is_loaded(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights = make(label="kind")
+    monkeypatch.setattr("batch_pipeline.results.scores.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'batch-pipeline\[scores\]'"):
+        _ = nights.definitions

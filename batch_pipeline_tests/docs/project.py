@@ -3,6 +3,7 @@
 import os
 import re
 import runpy
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,7 @@ class Project:
         self._played: list[BatchPipeline] = []
         (folder / "packages").mkdir()
         (folder / "workspace.yaml").write_text("load_from:\n  - python_file: pipelines.py\n")
-        (folder / "pipelines.py").write_text(_first_python_block())
+        (folder / "pipelines.py").write_text(_first_python_block(ROOT / "README.md"))
         with duckdb.connect(str(folder / "warehouse.duckdb")) as warehouse:
             warehouse.execute(TABLES.replace("packages/", f"{folder}/packages/"))
 
@@ -116,7 +117,8 @@ class Project:
             nights.tick()
             rows = nights.rows()
             source = source_of(pipeline, nights.store.open())
-            assert len(rows) == count(source) > 0, f"{pipeline.name}: {len(rows)} rows"
+            asked = count(source) * len(pipeline.by_variant)
+            assert len(rows) == asked > 0, f"{pipeline.name}: {len(rows)} rows"
             unanswered = [row for row in rows.values() if row["_status"] != "answered"]
             assert not unanswered, f"{pipeline.name}: {unanswered}"
 
@@ -179,6 +181,21 @@ class Project:
         self.emulator.configure(manual=True)
         self._submit_one_more()
 
+    def compare(self) -> None:
+        """Have the pipeline that a page compares variants with in the project's code."""
+        code = self.folder / "pipelines.py"
+        if "variants=" not in code.read_text():
+            with code.open("a") as file:
+                file.write(f"\n\n{_first_python_block(ROOT / 'docs' / 'comparison.md')}\n")
+                file.write("defs = dg.Definitions.merge(defs, build_definitions(compared))\n")
+            sys.modules.pop("pipelines", None)
+
+    def label(self, path: str) -> None:
+        """Fill the last column of a file of records to label."""
+        lines = (self.folder / path).read_text().splitlines()
+        filled = [lines[0], *(f"{line.rpartition(',')[0]},delivery" for line in lines[1:])]
+        (self.folder / path).write_text("\n".join(filled))
+
     def run_the_daemon(self) -> None:
         """Let it look as if Dagster's daemon ran."""
         with dg.DagsterInstance.from_config(self.environment["DAGSTER_HOME"]) as instance:
@@ -215,8 +232,8 @@ def count(source: Source) -> int:
     return found[0]
 
 
-def _first_python_block() -> str:
-    for example in blocks(ROOT / "README.md", {}).examples():
+def _first_python_block(page: Path) -> str:
+    for example in blocks(page, {}).examples():
         if example.region.lexemes["language"].strip() == "python":
             return str(example.parsed)
-    raise AssertionError("README.md has no Python.")
+    raise AssertionError(f"{page} has no Python.")

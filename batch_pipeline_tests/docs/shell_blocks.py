@@ -108,6 +108,10 @@ class ShellBlocks:
             project.hold_the_pipeline()
         elif words[0] == "cancel":
             project.send_a_batch()
+        elif words[0] == "sample":
+            project.compare()
+        elif words[0] == "labels":
+            project.label(words[2])
         elif words[0] == "doctor":
             project.run_the_daemon()
         elif words[0] == "rebuild-ledger":

@@ -124,7 +124,7 @@ class Nights:
                 .to_arrow_table()
                 .to_pylist()
             )
-        keys = self.pipeline.source.keys
+        keys = next(iter(self.pipeline.by_variant.values())).source.keys
         table = {
             row[keys[0]] if len(keys) == 1 else tuple(row[key] for key in keys): row
             for row in found

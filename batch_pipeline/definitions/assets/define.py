@@ -223,7 +223,7 @@ def _define(
         return dg.multi_asset(
             specs=[spec],
             required_resource_keys={pipeline.claude_key, pipeline.store_key},
-            backfill_policy=pipeline.backfill_policy,
+            backfill_policy=pipeline.backfill_policy if spec.partitions_def else None,
             **pipeline.op_options(stage),
             **more,
         )(compute)

@@ -6,13 +6,11 @@ from typing import Any
 import dagster as dg
 
 from batch_pipeline.definitions.failures import as_failures
+from batch_pipeline.definitions.labelling import compared
 from batch_pipeline.definitions.resources import BatchStore
-from batch_pipeline.definitions.rows import destination_of, earlier_names
 from batch_pipeline.pipeline import BatchPipeline
-from batch_pipeline.records.connections import memory_connection
 from batch_pipeline.results import score_tables as tables
-from batch_pipeline.results.compared import Compared, compare_rows
-from batch_pipeline.results.join import MEMORY
+from batch_pipeline.results.compared import Compared
 from batch_pipeline.results.scores import Scores, check_extra, score
 from batch_pipeline.store.layout import scores_name
 from batch_pipeline.store.store import Store
@@ -43,30 +41,23 @@ def materialize(
         return None
 
 
-def scores_of(pipeline: BatchPipeline, store: Store, folder: str) -> tuple[Scores, Compared]:
-    """Return the scores of what is in a pipeline's table now; a scratch folder is needed.
+def scores_of(pipeline: BatchPipeline, store: Store) -> tuple[Scores, Compared]:
+    """Return the scores of what is in a pipeline's table now.
 
     Raises:
         InputError: there is no table yet, or what is to be compared is not in it.
     """
-    assert pipeline.compared is not None
-    names = (pipeline.name, *earlier_names(pipeline))
-    destination = destination_of(pipeline, store)
-    with memory_connection(MEMORY) as con:
-        found = compare_rows(
-            con, store, folder, destination, pipeline.source, pipeline.compared, names
-        )
+    with compared(pipeline, store) as (con, label, found, _):
         declared = [name for name in pipeline.by_variant if name in found.variants]
         others = [name for name in found.variants if name not in declared]
-        scores = score(con, [*declared, *others], pipeline.compared.kind)
+        scores = score(con, [*declared, *others], label.kind)
     if others:
         scores.notes.append(f"Not declared (any more): {', '.join(filter(None, others))}.")
     if not found.labelled:
         scores.notes.insert(
             0,
-            f"No record has a label yet, so there is nothing to compare answers with: fill the column "
-            f"`{pipeline.compared.column}` of the source, or label a sample (`batch-pipeline sample {pipeline.name} --csv "
-            "labels.csv`).",
+            f"No record has a label yet, so there is nothing to compare answers with: fill the column `{label.column}` of "
+            f"the source, or label a sample (`batch-pipeline sample {pipeline.name} --stratified 100 --csv labels.csv`).",
         )
     scores.notes += found.notes
     return scores, found
@@ -76,8 +67,8 @@ def _materialize(
     context: dg.AssetExecutionContext, pipeline: BatchPipeline, store: Store
 ) -> dg.MaterializeResult:
     check_extra()
+    scores, found = scores_of(pipeline, store)
     with store.files.scratch() as folder:
-        scores, found = scores_of(pipeline, store, folder)
         tables.write_figures(scores, f"{folder}/scores.parquet")
         part = f"{store.clock.now():%Y%m%dT%H%M%S%f}-{store.files.new_part()}"
         name = store.files.put(f"{folder}/scores.parquet", scores_name(pipeline.name, part))
