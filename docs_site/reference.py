@@ -132,3 +132,11 @@ def _all_mappings(value: Any) -> Iterator[Mapping[str, Any]]:
     elif isinstance(value, list):
         for one in value:
             yield from _all_mappings(one)
+
+
+MADE = {
+    "reference/python.md": python,
+    "reference/yaml.md": yaml,
+    "reference/commands.md": lambda: COMMANDS,
+}
+"""The pages, by what they are called on the site."""

@@ -16,7 +16,6 @@ from batch_pipeline import BatchPipeline, build_definitions
 from batch_pipeline.definitions.build import pipeline_of
 from batch_pipeline_tests.docs.project import Project, pipelines_of
 
-
 FILE = re.compile(r"# (\w+\.py)\n")
 
 
