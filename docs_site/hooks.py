@@ -12,12 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from docs_site import commonmark, outside, reference  # noqa: E402
 
-MADE = {
-    outside.COMPARISON[0]: outside.comparison,
-    "reference/python.md": reference.python,
-    "reference/yaml.md": reference.yaml,
-    "reference/commands.md": lambda: reference.COMMANDS,
-}
+MADE = {outside.COMPARISON[0]: outside.comparison, **reference.MADE}
 _FILES = {shown: file for file, shown in outside.BROUGHT_IN.items()} | {
     outside.COMPARISON[0]: "README.md"
 }

@@ -15,6 +15,22 @@ KINDS = {
 }
 """The chapters of the page on Python. What is public and in none of them comes under "Further"."""
 
+MEMBERS = {
+    "ParquetDataset": ["files"],
+    "BatchPipelineComponent": ["get_asset_spec", "execute"],
+}
+"""What of a class is for users, besides its fields."""
+
+TASK = """### Task
+
+What all of the front doors have besides, by keyword.
+
+::: batch_pipeline.requests.tasks.task.Task
+    options:
+      show_root_heading: false
+      show_root_toc_entry: false
+      members: [template]"""
+
 COMMANDS = """# Command line
 
 Made from the commands themselves. [What does each command do?](../cli.md) tells when and why.
@@ -41,8 +57,29 @@ def python() -> str:
     ]
     for chapter, names in chapters.items():
         parts.append(f"## {chapter}")
-        parts += [f"::: batch_pipeline.{name}" for name in names]
+        for name in names:
+            members = ", ".join(MEMBERS.get(name, ()))
+            parts.append(f"::: batch_pipeline.{name}\n    options:\n      members: [{members}]")
+            if name in chapters["Resources"]:
+                parts.append(_resource(getattr(batch_pipeline, name)))
+            elif name in chapters["Components"]:
+                parts.append(f"Its fields: [YAML](yaml.md#batch_pipeline{name.lower()}).")
+        if chapter == "Questions":
+            parts.append(TASK)
     return "\n\n".join(parts) + "\n"
+
+
+def _resource(kind: Any) -> str:
+    rows = ["| field | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in kind.model_fields.items():
+        default = "needed" if field.is_required() else f"`{field.default!r}`"
+        shown = (
+            getattr(field.annotation, "__name__", "")
+            if isinstance(field.annotation, type)
+            else str(field.annotation).replace("typing.", "")
+        )
+        rows.append(f"| `{name}` | `{shown}` | {default} | {field.description or ''} |")
+    return "\n".join(rows)
 
 
 def yaml() -> str:
@@ -125,10 +162,20 @@ def _values(field: Any) -> Iterator[Any]:
 
 
 def _all_mappings(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield a schema and those in it; not what only tells its alternatives apart."""
     if isinstance(value, Mapping):
         yield value
-        for one in value.values():
-            yield from _all_mappings(one)
+        for name, one in value.items():
+            if name not in ("if", "properties"):
+                yield from _all_mappings(one)
     elif isinstance(value, list):
         for one in value:
             yield from _all_mappings(one)
+
+
+MADE = {
+    "reference/python.md": python,
+    "reference/yaml.md": yaml,
+    "reference/commands.md": lambda: COMMANDS,
+}
+"""The pages, by what they are called on the site."""

@@ -70,6 +70,8 @@ class Project:
         mine = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         return mine | {
             "ANTHROPIC_API_KEY": "any",
+            "ANTHROPIC_API_KEY_FINANCE": "any",
+            "ANTHROPIC_API_KEY_SUPPORT": "any",
             "ANTHROPIC_ADMIN_KEY": "sk-ant-admin01-any",
             "ANTHROPIC_BASE_URL": self.emulator.base_url,
             "DAGSTER_HOME": str(self.folder / "dagster_home"),

@@ -1,5 +1,6 @@
 """Blocks of Python: they are executed, and what they define is used."""
 
+import os
 import re
 import subprocess
 import sys
@@ -57,10 +58,13 @@ class PythonBlocks:
         folder = self._project.folder / "tests"
         folder.mkdir(exist_ok=True)
         (folder / "test_block.py").write_text(text)
+        python_path = os.pathsep.join(
+            [str(self._project.folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_block.py"],
             cwd=folder,
-            env=self._project.environment,
+            env=self._project.environment | {"PYTHONPATH": python_path},
             capture_output=True,
             text=True,
             timeout=120,

@@ -58,7 +58,7 @@ def test_the_blocks_of_the_guides_read_well(project: Project) -> None:
     readers = {"python": read.python, "yaml": read.yaml, "shell": read.shell}
     for page in GUIDES:
         document = blocks(page, {**readers, TEXT: lambda example: None})
-        document.namespace["__name__"] = page.stem
+        document.namespace.update({"__name__": page.stem, "claude_emulator": project.emulator})
         for example in document.examples():
             try:
                 example.evaluate()

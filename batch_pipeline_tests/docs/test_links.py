@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from batch_pipeline_tests.docs.pages import PAGES, ROOT, tokens_of
+from batch_pipeline_tests.docs.pages import GUIDES, PAGES, ROOT, tokens_of
 
 ELSEWHERE = re.compile(r"[a-z]+:")
 
@@ -46,10 +46,16 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     assert not broken
 
 
+def linked(page: Path) -> set[Path]:
+    """Return the files that a page leads to."""
+    return {(page.parent / link.partition("#")[0]).resolve() for link in links(page)}
+
+
 def test_the_readme_leads_to_every_page() -> None:
-    readme = ROOT / "README.md"
-    linked = {(ROOT / link.partition("#")[0]).resolve() for link in links(readme)}
-    assert {page for page in PAGES if page != readme} <= linked
+    readme, guides = ROOT / "README.md", ROOT / "docs" / "howto" / "index.md"
+    assert {*PAGES} - {readme, *GUIDES} <= linked(readme)
+    assert guides in linked(readme)
+    assert {*GUIDES} - {guides} <= linked(guides)
 
 
 def test_the_readme_can_be_read_in_one_go() -> None:

@@ -54,7 +54,10 @@ class YamlBlocks:
             (folder / "defs.yaml").write_text(text)
             with sandbox.load_component_and_build_defs(defs_path=folder) as (component, loaded):
                 if isinstance(component, ClaudeBatchesComponent):
-                    assert set(loaded.resources or {}) == {"claude", "store"}
+                    names = {"claude": component.claude_key, "store": component.store_key}
+                    given = yaml.safe_load(text)["attributes"]
+                    expected = {name for field, name in names.items() if field in given}
+                    assert expected and set(loaded.resources or {}) == expected
                     return
                 if isinstance(component, BatchCostsComponent):
                     complete = self._project.complete(loaded)

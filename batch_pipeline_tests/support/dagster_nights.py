@@ -90,7 +90,10 @@ class Nights:
             instance_ref=self.instance.get_ref() if self.instance.is_persistent else None,
             cursor=self.cursor,
             definitions=self.definitions,
-            resources={"claude": self.claude, "store": self.store},
+            resources={
+                self.pipeline.claude_key: self.claude,
+                self.pipeline.store_key: self.store,
+            },
         )
         with context:
             result = sensor.evaluate_tick(context)

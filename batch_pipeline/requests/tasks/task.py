@@ -40,7 +40,12 @@ class Task:
             (what labels mean, the rubric, the language) is put below.
         prompt: Jinja text in the place of the prompt.
         max_tokens: the longest answer, in tokens; None: what the output takes at most, and some more.
-        max_tokens_limit, cache, cache_seed, params, version, betas: as in ``MessageTemplate``.
+        max_tokens_limit: as in ``MessageTemplate``; so are the next five.
+        cache: how long the shared system prompt is cached.
+        cache_seed: whether the first request goes ahead.
+        params: further parameters of the API.
+        version: what stands for the question instead of its hash.
+        betas: what the header ``anthropic-beta`` names.
 
     Raises:
         InputError: at construction, for a declaration that cannot be asked.
