@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
     from batch_pipeline.errors import BatchPipelineError, HeldError, InputError, StoreError
     from batch_pipeline.pipeline import Arrivals, BatchPipeline, Budget, Schedule
-    from batch_pipeline.records.sources import DuckDBSource, ParquetSource, ResultsSource
+    from batch_pipeline.records.sources import DuckDBSource, ParquetSource
     from batch_pipeline.requests.tasks.classify import Classify
     from batch_pipeline.requests.tasks.extract import Extract
     from batch_pipeline.requests.tasks.score import Score
@@ -43,7 +43,6 @@ _HOMES = {
     "MessageTemplate": "batch_pipeline.requests.template",
     "ParquetDataset": "batch_pipeline.results.destinations",
     "ParquetSource": "batch_pipeline.records.sources",
-    "ResultsSource": "batch_pipeline.records.sources",
     "Schedule": "batch_pipeline.pipeline",
     "Score": "batch_pipeline.requests.tasks.score",
     "SendBetween": "batch_pipeline.batches.hours",
@@ -73,7 +72,6 @@ __all__ = [
     "MessageTemplate",
     "ParquetDataset",
     "ParquetSource",
-    "ResultsSource",
     "Schedule",
     "Score",
     "SendBetween",

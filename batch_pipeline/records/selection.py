@@ -21,6 +21,7 @@ from batch_pipeline.records.connections import (
     with_enough_memory,
 )
 from batch_pipeline.records.earlier import look_back
+from batch_pipeline.records.files import FilesRead
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import source_columns
 from batch_pipeline.records.reask import (
@@ -158,6 +159,7 @@ def select(
     ask: Ask | None = None,
     dedupe: bool = False,
     rules: Sequence[Rule] = (),
+    files: FilesRead | None = None,
     destination: Destination | None = None,
 ) -> Selection:
     """Write the records that need an answer to ``out_dir`` and say what was found.
@@ -182,6 +184,7 @@ def select(
         ask: the run's limit, where, force and retries_only.
         dedupe: records that would ask the same are asked once.
         rules: what settles records without asking; the first that holds counts.
+        files: which files the question reads of each record: a change of one is a changed content.
         destination: where answers may be that the store lost; None: it is in the store itself.
 
     Raises:
@@ -189,7 +192,9 @@ def select(
     """
     ask = ask or Ask()
     found = look_back(con, keys, source_columns(con), earlier)
-    question = Comparison(con, found.keys, content_columns, version, partition, ask.where, rules)
+    question = Comparison(
+        con, found.keys, content_columns, version, partition, ask.where, rules, files
+    )
     question.check_where()
     _view_index(con, "_bp_index", index)
     _view_index(con, "_bp_elsewhere", elsewhere)

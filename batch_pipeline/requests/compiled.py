@@ -10,6 +10,14 @@ from typing import Any
 import orjson
 
 from batch_pipeline.errors import InputError, plain
+from batch_pipeline.records.files import FileUnusable
+from batch_pipeline.requests.file_blocks import (
+    MOST_REQUEST_BYTES,
+    FileBlocks,
+    bytes_columns,
+    files_read,
+    short_blocks,
+)
 from batch_pipeline.requests.messages import declared_messages, declared_system, is_empty
 from batch_pipeline.requests.prompt import Prompt, template_values, unknown_column
 from batch_pipeline.requests.schema import OutputSchema
@@ -23,6 +31,8 @@ CITATIONS = "citations"
 """Name of the column of what the model cites, where documents ask for it; after the prefix."""
 EMPTY = "empty"
 """The kind of rejection of a record that leaves nothing to ask."""
+FILE = "file"
+"""That of a record whose file cannot be sent."""
 
 
 class RecordRejected(Exception):
@@ -53,6 +63,7 @@ class CompiledTemplate:
     Attributes:
         template: the declaration.
         columns: the columns it reads, sorted: a change in one of these is a changed record.
+        files: the files it reads of each record, a change of which is one, too; None: it reads none.
         output: the schema of answers, None for plain text.
         tool_calls: the user declared tools: there is a column for what the model calls.
         citations: documents ask for citations: there is a column for them.
@@ -64,6 +75,9 @@ class CompiledTemplate:
         self.output = OutputSchema.from_(template.output)
         self._messages = declared_messages(template.prompt, template.messages)
         self._system = declared_system(template.system)
+        self.files = files_read(template.messages, template.files_root)
+        has_files = any(True for _ in short_blocks(template.messages))
+        self._file_blocks = FileBlocks(template.files_root) if has_files else None
         self.columns = tuple(sorted(self._columns_read(available)))
         self.tool_calls = template.calls_tools
         self.citations = template.cites
@@ -76,7 +90,8 @@ class CompiledTemplate:
             if name not in available:
                 raise InputError(f"build reads {unknown_column(name, available)}")
         texts = [*self._messages.texts, *([self._system] if self._system else [])]
-        return set(self.template.columns).union(*(text.columns(available) for text in texts))
+        taken = bytes_columns(self.template.messages, available)
+        return {*self.template.columns, *taken}.union(*(text.columns(available) for text in texts))
 
     @property
     def version(self) -> str:
@@ -111,6 +126,8 @@ class CompiledTemplate:
             "messages": declared.messages and list(declared.messages),
             "version": self.version,
         }
+        if declared.files_root is not None:
+            constant["files_root"] = declared.files_root
         if declared.betas:
             constant["betas"] = sorted(declared.betas)
         text = orjson.dumps(constant, option=orjson.OPT_SORT_KEYS)
@@ -173,7 +190,7 @@ class CompiledTemplate:
 
         It holds for records without doublings, none of whose texts is blank.
         """
-        if self.template.build is not None:
+        if self.template.build is not None or self._file_blocks is not None:
             return None
         marked: dict[str, Prompt] = {}
 
@@ -234,7 +251,17 @@ class CompiledTemplate:
             ) from error
         if any(is_empty(message["content"]) for message in params["messages"]):
             raise RecordRejected("The prompt is empty for this record.", EMPTY)
+        if self._file_blocks is not None:
+            try:
+                params["messages"] = self._file_blocks.filled(params["messages"], record)
+            except FileUnusable as error:
+                raise RecordRejected(str(error), FILE) from error
         return params
+
+    @property
+    def most_bytes(self) -> int | None:
+        """The most bytes of a request that holds files; None where only a batch has a limit."""
+        return None if self._file_blocks is None else MOST_REQUEST_BYTES
 
     def _built(self, params: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
         assert self.template.build is not None

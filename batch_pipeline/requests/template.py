@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.requests.betas import check_betas
+from batch_pipeline.requests.file_blocks import check_blocks, short_blocks
 from batch_pipeline.requests.messages import declared_messages, declared_system
 from batch_pipeline.requests.schema import OutputSchema
 
@@ -55,7 +56,9 @@ class MessageTemplate:
             tokens, up to this many. None: up to 8 times ``max_tokens``, and 32,000 at most.
         prompt: Jinja text of the one user message. Columns are variables; ``record["a b"]`` reaches
             a column whose name is no identifier. NULL prints as nothing.
-        messages: the ``messages`` of the API; every text in it is Jinja.
+        messages: the ``messages`` of the API; every text in it is Jinja. A block of type ``image`` or ``document``
+            may have, in the place of ``source``, a ``path`` below ``files_root``, the name of a column of ``bytes``,
+            a ``url`` or a ``file_id``.
         build: a function ``record -> params`` returning a dict with ``messages`` and whatever else
             it wants to set (not another model, nor more tokens). Needs ``columns`` and ``version``.
         columns: the columns ``build`` reads.
@@ -72,6 +75,8 @@ class MessageTemplate:
             one ``citations``.
         betas: what the header ``anthropic-beta`` names, such as ``context-management-2025-06-27``. It is a
             batch's header, so it holds for all requests. Other betas ask every record again.
+        files_root: the folder, or the object-store URL, below which the files are that ``messages`` name by a
+            ``path``. Nothing outside of it is read, whatever a record says.
 
     Raises:
         InputError: at construction, for a declaration that cannot be asked.
@@ -92,6 +97,7 @@ class MessageTemplate:
     max_tokens_limit: int | None = None
     betas: Sequence[str] = ()
     cache_seed: bool = False
+    files_root: str | None = None
 
     def __post_init__(self) -> None:
         self._check_words()
@@ -99,10 +105,12 @@ class MessageTemplate:
         output = OutputSchema.from_(self.output)
         if output is not None:
             self._check_output(output)
+        check_blocks(self.messages, self.files_root)
         asked = declared_messages(self.prompt, self.messages)
         system = declared_system(self.system)
         texts = [*asked.texts, *([system] if system else [])]
-        if self.build is None and all(text.reads_nothing for text in texts):
+        takes_bytes = any("bytes" in block for block in short_blocks(self.messages))
+        if self.build is None and not takes_bytes and all(text.reads_nothing for text in texts):
             raise InputError(
                 f"{'messages' if self.prompt is None else 'prompt'} reads no column: every record "
                 "would be asked the same. Name one, e.g. {{ description }}."

@@ -16,12 +16,12 @@ from batch_pipeline import (
     InputError,
     MessageTemplate,
     ParquetDataset,
-    ResultsSource,
     build_definitions,
 )
 from batch_pipeline.definitions.arrivals.tick import tick
 from batch_pipeline.definitions.lineage import of_records
 from batch_pipeline.records.connections import memory_connection
+from batch_pipeline.records.sources import ResultsSource
 from batch_pipeline_tests.support.dagster_nights import Nights
 from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import House
