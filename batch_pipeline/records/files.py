@@ -1,6 +1,7 @@
 """Files that records name: where they may be, whether they changed, and what is in them.
 
-A path in a record is data. It is looked up below one declared folder or URL, and nowhere else.
+A path in a record is data. It is looked up below one declared folder or URL, and nowhere else. A code location
+declares them, and loads no DuckDB for it.
 """
 
 import errno
@@ -12,14 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from batch_pipeline.errors import InputError, plain
-from batch_pipeline.records.connections import first_line, quote_name, quote_text
-from batch_pipeline.records.fingerprint import marks_of
 from batch_pipeline.settings import project_path
+
+if TYPE_CHECKING:
+    import duckdb
 
 MISSING = "missing"
 """The mark of a file that is not there."""
@@ -50,6 +50,8 @@ class PathText:
 
     def sql(self) -> str:
         """Return SQL for the path of a row of ``source``; NULL prints as nothing."""
+        from batch_pipeline.records.connections import quote_name, quote_text
+
         texts = [
             f"CAST(source.{quote_name(part)} AS VARCHAR)" if is_column else quote_text(part)
             for part, is_column in self.parts
@@ -84,7 +86,7 @@ class FilesRead:
                         "number. Cast it in the source's query."
                     )
 
-    def content_sql(self, con: duckdb.DuckDBPyConnection, content_hash: str) -> str:
+    def content_sql(self, con: "duckdb.DuckDBPyConnection", content_hash: str) -> str:
         """Return SQL for the UUID of a row's content, the state of its files included.
 
         Args:
@@ -94,6 +96,8 @@ class FilesRead:
         Raises:
             InputError: the folder is not there.
         """
+        import duckdb
+
         root = FilesRoot(self.root)
         root.check()
         # The instance may be shared with another connection, which has such a function, too.
@@ -175,6 +179,8 @@ class FilesRoot:
         Raises:
             InputError: nobody can say: the file system does not answer.
         """
+        from batch_pipeline.records.fingerprint import marks_of
+
         try:
             place = self.inside(path)
         except FileUnusable:
@@ -238,7 +244,7 @@ class FilesRoot:
                     f"The file {plain(path)} is not there (below {self.url})."
                 ) from error
             raise InputError(
-                f"The file {plain(path)} cannot be read: {first_line(error)}. Nothing was sent; run it again when "
+                f"The file {plain(path)} cannot be read: {plain(str(error))}. Nothing was sent; run it again when "
                 f"{self.url} can be reached."
             ) from error
         if not data:
