@@ -174,6 +174,10 @@ class RequestFields(Fields):
         None,
         description="The folder or URL below which the files are that messages name by a path.",
     )
+    keep_thinking: Flag = Field(
+        False,
+        description="Whether what the model thought is kept, in the column thinking.",
+    )
     cache_seed: Flag = Field(
         False,
         description="The first request is sent by itself, and the others when it has filled the cache.",

@@ -29,6 +29,8 @@ TOOL_CALLS = "tool_calls"
 """Name of the column of what the model calls, where the user declares tools; after the prefix."""
 CITATIONS = "citations"
 """Name of the column of what the model cites, where documents ask for it; after the prefix."""
+THINKING = "thinking"
+"""Name of the column of what the model thought, where that is kept; after the prefix."""
 EMPTY = "empty"
 """The kind of rejection of a record that leaves nothing to ask."""
 FILE = "file"
@@ -67,6 +69,7 @@ class CompiledTemplate:
         output: the schema of answers, None for plain text.
         tool_calls: the user declared tools: there is a column for what the model calls.
         citations: documents ask for citations: there is a column for them.
+        thinking: what the model thought is kept: there is a column for it.
         output_columns: ``(name, DuckDB type)`` of what an answer adds to a row.
     """
 
@@ -81,7 +84,8 @@ class CompiledTemplate:
         self.columns = tuple(sorted(self._columns_read(available)))
         self.tool_calls = template.calls_tools
         self.citations = template.cites
-        found = answer_columns(self.output, self.tool_calls, self.citations)
+        self.thinking = template.keep_thinking
+        found = answer_columns(self.output, self.tool_calls, self.citations, self.thinking)
         self.output_columns = [(f"{output_prefix}{name}", kind) for name, kind in found]
         self._fixed = self._fixed_params()
 
@@ -317,12 +321,13 @@ class CompiledTemplate:
 
 
 def answer_columns(
-    output: OutputSchema | None, tool_calls: bool, citations: bool = False
+    output: OutputSchema | None, tool_calls: bool, citations: bool = False, thinking: bool = False
 ) -> list[tuple[str, str]]:
     """Return ``(name, DuckDB type)`` of what an answer adds to a row, without a prefix."""
     columns = list(output.columns) if output else [("answer", "VARCHAR")]
     columns += [(TOOL_CALLS, "JSON")] if tool_calls else []
-    return columns + ([(CITATIONS, "JSON")] if citations else [])
+    columns += [(CITATIONS, "JSON")] if citations else []
+    return columns + ([(THINKING, "VARCHAR")] if thinking else [])
 
 
 def compile_question(

@@ -77,6 +77,7 @@ class MessageTemplate:
             batch's header, so it holds for all requests. Other betas ask every record again.
         files_root: the folder, or the object-store URL, below which the files are that ``messages`` name by a
             ``path``. Nothing outside of it is read, whatever a record says.
+        keep_thinking: the results have a column ``thinking``, with what the model thought, as far as the API shows it.
 
     Raises:
         InputError: at construction, for a declaration that cannot be asked.
@@ -98,6 +99,7 @@ class MessageTemplate:
     betas: Sequence[str] = ()
     cache_seed: bool = False
     files_root: str | None = None
+    keep_thinking: bool = False
 
     def __post_init__(self) -> None:
         self._check_words()
@@ -169,6 +171,8 @@ class MessageTemplate:
             raise InputError(f'cache must be None, "5m" or "1h", not {self.cache!r}.')
         if not isinstance(self.cache_seed, bool):
             raise InputError(f"cache_seed must be True or False, not {self.cache_seed!r}.")
+        if not isinstance(self.keep_thinking, bool):
+            raise InputError(f"keep_thinking must be True or False, not {self.keep_thinking!r}.")
         if self.cache_seed and self.cache is None:
             raise InputError(
                 'cache_seed fills a cache, and there is none: set cache="5m" or cache="1h".'
@@ -218,6 +222,10 @@ class MessageTemplate:
             raise InputError(
                 "messages has documents that ask for citations, which the API refuses beside `output`: JSON has no "
                 'place for them. Remove one of the two, or use output_mode="tool".'
+            )
+        if self.keep_thinking and "thinking" in names:
+            raise InputError(
+                "output has a field `thinking`, the column of what the model thought. Give the field another name."
             )
         if self.cites and "citations" in names:
             raise InputError(

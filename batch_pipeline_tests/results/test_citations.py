@@ -43,6 +43,37 @@ def test_citations_have_a_column_of_their_own_when_documents_ask_for_them(one: O
     assert one.types()["citations"] == "JSON"
 
 
+def test_what_the_model_thought_is_kept_when_asked_and_asks_nothing_again(one: OneRecord) -> None:
+    content = [
+        {"type": "thinking", "thinking": "It is short.", "signature": "s"},
+        {"type": "redacted_thinking", "data": "x"},
+        {"type": "thinking", "thinking": "So yes.", "signature": "s"},
+        text("Yes"),
+    ]
+    row = one.answer(one.nights(), *content)
+    assert row["answer"] == "Yes" and "thinking" not in row
+    run = one.nights(keep_thinking=True)
+    run.submit()
+    assert len(one.emulator.batches()) == 1
+    one.emulator.clear_faults()
+    run.submit(force=True)
+    one.end_with(*content)
+    run.collect()
+    row = one.row()
+    assert (row["answer"], row["thinking"]) == ("Yes", "It is short.\nSo yes.")
+    template = MessageTemplate(model="m", max_tokens=9, prompt="{{ v }}", keep_thinking=True)
+    compiled = compile_question(template, {"v": "VARCHAR"}, "x_")
+    assert compiled.output_columns[1] == ("x_thinking", "VARCHAR")
+    assert set(answers_said(template, "x_")) == {"x_answer", "x_thinking"}
+    named = {"type": "object", "properties": {"Thinking": {"type": "string"}}, "required": []}
+    for wrong, said in (({"output": named}, "field `thinking`"), ({"keep_thinking": 1}, "True or")):
+        with pytest.raises(InputError, match=said):
+            MessageTemplate(
+                **{"model": "m", "max_tokens": 9, "prompt": "{{ v }}", "keep_thinking": True}
+                | wrong
+            )
+
+
 @pytest.mark.parametrize(
     "blocks",
     [

@@ -96,7 +96,12 @@ def question_of(pipeline: BatchPipeline) -> Question:
     request = pipeline.request
     output = OutputSchema.stored(request.output)
     return Question(
-        output, pipeline.output_prefix, request.calls_tools, pipeline.prices, request.cites
+        output,
+        pipeline.output_prefix,
+        request.calls_tools,
+        pipeline.prices,
+        request.cites,
+        request.keep_thinking,
     )
 
 
