@@ -31,10 +31,6 @@ def nights(house: House, photos: Path, **fields: Any):
     return house.nights(asks, **fields)
 
 
-def statuses(house: House) -> dict[str, int]:
-    return house.statuses()
-
-
 def test_a_file_that_changed_is_asked_and_one_that_is_missing_when_it_comes(
     house: House, photos: Path
 ) -> None:
@@ -44,12 +40,12 @@ def test_a_file_that_changed_is_asked_and_one_that_is_missing_when_it_comes(
     run.night()
     # The two that name one file are asked once.
     assert house.paid == 37
-    assert statuses(house) == {"answered": 38, "rejected": 2}
+    assert house.statuses() == {"answered": 38, "rejected": 2}
     said = dict(house.sql("select id, _error from answers where _status = 'rejected'"))
     assert "0.png is not there" in said[0] and "1.png is of no kind that is known" in said[1]
     # Nothing changed: nothing is asked, and what cannot be sent is not tried again.
     for _ in range(2):
-        run.night()
+        run.submit()
         shown = run.metadata("records")
         assert (house.paid, shown["asked"], shown["settled"]) == (37, 0, 40)
 
@@ -59,11 +55,15 @@ def test_a_file_that_changed_is_asked_and_one_that_is_missing_when_it_comes(
     os.utime(photos / "2.png", ns=(1, 1))
     run.night()
     assert run.metadata("records")["asked"] == 3
-    assert house.paid == 40 and statuses(house) == {"answered": 40}
-    run.night()
+    assert house.paid == 40 and house.statuses() == {"answered": 40}
+    photos.rename(photos.with_name("away"))
+    assert "(files_root) is not there" in house.refusal(run)
+    photos.with_name("away").rename(photos)
+    run.submit()
     assert house.paid == 40
 
 
+@only_whole
 def test_a_folder_that_is_not_there_stops_before_anything_changes(
     house: House, photos: Path
 ) -> None:
