@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from batch_pipeline_tests.guarantees.test_chains import night
 from batch_pipeline_tests.requests.test_file_blocks import PHOTO, asking, png
 from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import House
@@ -37,7 +38,7 @@ def test_a_file_that_changed_is_asked_and_one_that_is_missing_when_it_comes(
     (photos / "0.png").unlink()
     (photos / "1.png").write_bytes(b"no picture\0")
     run = nights(house, photos)
-    run.night()
+    night(run)
     # The two that name one file are asked once.
     assert house.paid == 37
     assert house.statuses() == {"answered": 38, "rejected": 2}
@@ -53,7 +54,7 @@ def test_a_file_that_changed_is_asked_and_one_that_is_missing_when_it_comes(
     (photos / "1.png").write_bytes(png())
     (photos / "2.png").write_bytes(png(200))
     os.utime(photos / "2.png", ns=(1, 1))
-    run.night()
+    night(run)
     assert run.metadata("records")["asked"] == 3
     assert house.paid == 40 and house.statuses() == {"answered": 40}
     photos.rename(photos.with_name("away"))
@@ -68,13 +69,13 @@ def test_a_folder_that_is_not_there_stops_before_anything_changes(
     house: House, photos: Path
 ) -> None:
     run = nights(house, photos)
-    run.night(limit=2)
+    night(run, limit=2)
     away = photos.with_name("away")
     photos.rename(away)
     assert "(files_root) is not there" in house.refusal(run)
     # A mount point that is empty looks like files that are gone: most of a table again.
     photos.mkdir()
-    run.night(limit=0)
+    night(run, limit=0)
     away_again = house.statuses()
     assert away_again == {"answered": 2} and house.paid == 2
 
@@ -84,7 +85,7 @@ def test_an_empty_mount_point_and_copied_files_are_most_of_a_table_again(
     house: House, photos: Path
 ) -> None:
     run = nights(house, photos, dedupe=False)
-    run.night()
+    night(run)
     paid = house.paid
     away = photos.with_name("away")
     photos.rename(away)
@@ -93,7 +94,7 @@ def test_an_empty_mount_point_and_copied_files_are_most_of_a_table_again(
     photos.rmdir()
     # In a new place with their times they are the same files; with other times nobody knows.
     shutil.copytree(away, photos)
-    run.night()
+    night(run)
     assert house.paid == paid
     for file in photos.iterdir():
         os.utime(file, ns=(1, 1))
