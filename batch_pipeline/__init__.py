@@ -13,12 +13,7 @@ if TYPE_CHECKING:
     from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
     from batch_pipeline.errors import BatchPipelineError, HeldError, InputError, StoreError
     from batch_pipeline.pipeline import Arrivals, BatchPipeline, Budget, Schedule
-    from batch_pipeline.records.sources import (
-        DuckDBSource,
-        ParquetSource,
-        RequestFiles,
-        ResultsSource,
-    )
+    from batch_pipeline.records.sources import DuckDBSource, ParquetSource, RequestFiles
     from batch_pipeline.requests.tasks.classify import Classify
     from batch_pipeline.requests.tasks.extract import Extract
     from batch_pipeline.requests.tasks.score import Score
@@ -50,7 +45,6 @@ _HOMES = {
     "ParquetDataset": "batch_pipeline.results.destinations",
     "ParquetSource": "batch_pipeline.records.sources",
     "RequestFiles": "batch_pipeline.records.sources",
-    "ResultsSource": "batch_pipeline.records.sources",
     "Schedule": "batch_pipeline.pipeline",
     "Score": "batch_pipeline.requests.tasks.score",
     "SendBetween": "batch_pipeline.batches.hours",
@@ -82,7 +76,6 @@ __all__ = [
     "ParquetDataset",
     "ParquetSource",
     "RequestFiles",
-    "ResultsSource",
     "Schedule",
     "Score",
     "SendBetween",

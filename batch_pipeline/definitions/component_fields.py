@@ -185,6 +185,14 @@ class RequestFields(Fields):
     cache: Annotated[Literal["5m", "1h"] | None, OrTemplate()] = Field(
         None, description="How long the API caches the system prompt that all requests share."
     )
+    files_root: OptionalText = Field(
+        None,
+        description="The folder or URL below which the files are that messages name by a path.",
+    )
+    keep_thinking: Flag = Field(
+        False,
+        description="Whether what the model thought is kept, in the column thinking.",
+    )
     cache_seed: Flag = Field(
         False,
         description="The first request is sent by itself, and the others when it has filled the cache.",

@@ -14,7 +14,7 @@ import pyarrow as pa
 from batch_pipeline.batches.send import Sent
 from batch_pipeline.records.connections import memory_connection, quote_name
 from batch_pipeline.records.selection import Selection
-from batch_pipeline.requests.compiled import CITATIONS, TOOL_CALLS, answer_columns
+from batch_pipeline.requests.compiled import CITATIONS, THINKING, TOOL_CALLS, answer_columns
 from batch_pipeline.requests.estimate import sum_of
 from batch_pipeline.requests.prepare import Prepared
 from batch_pipeline.requests.schema import OutputSchema
@@ -67,6 +67,7 @@ RESERVED = {
     "_variant": "Which variant of the question the row is of, where there are variants.",
 }
 CALLED = "The tools that the answer calls: a JSON list of name and input."
+THOUGHT = "What the model thought before it answered, as far as the API shows it."
 CITED = "What the answer cites: a JSON list of each text and its citations."
 ANSWERED = "What the model answered; empty when there is no answer."
 # Left out of the sample, which has to fit on a page.
@@ -305,7 +306,7 @@ def place_of(destination: Destination) -> dict[str, Any]:
 def answers_said(request: MessageTemplate, output_prefix: str) -> dict[str, str]:
     """Return what is said of the answer's columns: what its schema says, or what they are."""
     output = OutputSchema.stored(request.output)
-    columns = answer_columns(output, request.calls_tools, request.cites)
+    columns = answer_columns(output, request.calls_tools, request.cites, request.keep_thinking)
     said = {name: ANSWERED for name, _ in columns}
     if output is not None:
         said |= {name: unmarked(text) for name, text in output.descriptions.items()}
@@ -313,6 +314,8 @@ def answers_said(request: MessageTemplate, output_prefix: str) -> dict[str, str]
         said[TOOL_CALLS] = CALLED
     if request.cites:
         said[CITATIONS] = CITED
+    if request.keep_thinking:
+        said[THINKING] = THOUGHT
     return {f"{output_prefix}{name}": text for name, text in said.items()}
 
 

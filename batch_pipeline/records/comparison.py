@@ -33,6 +33,7 @@ from batch_pipeline.records.connections import (
     quote_name,
     quote_text,
 )
+from batch_pipeline.records.files import FilesRead
 from batch_pipeline.records.identity import (
     column_text_sql,
     content_hash_sql,
@@ -73,6 +74,7 @@ class Comparison:
         where: str | None,
         rules: Sequence[Rule] = (),
         together: Sequence[str] = (),
+        files: FilesRead | None = None,
     ) -> None:
         self.con = con
         self.keys = tuple(keys)
@@ -92,6 +94,9 @@ class Comparison:
         self.named_types = {c: known[c.lower()] for c in (*keys, *content_columns)}
         self.key_hash = key_hash_sql(self.keys, self.named_types)
         self.content_hash = content_hash_sql(content_columns, self.named_types)
+        if files is not None:
+            files.check(self.types)
+            self.content_hash = files.content_sql(con, self.content_hash)
         self.same_content = same_content_sql(content_columns, self.named_types)
         texts = [f"CAST(source.{quote_name(name)} AS VARCHAR)" for name in together]
         self.hash_together = f", hash({', '.join(texts)}) AS together" if together else ""

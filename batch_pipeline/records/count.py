@@ -46,6 +46,7 @@ def count_needed(
             connection,
             keys=source.keys,
             content_columns=question.columns,
+            files=question.files,
             version=question.version,
             request=question.request_hash,
             most_doublings=question.most_doublings,

@@ -6,11 +6,12 @@ column that the source names for it, or else by a hash of what makes a record ne
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -95,7 +96,7 @@ def look(source: Source) -> str | None:
     files = list_files(project_path(source.path), endings)
     if not files:
         return None
-    return _short([[name, info.get("size"), *_marks(info)] for name, info in files.items()])
+    return _short([[name, info.get("size"), *marks_of(info)] for name, info in files.items()])
 
 
 def look_at_database(path: str) -> str | None:
@@ -221,8 +222,8 @@ def _stat(path: str) -> list[int] | None:
     return [found.st_mtime_ns, found.st_size, found.st_ino]
 
 
-def _marks(info: dict[str, object]) -> list[str]:
-    """What tells one version of a file from the next: a mark if there is one, else its times."""
+def marks_of(info: Mapping[str, Any]) -> list[str]:
+    """Return what tells one version of a file from the next: a mark if there is one, else its times."""
     found = [str(info[name]) for name in MARKS if info.get(name) is not None]
     return found or [str(info[name]) for name in TIMES if info.get(name) is not None]
 

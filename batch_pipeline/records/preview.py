@@ -143,6 +143,7 @@ def preview_records(
             connection,
             keys=source.keys,
             content_columns=question.columns,
+            files=question.files,
             version=question.version,
             request=question.request_hash,
             most_doublings=question.most_doublings,

@@ -22,6 +22,7 @@ from batch_pipeline.records.connections import (
     with_enough_memory,
 )
 from batch_pipeline.records.earlier import look_back
+from batch_pipeline.records.files import FilesRead
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import source_columns
 from batch_pipeline.records.reask import (
@@ -168,6 +169,7 @@ def select(
     ask: Ask | None = None,
     dedupe: bool = False,
     rules: Sequence[Rule] = (),
+    files: FilesRead | None = None,
     destination: Destination | None = None,
     correct: bool = False,
     together: Sequence[str] = (),
@@ -194,6 +196,7 @@ def select(
         ask: the run's limit, where, force and retries_only.
         dedupe: records that would ask the same are asked once.
         rules: what settles records without asking; the first that holds counts.
+        files: which files the question reads of each record: a change of one is a changed content.
         destination: where answers may be that the store lost; None: it is in the store itself.
         correct: what was answered and did not fit is asked again with that answer.
         together: columns: what is asked about records that share them stands together.
@@ -204,7 +207,7 @@ def select(
     ask = ask or Ask()
     found = look_back(con, keys, source_columns(con), earlier)
     question = Comparison(
-        con, found.keys, content_columns, version, partition, ask.where, rules, together
+        con, found.keys, content_columns, version, partition, ask.where, rules, together, files
     )
     question.check_where()
     _view_index(con, "_bp_index", index)

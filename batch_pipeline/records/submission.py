@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 from batch_pipeline.errors import BatchPipelineError, HeldError, counted
 from batch_pipeline.records.columns import check_names
 from batch_pipeline.records.connections import lost_files_told
+from batch_pipeline.records.files import FilesRead
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import open_source, source_columns
 from batch_pipeline.records.reask import Destination, Reask, Unknown
@@ -37,6 +38,11 @@ class Question(Protocol):
     @property
     def columns(self) -> tuple[str, ...]:
         """The source's columns it reads."""
+        ...
+
+    @property
+    def files(self) -> FilesRead | None:
+        """The files it reads of each record."""
         ...
 
     @property
@@ -129,6 +135,7 @@ def select_submission(
                 connection,
                 keys=source.keys,
                 content_columns=question.columns,
+                files=question.files,
                 version=question.version,
                 request=question.request_hash,
                 most_doublings=question.most_doublings,

@@ -13,6 +13,7 @@ from batch_pipeline.errors import InputError
 from batch_pipeline.requests.cache_groups import CacheGroups
 from batch_pipeline.requests.compiled import (
     EMPTY,
+    FILE,
     CompiledTemplate,
     RecordRejected,
     request_line,
@@ -31,7 +32,7 @@ TRIED_FIRST = 16
 """Lines that SQL made and that are compared with what the template makes, before any counts; then one
 in each piece."""
 TOO_LARGE = "too large"
-ABOUT_THE_DATA = {EMPTY, TOO_LARGE}
+ABOUT_THE_DATA = {EMPTY, FILE, TOO_LARGE}
 """Kinds of rejection that are no sign of a wrong template, even when all records have them."""
 REJECTED_SCHEMA = pa.schema(
     [("_row", pa.int64()), ("_custom_id", pa.string()), ("reason", pa.string())]
@@ -195,6 +196,10 @@ class _Building:
         size = len(line) - 1 + ENVELOPE
         if size > self._limits.max_bytes:
             reason = f"The request is too large: {size:,} bytes, and a batch holds {self._limits.max_bytes:,}."
+            raise RecordRejected(reason, TOO_LARGE)
+        most = self._template.most_bytes
+        if most is not None and len(line) > most:
+            reason = f"The request is too large with its files: {len(line):,} bytes, and the API takes {most:,}."
             raise RecordRejected(reason, TOO_LARGE)
         return line
 

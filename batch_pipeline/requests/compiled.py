@@ -10,8 +10,16 @@ from typing import Any
 import orjson
 
 from batch_pipeline.errors import InputError, plain
+from batch_pipeline.records.files import FileUnusable
 from batch_pipeline.records.sources import PARAMS, PARAMS_HASH
 from batch_pipeline.requests.blocks import SharedBlocks
+from batch_pipeline.requests.file_blocks import (
+    MOST_REQUEST_BYTES,
+    FileBlocks,
+    bytes_columns,
+    files_read,
+    short_blocks,
+)
 from batch_pipeline.requests.messages import declared_messages, declared_system, is_empty
 from batch_pipeline.requests.prompt import Prompt, template_values, unknown_column
 from batch_pipeline.requests.ready import QUESTION, ReadyLines
@@ -24,8 +32,11 @@ TOOL_CALLS = "tool_calls"
 """Name of the column of what the model calls, where the user declares tools; after the prefix."""
 CITATIONS = "citations"
 """Name of the column of what the model cites, where documents ask for it; after the prefix."""
-EMPTY, LINE = "empty", "line"
-"""Kinds of rejection: of a record that leaves nothing to ask, of a ready request that no batch takes."""
+THINKING = "thinking"
+"""Name of the column of what the model thought, where that is kept; after the prefix."""
+EMPTY, LINE, FILE = "empty", "line", "file"
+"""Kinds of rejection: of a record that leaves nothing to ask, of a ready request that no batch takes, of a record
+whose file cannot be sent."""
 
 
 class RecordRejected(Exception):
@@ -59,9 +70,11 @@ class CompiledTemplate:
     Attributes:
         template: the declaration.
         columns: the columns it reads, sorted: a change in one of these is a changed record.
+        files: the files it reads of each record, a change of which is one, too; None: it reads none.
         output: the schema of answers, None for plain text.
         tool_calls: the user declared tools: there is a column for what the model calls.
         citations: documents ask for citations: there is a column for them.
+        thinking: what the model thought is kept: there is a column for it.
         output_columns: ``(name, DuckDB type)`` of what an answer adds to a row.
         reads: the columns that its requests are made of.
         by_line: each record is a request of its own, with its own model and ``max_tokens``.
@@ -75,11 +88,15 @@ class CompiledTemplate:
         self._messages = declared_messages(template.prompt, template.messages)
         self._system = declared_system(template.system)
         self._blocks = SharedBlocks(template.cache_by, template.cache)
+        self.files = files_read(template.messages, template.files_root)
+        has_files = any(True for _ in short_blocks(template.messages))
+        self._file_blocks = FileBlocks(template.files_root) if has_files else None
         self.columns = tuple(sorted(self._columns_read(available)))
         self.reads = self.columns
         self.tool_calls = template.calls_tools
         self.citations = template.cites
-        found = answer_columns(self.output, self.tool_calls, self.citations)
+        self.thinking = template.keep_thinking
+        found = answer_columns(self.output, self.tool_calls, self.citations, self.thinking)
         self.output_columns = [(f"{output_prefix}{name}", kind) for name, kind in found]
         self._fixed = self._fixed_params()
 
@@ -92,7 +109,8 @@ class CompiledTemplate:
             *self._messages.texts,
             *([self._system] if self._system else []),
         ]
-        return set(self.template.columns).union(*(text.columns(available) for text in texts))
+        taken = bytes_columns(self.template.messages, available)
+        return {*self.template.columns, *taken}.union(*(text.columns(available) for text in texts))
 
     @property
     def version(self) -> str:
@@ -128,6 +146,8 @@ class CompiledTemplate:
             "messages": declared.messages and list(declared.messages),
             "version": self.version,
         }
+        if declared.files_root is not None:
+            constant["files_root"] = declared.files_root
         if declared.betas:
             constant["betas"] = sorted(declared.betas)
         text = orjson.dumps(constant, option=orjson.OPT_SORT_KEYS)
@@ -195,7 +215,7 @@ class CompiledTemplate:
 
         It holds for records without doublings, none of whose texts is blank.
         """
-        if self.template.build is not None:
+        if self.template.build is not None or self._file_blocks is not None:
             return None
         marked: dict[str, Prompt] = {}
 
@@ -272,7 +292,17 @@ class CompiledTemplate:
             ) from error
         if any(is_empty(message["content"]) for message in params["messages"]):
             raise RecordRejected("The prompt is empty for this record.", EMPTY)
+        if self._file_blocks is not None:
+            try:
+                params["messages"] = self._file_blocks.filled(params["messages"], record)
+            except FileUnusable as error:
+                raise RecordRejected(str(error), FILE) from error
         return params
+
+    @property
+    def most_bytes(self) -> int | None:
+        """The most bytes of a request that holds files; None where only a batch has a limit."""
+        return None if self._file_blocks is None else MOST_REQUEST_BYTES
 
     def _built(self, params: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
         assert self.template.build is not None
@@ -388,12 +418,13 @@ class CompiledLines(CompiledTemplate):
 
 
 def answer_columns(
-    output: OutputSchema | None, tool_calls: bool, citations: bool = False
+    output: OutputSchema | None, tool_calls: bool, citations: bool = False, thinking: bool = False
 ) -> list[tuple[str, str]]:
     """Return ``(name, DuckDB type)`` of what an answer adds to a row, without a prefix."""
     columns = list(output.columns) if output else [("answer", "VARCHAR")]
     columns += [(TOOL_CALLS, "JSON")] if tool_calls else []
-    return columns + ([(CITATIONS, "JSON")] if citations else [])
+    columns += [(CITATIONS, "JSON")] if citations else []
+    return columns + ([(THINKING, "VARCHAR")] if thinking else [])
 
 
 def compile_question(

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from batch_pipeline.errors import InputError
 from batch_pipeline.requests.betas import check_betas
 from batch_pipeline.requests.blocks import check_cache_by, check_prompt
+from batch_pipeline.requests.file_blocks import check_blocks, short_blocks
 from batch_pipeline.requests.messages import declared_messages, declared_system
 from batch_pipeline.requests.schema import OutputSchema
 
@@ -56,7 +57,9 @@ class MessageTemplate:
             tokens, up to this many. None: up to 8 times ``max_tokens``, and 32,000 at most.
         prompt: Jinja text of the one user message. Columns are variables; ``record["a b"]`` reaches
             a column whose name is no identifier. NULL prints as nothing.
-        messages: the ``messages`` of the API; every text in it is Jinja.
+        messages: the ``messages`` of the API; every text in it is Jinja. A block of type ``image`` or ``document``
+            may have, in the place of ``source``, a ``path`` below ``files_root``, the name of a column of ``bytes``,
+            a ``url`` or a ``file_id``.
         build: a function ``record -> params`` returning a dict with ``messages`` and whatever else
             it wants to set (not another model, nor more tokens). Needs ``columns`` and ``version``.
         columns: the columns ``build`` reads.
@@ -76,6 +79,9 @@ class MessageTemplate:
             one ``citations``.
         betas: what the header ``anthropic-beta`` names, such as ``context-management-2025-06-27``. It is a
             batch's header, so it holds for all requests. Other betas ask every record again.
+        files_root: the folder, or the object-store URL, below which the files are that ``messages`` name by a
+            ``path``. Nothing outside of it is read, whatever a record says.
+        keep_thinking: the results have a column ``thinking``, with what the model thought, as far as the API shows it.
 
     Raises:
         InputError: at construction, for a declaration that cannot be asked.
@@ -97,6 +103,8 @@ class MessageTemplate:
     betas: Sequence[str] = ()
     cache_seed: bool = False
     cache_by: Sequence[str] = ()
+    files_root: str | None = None
+    keep_thinking: bool = False
 
     def __post_init__(self) -> None:
         self._check_words()
@@ -104,12 +112,14 @@ class MessageTemplate:
         output = OutputSchema.from_(self.output)
         if output is not None:
             self._check_output(output)
+        check_blocks(self.messages, self.files_root)
         asked = declared_messages(self.prompt, self.messages)
         system = declared_system(self.system)
         texts = [*asked.texts, *([system] if system else [])]
         if self.cache_by:
             check_prompt(self.cache_by, asked)
-        if self.build is None and all(text.reads_nothing for text in texts):
+        takes_bytes = any("bytes" in block for block in short_blocks(self.messages))
+        if self.build is None and not takes_bytes and all(text.reads_nothing for text in texts):
             raise InputError(
                 f"{'messages' if self.prompt is None else 'prompt'} reads no column: every record "
                 "would be asked the same. Name one, e.g. {{ description }}."
@@ -168,6 +178,8 @@ class MessageTemplate:
             raise InputError(f'cache must be None, "5m" or "1h", not {self.cache!r}.')
         if not isinstance(self.cache_seed, bool):
             raise InputError(f"cache_seed must be True or False, not {self.cache_seed!r}.")
+        if not isinstance(self.keep_thinking, bool):
+            raise InputError(f"keep_thinking must be True or False, not {self.keep_thinking!r}.")
         if self.cache_seed and self.cache is None:
             raise InputError(
                 'cache_seed fills a cache, and there is none: set cache="5m" or cache="1h".'
@@ -225,6 +237,10 @@ class MessageTemplate:
             raise InputError(
                 "messages has documents that ask for citations, which the API refuses beside `output`: JSON has no "
                 'place for them. Remove one of the two, or use output_mode="tool".'
+            )
+        if self.keep_thinking and "thinking" in names:
+            raise InputError(
+                "output has a field `thinking`, the column of what the model thought. Give the field another name."
             )
         if self.cites and "citations" in names:
             raise InputError(

@@ -16,6 +16,8 @@ overview page, 2026). Applied to bytes of the request, which are never fewer tha
 MOST_COUNTED = 60
 """Requests of a question that the API is asked to count: each is a call, which costs nothing."""
 FEWEST_COUNTED = 3
+MOST_BYTES = 1 << 26
+"""Of the requests that are counted, unless the fewest are more."""
 MOST_TOKENS = 10**8
 """Of a request: ten times and more what any model reads."""
 SURE = 1.96
@@ -80,6 +82,8 @@ def lines_at(
         whole: how many requests there are.
         number: how many to return at most; all, if there are no more.
     """
+    # Requests may hold whole files, and these are kept in memory.
+    number = min(number, max(FEWEST_COUNTED, MOST_BYTES * max(whole, 1) // max(sum(sizes), 1)))
     if number >= whole:
         everything: list[bytes] = []
         for path in paths:

@@ -26,7 +26,7 @@ from batch_pipeline.records.connections import (
     quote_text,
     with_enough_memory,
 )
-from batch_pipeline.requests.compiled import CITATIONS, TOOL_CALLS, answer_columns
+from batch_pipeline.requests.compiled import CITATIONS, THINKING, TOOL_CALLS, answer_columns
 from batch_pipeline.requests.own_prices import OwnPrices, prices_to_store
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results import sql
@@ -49,6 +49,7 @@ JUDGED_TYPES = {
     "stop_reason": "varchar", "input_tokens": "bigint", "output_tokens": "bigint",
     "cache_read_tokens": "bigint", "cache_write_tokens": "bigint", "cost": "decimal(38,15)",
     "answer": "varchar", "tool_calls": "varchar", "citations": "varchar",
+    "thinking": "varchar",
 }  # fmt: skip
 """The columns of a batch of judged rows, as DuckDB sees them."""
 
@@ -95,6 +96,7 @@ class Question:
         prices: that the user declared: what answers cost. Today's go before those of the asking.
         citations: documents asked for citations: there is a column for them.
         others: of today's code, the questions of the other variants.
+        thinking: what the model thought is kept: there is a column for it.
     """
 
     output: OutputSchema | None
@@ -102,6 +104,7 @@ class Question:
     tool_calls: bool = False
     prices: OwnPrices = field(default_factory=dict)
     citations: bool = False
+    thinking: bool = False
     others: "tuple[Question, ...]" = ()
 
     @classmethod
@@ -116,8 +119,9 @@ class Question:
         # Questions of earlier versions do not say whether there are tools.
         tools = value.get("tool_calls", False)
         prices, cites = value.get("prices", {}), value.get("citations", False)
+        thinks = value.get("thinking", False)
         if today is None:
-            return cls(output, value["prefix"], tools, prices, cites)
+            return cls(output, value["prefix"], tools, prices, cites, thinks)
         for one in (today, *today.others):
             if output is None or one.output is None:
                 same = output is one.output
@@ -126,7 +130,7 @@ class Question:
             if same:
                 output, tools = one.output, value.get("tool_calls", one.tool_calls)
                 break
-        return cls(output, value["prefix"], tools, {**prices, **today.prices}, cites)
+        return cls(output, value["prefix"], tools, {**prices, **today.prices}, cites, thinks)
 
     def to_store(self) -> dict[str, Any]:
         """Return what the ledger keeps of a question."""
@@ -136,6 +140,7 @@ class Question:
             "tool_calls": self.tool_calls,
         }
         question |= {"prices": prices_to_store(self.prices)} if self.prices else {}
+        question |= {"thinking": True} if self.thinking else {}
         return question | ({"citations": True} if self.citations else {})
 
     def outdates(self, today: "Question | None") -> bool:
@@ -150,7 +155,7 @@ class Question:
     @property
     def columns(self) -> list[tuple[str, str]]:
         """The output's columns and their DuckDB types."""
-        columns = answer_columns(self.output, self.tool_calls, self.citations)
+        columns = answer_columns(self.output, self.tool_calls, self.citations, self.thinking)
         return [(f"{self.prefix}{name}", kind) for name, kind in columns]
 
     def parsed(self) -> str:
@@ -173,6 +178,8 @@ class Question:
             fields.append(f"judged.tool_calls::json as {quote_name(self.prefix + TOOL_CALLS)}")
         if self.citations:
             fields.append(f"judged.citations::json as {quote_name(self.prefix + CITATIONS)}")
+        if self.thinking:
+            fields.append(f"judged.thinking as {quote_name(self.prefix + THINKING)}")
         return ", ".join(fields)
 
     def null_list(self) -> str:
@@ -236,6 +243,7 @@ def join_batch(
                 tools=question.tool_calls,
                 prices=question.prices,
                 citations=question.citations,
+                thinking=question.thinking,
             ):
                 _put(connection, batch, question)
         # A second batch of the same file is there for what it answered, not for what it lacks.

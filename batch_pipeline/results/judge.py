@@ -36,6 +36,7 @@ JUDGED_SCHEMA = pa.schema(
         ("answer", pa.string()),
         ("tool_calls", pa.string()),
         ("citations", pa.string()),
+        ("thinking", pa.string()),
     ]
 )
 """Columns of judged rows; ``cost`` in USD, ``answer`` as text or as JSON text, ``tool_calls`` and
@@ -86,6 +87,7 @@ class Judged(NamedTuple):
     answer: str | None = None
     tool_calls: str | None = None
     citations: str | None = None
+    thinking: str | None = None
 
 
 WRITTEN = Judged._fields.index("cache_write_tokens")
@@ -184,6 +186,7 @@ def judge_line(
     tools: bool = False,
     prices: OwnPrices | None = None,
     citations: bool = False,
+    thinking: bool = False,
 ) -> Judged | None:
     """Return what one line of results says, None when it is damaged (no JSON, no custom_id).
 
@@ -194,6 +197,7 @@ def judge_line(
         tools: the user declared tools: what the model calls is part of the answer.
         prices: that the user declared.
         citations: documents asked for citations: they are kept.
+        thinking: what the model thought is kept.
     """
     # What tools are called with is kept as it was written.
     exact = tools or (output is not None and output.exact and b'"tool_use"' in line)
@@ -206,6 +210,8 @@ def judge_line(
     match body.get("type"):
         case "succeeded" if isinstance(body.get("message"), dict):
             judged = _judged_message(custom_id, body["message"], output, priced_at, tools, prices)
+            if thinking:
+                judged = judged._replace(thinking=_thinking(body["message"]))
             return judged._replace(citations=_citations(body["message"])) if citations else judged
         case "errored":
             return _judged_error(custom_id, body)
@@ -314,6 +320,20 @@ def _citations(message: dict[str, Any]) -> str | None:
         return None
 
 
+def _thinking(message: dict[str, Any]) -> str | None:
+    """Return what the model thought, its blocks joined by a line break; None: nothing that is shown."""
+    content = message.get("content")
+    found = [
+        block["thinking"]
+        for block in (content if isinstance(content, list) else ())
+        if isinstance(block, dict)
+        and block.get("type") == "thinking"
+        and isinstance(block.get("thinking"), str)
+        and block["thinking"]
+    ]
+    return "\n".join(found) or None
+
+
 def _called(blocks: list[dict[str, Any]]) -> list[str]:
     """Return the calls of the user's own tools: what the model answers with them is not said in text."""
     return [_call(block) for block in blocks if block.get("type") == "tool_use"]
@@ -378,6 +398,7 @@ def judge_file(
     tools: bool = False,
     prices: OwnPrices | None = None,
     citations: bool = False,
+    thinking: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the judged rows of a results file, in the file's order, in memory of bounded size.
 
@@ -391,13 +412,14 @@ def judge_file(
         tools: the user declared tools, so that calls count as answers.
         prices: that the user declared.
         citations: documents asked for citations: they are kept.
+        thinking: what the model thought is kept.
 
     Yields:
         Batches of `JUDGED_SCHEMA`. A damaged line gives no row; ``counts.damaged`` counts it.
     """
     counts = Counts() if counts is None else counts
     left = None if asked is None else set(asked)
-    work = _Judging(output, priced_at, tools, counts, left, prices, citations)
+    work = _Judging(output, priced_at, tools, counts, left, prices, citations, thinking)
     lines: list[bytes] = []
     size = 0
     with open(path, "rb") as source:
@@ -424,13 +446,15 @@ class _Judging:
         left: set[str] | None,
         prices: OwnPrices | None,
         citations: bool,
+        thinking: bool,
     ) -> None:
         self._output, self._priced_at, self._tools = output, priced_at, tools
-        self._citations = citations
+        self._citations, self._thinking = citations, thinking
         self._counts, self._left, self._prices = counts, left, prices
         # Text fits as it is, and so does what matches the pattern of a simple schema.
         self._pattern = None if output is None else pattern_of(output)
-        has_plain = not tools and not citations and (output is None or self._pattern is not None)
+        is_more = tools or citations or thinking
+        has_plain = not is_more and (output is None or self._pattern is not None)
         self._plain = PlainLines(priced_at, prices) if has_plain else None
 
     def batch(self, lines: list[bytes]) -> Iterator[pa.RecordBatch]:
@@ -439,7 +463,13 @@ class _Judging:
         rows: list[Row | Judged] = []
         for line, plain in zip(lines, self._read(lines), strict=True):
             row = plain or judge_line(
-                line, self._output, self._priced_at, self._tools, self._prices, self._citations
+                line,
+                self._output,
+                self._priced_at,
+                self._tools,
+                self._prices,
+                self._citations,
+                self._thinking,
             )
             if row is None:
                 self._counts.damaged += 1

@@ -34,6 +34,7 @@ Row = tuple[
     str,
     None,
     None,
+    None,
 ]
 """A judged line, in the order of ``Judged``; its cost is in parts."""
 
@@ -117,7 +118,7 @@ class PlainLines:
         return (
             custom_id, "answered", None, model, stop_reason, sent, written,
             read if type(read) is int else None, made if type(made) is int else None,
-            cost, text, None, None,
+            cost, text, None, None, None,
         )  # fmt: skip
 
     def _learn(self, model: str) -> Prices | None:

@@ -95,7 +95,8 @@ from wanted as records left join earlier on earlier._custom_id = records._custom
 RULED = """
 with wanted as (select * from read_parquet({records}) where _kind = 'rule'),
      judged as (
-       select *, {parsed} as fields, null::varchar as tool_calls, null::varchar as citations from (
+       select *, {parsed} as fields, null::varchar as tool_calls, null::varchar as citations,
+              null::varchar as thinking from (
          select _custom_id as custom_id, split_part(_bp_rule, ':', 1) as outcome,
                 case when contains(_bp_rule, ':') then 'answered' else 'skipped' end as status,
                 substr(_bp_rule, strpos(_bp_rule, ':') + 1) as answer

@@ -23,6 +23,7 @@ PLAYED = {
     "daily": (7, {"answered": 7}),
     "invoices": (7, {"answered": 6}),
     "products": (4, {"answered": 5}),
+    "scans": (5, {"answered": 5, "rejected": 1}),
     "tickets": (7, {"answered": 7, "skipped": 1}),
     "translation": (10, {"answered": 10}),
     "two_stages": (12, {"answered": 9}),

@@ -1,6 +1,7 @@
 """What documents are cited for is kept; and turns that a batch cannot go on with are not asked again."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from batch_pipeline import InputError, MessageTemplate
 from batch_pipeline.definitions.metadata import answers_said
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.requests.compiled import compile_question
+from batch_pipeline.results.judge import judge_line
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.given_answers import OneRecord, text
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
@@ -41,6 +44,51 @@ def test_citations_have_a_column_of_their_own_when_documents_ask_for_them(one: O
     assert row["answer"] == "It says hello."
     assert json.loads(row["citations"]) == [{"text": "hello", "citations": cited}]
     assert one.types()["citations"] == "JSON"
+
+
+@only_whole
+def test_what_the_model_thought_is_kept_when_asked_and_asks_nothing_again(one: OneRecord) -> None:
+    content = [
+        {"type": "thinking", "thinking": "It is short.", "signature": "s"},
+        {"type": "redacted_thinking", "data": "x"},
+        {"type": "thinking", "thinking": "So yes.", "signature": "s"},
+        text("Yes"),
+    ]
+    row = one.answer(one.nights(), *content)
+    assert row["answer"] == "Yes" and "thinking" not in row
+    run = one.nights(keep_thinking=True)
+    run.submit()
+    assert len(one.emulator.batches()) == 1
+    one.emulator.clear_faults()
+    run.submit(force=True)
+    one.end_with(*content)
+    run.collect()
+    row = one.row()
+    assert (row["answer"], row["thinking"]) == ("Yes", "It is short.\nSo yes.")
+
+
+def test_what_the_model_thought_has_a_column_of_its_own() -> None:
+    blocks = [{"type": "thinking", "thinking": "Hm.", "signature": "s"}, text("Yes")]
+    message = {"content": blocks, "model": "m", "stop_reason": "end_turn", "usage": {}}
+    line = json.dumps(
+        {"custom_id": "a", "result": {"type": "succeeded", "message": message}}
+    ).encode()
+    now = datetime.now(UTC)
+    kept = judge_line(line, None, now, thinking=True)
+    left = judge_line(line, None, now)
+    assert kept is not None and (kept.answer, kept.thinking) == ("Yes", "Hm.")
+    assert left is not None and (left.answer, left.thinking) == ("Yes", None)
+    template = MessageTemplate(model="m", max_tokens=9, prompt="{{ v }}", keep_thinking=True)
+    compiled = compile_question(template, {"v": "VARCHAR"}, "x_")
+    assert compiled.output_columns[1] == ("x_thinking", "VARCHAR")
+    assert set(answers_said(template, "x_")) == {"x_answer", "x_thinking"}
+    named = {"type": "object", "properties": {"Thinking": {"type": "string"}}, "required": []}
+    for wrong, said in (({"output": named}, "field `thinking`"), ({"keep_thinking": 1}, "True or")):
+        with pytest.raises(InputError, match=said):
+            MessageTemplate(
+                **{"model": "m", "max_tokens": 9, "prompt": "{{ v }}", "keep_thinking": True}
+                | wrong
+            )
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
                     compiled.tool_calls,
                     pipeline.prices,
                     compiled.citations,
+                    compiled.thinking,
                 ).to_store(),
                 context.log.info,
                 pricing,

@@ -98,6 +98,7 @@ def question_of(pipeline: BatchPipeline) -> Question:
             one.request.calls_tools,
             pipeline.prices,
             one.request.cites,
+            one.request.keep_thinking,
         )
         for one in pipeline.by_variant.values()
     )
