@@ -24,7 +24,6 @@ from batch_pipeline import (
     build_definitions,
 )
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline.errors import InputError
 from batch_pipeline_tests.definitions.conftest import RECORDS
 from batch_pipeline_tests.support.dagster_nights import Nights
 
@@ -486,8 +485,8 @@ def test_ready_requests_are_named_by_their_files_and_have_no_request() -> None:
         assert component.source == RequestFiles("requests/*.jsonl", betas=["a-2026-01-01"])
         assert component.pipeline().request.betas == ["a-2026-01-01"]
     bad = {"source": source, "request": attributes()["request"]}
-    with pytest.raises(InputError, match="Leave out request"), loaded({"name": "ready", **bad}):
-        pass
+    assert "Leave out request" in problem({"name": "ready", **bad})
     lacking = {"name": "lacking", "source": attributes()["source"]}
-    with pytest.raises(InputError, match="request is missing"), loaded(lacking):
-        pass
+    assert "request is missing" in problem(lacking)
+    varied = {"name": "ready", "source": source, "variants": {"a": {"system": "Be short."}}}
+    assert "Leave out variants" in problem(varied)
