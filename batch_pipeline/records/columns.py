@@ -41,6 +41,9 @@ DUPLICATE_OF = "_duplicate_of"
 OUTCOME = "_bp_rule"
 """The column of records.parquet that says what a rule makes of a record: `rules.Rule.outcome`."""
 
+WIRE_ID = "_bp_wire_id"
+"""The column of records.parquet that says what a record's request is called in a batch that was made elsewhere."""
+
 HELPER_COLUMNS: dict[str, str] = {
     "_row": "BIGINT",
     "_kind": "VARCHAR",
@@ -53,6 +56,7 @@ HELPER_COLUMNS: dict[str, str] = {
     ASKED_ROW: "BIGINT",
     DUPLICATE_OF: "VARCHAR",
     OUTCOME: "VARCHAR",
+    WIRE_ID: "VARCHAR",
 }
 """What records.parquet holds after the source columns, in order, and their DuckDB types."""
 

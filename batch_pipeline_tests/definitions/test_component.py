@@ -482,10 +482,9 @@ def test_a_pipeline_in_yaml_runs_its_night(
 
 def test_ready_requests_are_named_by_their_files_and_have_no_request() -> None:
     source = {"request_files": "requests/*.jsonl", "betas": ["a-2026-01-01"]}
-    with loaded({"name": "ready", "source": source}) as (component, definitions):
+    with loaded({"name": "ready", "source": source}) as (component, _):
         assert component.source == RequestFiles("requests/*.jsonl", betas=["a-2026-01-01"])
         assert component.pipeline().request.betas == ["a-2026-01-01"]
-        assert definitions.resolve_job_def("ready_submit")
     bad = {"source": source, "request": attributes()["request"]}
     with pytest.raises(InputError, match="Leave out request"), loaded({"name": "ready", **bad}):
         pass
