@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 import dagster as dg
 
+from batch_pipeline.batches.deadline import AnswerBy
 from batch_pipeline.batches.hours import SendBetween, check_timezone
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.rules import Rule
@@ -197,6 +198,8 @@ class BatchPipeline:
             ``output`` a dict of its fields. The first that holds counts, after ``skip_when``.
         send_between: the hours in which batches are sent: ``22:00-06:00`` in UTC, or a ``SendBetween`` with a
             zone. At others what is ready waits.
+        answer_by: by when answers are wanted: ``07:00`` in UTC, or an ``AnswerBy`` with a zone. What is late then
+            is reported; nothing is paid for that.
 
     Raises:
         InputError: a field cannot be what it is.
@@ -234,6 +237,7 @@ class BatchPipeline:
     skip_when: str | None = None
     answer_when: Mapping[str, Any] | None = None
     send_between: str | SendBetween | None = None
+    answer_by: str | AnswerBy | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -293,7 +297,7 @@ class BatchPipeline:
                 f"Pipeline {self.name}: dedupe is {self.dedupe!r}; it must be True or False."
             )
         try:
-            _ = self.rules, self.sending_hours
+            _ = self.rules, self.sending_hours, self.deadline
         except InputError as error:
             raise InputError(f"Pipeline {self.name}: {error}") from None
         if self.max_attempts < 1:
@@ -353,6 +357,12 @@ class BatchPipeline:
         """The hours in which batches are sent; None: all."""
         hours = self.send_between
         return hours if hours is None or isinstance(hours, SendBetween) else SendBetween(hours)
+
+    @property
+    def deadline(self) -> AnswerBy | None:
+        """By when answers are wanted; None: at any time."""
+        by = self.answer_by
+        return by if by is None or isinstance(by, AnswerBy) else AnswerBy(by)
 
     @cached_property
     def rules(self) -> tuple[Rule, ...]:

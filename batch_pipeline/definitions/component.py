@@ -13,6 +13,7 @@ from dagster.components.utils.translation import TranslatorResolvingInfo
 from dagster_shared.record import copy
 from pydantic import SkipValidation
 
+from batch_pipeline.batches.deadline import AnswerBy
 from batch_pipeline.batches.hours import SendBetween
 from batch_pipeline.definitions import component_fields as fields
 from batch_pipeline.definitions import component_values as values
@@ -297,6 +298,16 @@ class BatchPipelineComponent(YamlComponent):
             ["22:00-06:00", {"hours": "22:00-06:00", "timezone": "Europe/Berlin"}],
         ),
     ] = None
+    answer_by: Annotated[
+        SkipValidation[str | AnswerBy | None],
+        Written(
+            fields.AnswerByValue,
+            "By when answers are wanted, in UTC, or time and timezone; what is late then is reported. None: at any time.",
+            values.answer_by,
+            None,
+            ["07:00", {"time": "07:00", "timezone": "Europe/Berlin"}],
+        ),
+    ] = None
     skip_when: Annotated[
         str | None,
         Written(
@@ -396,6 +407,7 @@ class BatchPipelineComponent(YamlComponent):
             skip_when=self.skip_when,
             answer_when=self.answer_when,
             send_between=self.send_between,
+            answer_by=self.answer_by,
         )
 
     def get_asset_spec(self, stage: str) -> dg.AssetSpec:
