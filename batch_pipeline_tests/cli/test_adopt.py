@@ -123,10 +123,9 @@ def test_what_failed_in_it_is_asked_again_and_the_key_may_be_told_by_sql(user_pr
     assert "the same key" in refused(user_project, batch, "--key-from", "'7'")
     found = taken(user_project, batch, "--key-from", "split_part(custom_id, '-', 2)")
     assert found["records"] == 10 and found["statuses"] == {"errored": 10}
-    assert rows(user_project)[3]["_attempt"] == 1
-    night(user_project)
-    assert {row["_status"] for row in rows(user_project).values()} == {"answered"}
-    assert {row["_attempt"] for row in rows(user_project).values()} == {2}
+    assert {row["_attempt"] for row in rows(user_project).values()} == {1}
+    asked = json.loads(user_project.run("preview", "notes", "--json", "-n", "1").stdout)
+    assert asked["reasons"] == {"retry": 10} and asked["requests"][0]["attempt"] == 2
 
 
 def test_an_export_that_was_sent_by_hand_comes_back_by_its_own_custom_ids(

@@ -12,6 +12,7 @@ from batch_pipeline.errors import InputError
 from batch_pipeline.records.fingerprint import TooLongError, opened
 from batch_pipeline.records.reading import open_source
 from batch_pipeline.requests.compiled import compile_question
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import House
 
 HAIKU, OPUS = "claude-haiku-4-5", "claude-opus-4-5"
@@ -84,6 +85,7 @@ def test_each_line_is_asked_as_it_is_and_a_changed_one_anew(house: House) -> Non
     assert {batch["request_counts"]["succeeded"] for batch in house.emulator.batches()} == {4, 1}
 
 
+@only_whole
 def test_what_is_cut_short_waits_for_a_line_that_allows_more(house: House) -> None:
     folder = house.folder / "requests"
     house.emulator.configure(rates={"truncated": 1.0})
