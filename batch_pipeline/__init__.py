@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from batch_pipeline.batches.deadline import AnswerBy
     from batch_pipeline.batches.hours import SendBetween
     from batch_pipeline.definitions.batch_costs import batch_costs
     from batch_pipeline.definitions.build import build_definitions
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # Loaded when first asked for: the emulator and the command line need no Dagster, which takes
 # seconds to import.
 _HOMES = {
+    "AnswerBy": "batch_pipeline.batches.deadline",
     "Arrivals": "batch_pipeline.pipeline",
     "BatchCostsComponent": "batch_pipeline.definitions.component_costs",
     "BatchPipeline": "batch_pipeline.pipeline",
@@ -57,6 +59,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AnswerBy",
     "Arrivals",
     "BatchCostsComponent",
     "BatchPipeline",

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 import dagster as dg
 
+from batch_pipeline.batches.deadline import AnswerBy
 from batch_pipeline.batches.hours import SendBetween, check_timezone
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.rules import Rule
@@ -231,6 +232,8 @@ class BatchPipeline:
         label: the source's column with the right answer, where it is known; of an output with several fields
             ``{"field": "column"}``. The asset ``NAME/scores`` says how good the answers are. Needs the extra
             ``scores``.
+        answer_by: by when answers are wanted: ``07:00`` in UTC, or an ``AnswerBy`` with a zone. What is late then
+            is reported; nothing is paid for that.
 
     Raises:
         InputError: a field cannot be what it is.
@@ -272,6 +275,7 @@ class BatchPipeline:
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     checks: Mapping[str, float | Threshold] = field(default_factory=dict)
     label: str | Mapping[str, str] | None = None
+    answer_by: str | AnswerBy | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -334,7 +338,8 @@ class BatchPipeline:
                     f"Pipeline {self.name}: {what} is {getattr(self, what)!r}; it must be True or False."
                 )
         try:
-            _ = self.rules, self.sending_hours, self.by_variant, self.thresholds, self.compared
+            _ = self.rules, self.sending_hours, self.deadline
+            _ = self.by_variant, self.thresholds, self.compared
         except InputError as error:
             raise InputError(f"Pipeline {self.name}: {error}") from None
         if self.max_attempts < 1:
@@ -471,6 +476,12 @@ class BatchPipeline:
         """The hours in which batches are sent; None: all."""
         hours = self.send_between
         return hours if hours is None or isinstance(hours, SendBetween) else SendBetween(hours)
+
+    @property
+    def deadline(self) -> AnswerBy | None:
+        """By when answers are wanted; None: at any time."""
+        by = self.answer_by
+        return by if by is None or isinstance(by, AnswerBy) else AnswerBy(by)
 
     @cached_property
     def thresholds(self) -> dict[str, Threshold]:

@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from batch_pipeline.cli.adopt import adopt
 from batch_pipeline.cli.advise import advise
 from batch_pipeline.cli.cancel import cancel
 from batch_pipeline.cli.collect import collect
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 for command in (
-    advise, cancel, collect, costs, demo, dev, doctor, emulator, estimate, export, held, history, labels, preview, publish,
-    rebuild_ledger, reconcile, sample, skill, status,
+    adopt, advise, cancel, collect, costs, demo, dev, doctor, emulator, estimate, export, held, history, labels, preview,
+    publish, rebuild_ledger, reconcile, sample, skill, status,
 ):  # fmt: skip
     main.add_command(command)

@@ -30,7 +30,9 @@ from batch_pipeline.store.variants import partition_of, shown, variant_of
 if TYPE_CHECKING:
     from rich.console import Group
 
+    from batch_pipeline.batches.deadline import AnswerBy
     from batch_pipeline.store.clock import Clock
+    from batch_pipeline.store.overdue import Lengths, Overdue
     from batch_pipeline.store.standing import Standing
     from batch_pipeline.store.store import Store
     from batch_pipeline.store.whole import Whole
@@ -145,6 +147,12 @@ def _below(store: "Store", one: "Standing", now: datetime, deployments: Deployme
     if one.other:
         parts = ", ".join(f"{count:,} {status}" for status, count in one.other.items())
         said.append(f"Without an answer: {parts}.")
+    said += _late(store, one, deployments)
+    if (took := _lengths(store, one)) is not None:
+        said.append(
+            f"From sent to ended, half of its batches took {_age(timedelta(seconds=took.p50))} at most, 95 of 100 "
+            f"{_age(timedelta(seconds=took.p95))} (of {counted(took.batches, 'batch', 'batches')})."
+        )
     if one.cost_unknown:
         said.append(
             f"Not in the cost: {counted(one.cost_unknown, 'request')} of unknown cost "
@@ -176,6 +184,33 @@ def _unsent(store: "Store", one: "Standing", deployments: Deployments) -> list[s
 
     left = left_unsent(store, pipeline)
     return [f"{left[0].upper()}{left[1:]}."] if left else []
+
+
+def _late(store: "Store", one: "Standing", deployments: Deployments) -> list[str]:
+    """Return what is not answered by when it was wanted, in words."""
+    from batch_pipeline.store.overdue import overdue_said
+
+    by, found = _overdue(store, one, deployments)
+    said = overdue_said(found, by)
+    return [f"{said}."] if said else []
+
+
+def _overdue(
+    store: "Store", one: "Standing", deployments: Deployments
+) -> "tuple[AnswerBy | None, list[Overdue]]":
+    from batch_pipeline.store.overdue import overdue
+
+    pipeline = deployments.declared.get(one.pipeline)
+    by = pipeline.deadline if pipeline is not None else None
+    if by is None:
+        return None, []
+    return by, overdue(store, one.pipeline, by.due, one.partition and [one.partition])
+
+
+def _lengths(store: "Store", one: "Standing") -> "Lengths | None":
+    from batch_pipeline.store.overdue import batch_lengths
+
+    return batch_lengths(store, one.pipeline)
 
 
 def _gone_partitions(store: "Store", one: "Standing", deployments: Deployments) -> tuple[str, bool]:
@@ -444,11 +479,16 @@ def _as_json(found: Found, deployments: Deployments) -> dict[str, Any]:
                 "never_asked": whole and whole.never_asked,
                 "source_settled_by_rule": whole and whole.by_rule,
                 "source_as_of": whole and whole.since,
+                "records_late": sum(late.records for late in _overdue(store, one, deployments)[1]),
+                "sent_to_ended_batches": took.batches if took else 0,
+                "sent_to_ended_p50_seconds": took and took.p50,
+                "sent_to_ended_p95_seconds": took and took.p95,
                 "waits_for_a_person": one.waits_for_a_person,
                 "done": one.is_at_rest,
             }
             for store, some in found
             for one, whole in zip(some, _wholes(store, some), strict=True)
+            for took in [_lengths(store, one)]
         ]
     }
 

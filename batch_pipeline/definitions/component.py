@@ -14,6 +14,7 @@ from dagster.components.utils.translation import TranslatorResolvingInfo
 from dagster_shared.record import copy
 from pydantic import PrivateAttr, SkipValidation
 
+from batch_pipeline.batches.deadline import AnswerBy
 from batch_pipeline.batches.hours import SendBetween
 from batch_pipeline.definitions import component_fields as fields
 from batch_pipeline.definitions import component_values as values
@@ -331,6 +332,16 @@ class BatchPipelineComponent(YamlComponent):
             [{"cost_usd": {"max": 5}}],
         ),
     ] = {}  # noqa: RUF012 - pydantic copies defaults
+    answer_by: Annotated[
+        SkipValidation[str | AnswerBy | None],
+        Written(
+            fields.AnswerByValue,
+            "By when answers are wanted, in UTC, or time and timezone; what is late then is reported. None: at any time.",
+            values.answer_by,
+            None,
+            ["07:00", {"time": "07:00", "timezone": "Europe/Berlin"}],
+        ),
+    ] = None
     skip_when: Annotated[
         str | None,
         Written(
@@ -455,6 +466,7 @@ class BatchPipelineComponent(YamlComponent):
             variants=self.variants,
             checks=self.checks,
             label=self.label,
+            answer_by=self.answer_by,
         )
 
     def get_asset_spec(self, stage: str) -> dg.AssetSpec:

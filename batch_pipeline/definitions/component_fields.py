@@ -266,6 +266,16 @@ class SendBetweenFields(Fields):
     timezone: Text = Field("UTC", description="The IANA name of the zone that hours is in.")
 
 
+class AnswerByFields(Fields):
+    """By when answers are wanted."""
+
+    time: Text = Field(
+        description="The time of day; of a submission it is the first after it.", examples=["07:00"]
+    )
+    timezone: Text = Field("UTC", description="The IANA name of the zone that time is in.")
+
+
+AnswerByValue = Annotated[Text | AnswerByFields | None, OrTemplate()]
 SendBetweenValue = Annotated[Text | SendBetweenFields | None, OrTemplate()]
 
 

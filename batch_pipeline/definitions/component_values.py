@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import dagster as dg
 from dagster.components.resolved.core_models import OpSpec
 
+from batch_pipeline.batches.deadline import AnswerBy
 from batch_pipeline.batches.hours import SendBetween, check_timezone
 from batch_pipeline.definitions.component_bounds import Bounds
 from batch_pipeline.definitions.component_problems import YamlError, nearest, refused
@@ -205,6 +206,16 @@ def schedule(context: dg.ResolutionContext, raw: Any) -> Schedule | None:
     if "status" in fields:
         fields["status"] = _status(dg.DefaultScheduleStatus, fields["status"], "schedule: status")
     return made(Schedule, fields, "schedule")
+
+
+def answer_by(context: dg.ResolutionContext, raw: Any) -> AnswerBy | None:
+    """Return the time that a text or a mapping declares."""
+    value = rendered(context, raw)
+    if value is None or isinstance(value, AnswerBy):
+        return value
+    if not isinstance(value, Mapping):
+        return AnswerBy(value)
+    return made(AnswerBy, dict(value), "answer_by")
 
 
 def send_between(context: dg.ResolutionContext, raw: Any) -> SendBetween | None:

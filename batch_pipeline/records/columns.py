@@ -48,6 +48,8 @@ EARLIER_ANSWER = "_bp_earlier_answer"
 """The column of an earlier answer that did not fit, as JSON: the blocks that a correction goes on from."""
 EARLIER_ERROR = "_bp_earlier_error"
 """The column beside it: why it did not fit."""
+WIRE_ID = "_bp_wire_id"
+"""The column of records.parquet that says what a record's request is called in a batch that was made elsewhere."""
 
 HELPER_COLUMNS: dict[str, str] = {
     "_row": "BIGINT",
@@ -64,6 +66,7 @@ HELPER_COLUMNS: dict[str, str] = {
     PAST_ATTEMPTS: "VARCHAR",
     EARLIER_ANSWER: "VARCHAR",
     EARLIER_ERROR: "VARCHAR",
+    WIRE_ID: "VARCHAR",
 }
 """What records.parquet holds after the source columns, in order, and their DuckDB types."""
 

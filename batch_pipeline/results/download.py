@@ -20,6 +20,7 @@ from batch_pipeline.errors import BatchPipelineError, counted, plain
 from batch_pipeline.results.file_records import custom_ids_of, custom_ids_sent
 from batch_pipeline.results.json_text import parsed
 from batch_pipeline.results.readable import UNREADABLE
+from batch_pipeline.store.adoptions import is_adopted
 from batch_pipeline.store.layout import answers_name, safe_part
 from batch_pipeline.store.ledger import seconds_since
 from batch_pipeline.store.store import Store
@@ -214,8 +215,11 @@ def _asked(
 ) -> set[str] | None:
     """Return the custom_ids of a file's requests; None when neither its records nor the file tell.
 
-    Answers do not wait for a file of the store that is lost: the API drops them after 29 days.
+    Answers do not wait for a file of the store that is lost: the API drops them after 29 days. Of a batch that
+    was made elsewhere some may belong to no record.
     """
+    if is_adopted(store.ledger, file["submission_id"]):
+        return custom_ids_sent(store, file)
     try:
         return custom_ids_of(store, file, connection)
     except UNREADABLE:
@@ -311,7 +315,8 @@ def fetch_again(store: Store, api: BatchesApi, file: RowMapping) -> str:
         ValueError: the API does not have them any more, or not all of them.
         ApiUnavailable, HeldError: the API could not be asked.
     """
-    lines = Lines(custom_ids_of(store, file), file["answered"] or file["requests"])
+    asked = _asked(store, file, None) or custom_ids_of(store, file)
+    lines = Lines(asked, file["answered"] or file["requests"])
     with store.files.scratch() as folder:
         local = f"{folder}/answers"
         try:

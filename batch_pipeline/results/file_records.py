@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import RowMapping, select
 
 from batch_pipeline.batches.evidence import custom_id_in
-from batch_pipeline.records.columns import ASKED_ROW, file_columns
+from batch_pipeline.records.columns import ASKED_ROW, WIRE_ID, file_columns
 from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.results import sql
 from batch_pipeline.store.store import Store
@@ -74,8 +74,19 @@ def custom_ids_in(store: Store, submission: Row, file: Row, connection=None) -> 
         if connection is None:
             connection = stack.enter_context(memory_connection())
         view_requested(stack, store, connection, submission, file)
-        rows = connection.execute("select _custom_id from asked").fetchall()
-    return {custom_id for (custom_id,) in rows}
+        return {*asked_ids(connection)}
+
+
+def asked_as(connection) -> str:
+    """Return the column of the view ``asked`` that names a record's request as its batch does."""
+    described = connection.execute("describe asked").fetchall()
+    return WIRE_ID if any(row[0] == WIRE_ID for row in described) else "_custom_id"
+
+
+def asked_ids(connection) -> list[str]:
+    """Return what the requests of the view ``asked`` are called in their batch."""
+    rows = connection.execute(f"select {asked_as(connection)} from asked").fetchall()
+    return [custom_id for (custom_id,) in rows]
 
 
 def custom_ids_sent(store: Store, file: RowMapping) -> set[str] | None:

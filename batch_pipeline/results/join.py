@@ -31,9 +31,10 @@ from batch_pipeline.requests.own_prices import OwnPrices, prices_to_store
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results import sql
 from batch_pipeline.results.download import Answers
-from batch_pipeline.results.file_records import view_requested
+from batch_pipeline.results.file_records import asked_as, asked_ids, view_requested
 from batch_pipeline.results.judge import Counts, judge_file
 from batch_pipeline.results.widening import read_widened, schemas_of, widened
+from batch_pipeline.store.adoptions import ADOPTED
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files
 
@@ -233,13 +234,12 @@ def join_batch(
         _empty_table(connection, question)
         if answers.name is not None:
             path = stack.enter_context(store.files.local(answers.name))
-            asked = connection.execute("select _custom_id from asked").fetchall()
             for batch in judge_file(
                 path,
                 question.output,
                 priced_at=file["ended_at"] or submission["created_at"],
                 counts=counts,
-                asked=[custom_id for (custom_id,) in asked],
+                asked=asked_ids(connection),
                 tools=question.tool_calls,
                 prices=question.prices,
                 citations=question.citations,
@@ -248,7 +248,9 @@ def join_batch(
                 _put(connection, batch, question)
         # A second batch of the same file is there for what it answered, not for what it lacks.
         join = "inner" if file["kind"] == FileKind.LATE else "left"
-        billed = BILLED_ONCE if _has_duplicates(connection) else BILLED
+        billed = (
+            BILLED_ONCE if _has_duplicates(connection) else _Billed(asked_as=asked_as(connection))
+        )
         query = sql.JOINED.format(
             source=_source_list(connection, "asked"),
             output=question.select_list(),
@@ -275,6 +277,8 @@ def join_batch(
         joined.refusals = dict(connection.execute(sql.REFUSALS).fetchall())
         found = connection.execute("select count(*) from joined where _is_asked").fetchone()
         joined.asked = found[0] if found else 0
+    if submission["question"].get(ADOPTED):
+        counts.add_foreign()
     joined.counts = counts
     joined.judged_by_schema_alone = question.outdates(today)
     return joined

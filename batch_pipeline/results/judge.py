@@ -91,6 +91,7 @@ class Judged(NamedTuple):
 
 
 WRITTEN = Judged._fields.index("cache_write_tokens")
+COST = Judged._fields.index("cost")
 USES_TOOLS = b'"web_search_requests"'
 
 
@@ -117,6 +118,8 @@ class Counts:
         web_searches: that the API ran for the answers.
         cost: USD of the rows whose cost is known.
         cost_unknown: rows that may have been billed and whose cost is not known.
+        foreign_cost: USD of the foreign results, as far as it is known.
+        foreign_unknown: of these, those whose cost is not known.
     """
 
     lines: int = 0
@@ -132,6 +135,21 @@ class Counts:
     web_searches: int = 0
     cost: Decimal = Decimal(0)
     cost_unknown: int = 0
+    foreign_cost: Decimal = Decimal(0)
+    foreign_unknown: int = 0
+
+    def see_foreign(self, cost: Any) -> None:
+        """Count a result of a request that is not asked for."""
+        self.foreign += 1
+        if cost is None:
+            self.foreign_unknown += 1
+        else:
+            self.foreign_cost += Decimal(cost).scaleb(-SCALE) if type(cost) is int else cost
+
+    def add_foreign(self) -> None:
+        """Let what foreign results cost count: they are of this batch, and no record is theirs."""
+        self.cost += self.foreign_cost
+        self.cost_unknown += self.foreign_unknown
 
     @property
     def tokens(self) -> dict[str, int]:
@@ -477,7 +495,7 @@ class _Judging:
             if self._left is not None:
                 custom_id = row[0]
                 if custom_id not in self._left:
-                    self._counts.foreign += 1
+                    self._counts.see_foreign(row[COST])
                     continue
                 self._left.remove(custom_id)
             if row[WRITTEN] or USES_TOOLS in line:

@@ -70,6 +70,7 @@ class Report:
     flagged: tuple[list[str], list[tuple[Any, ...]]] | None = None
     flagged_rows: int = 0
     flagged_error: str = ""
+    late: str = ""
 
     @property
     def answered(self) -> int:
@@ -105,12 +106,12 @@ class Report:
 
     @property
     def is_trouble(self) -> bool:
-        """Whether somebody should look: rows without an answer or flagged, or a cost that nobody knows.
+        """Whether somebody should look: rows without an answer, late or flagged, or a cost that nobody knows.
 
         What a rule settles, also by skipping it, is as it should be.
         """
         flagged = self.flagged_rows or self.flagged_error
-        return bool(self.failed or self.cost_unknown or flagged)
+        return bool(self.failed or self.cost_unknown or flagged or self.late)
 
     @property
     def title(self) -> str:
@@ -255,6 +256,7 @@ def markdown(report: Report) -> str:
         f"| answered | {report.answered:,} |",
         *(f"| {_cell(name)} | {count:,} |" for name, count in report.failed.items()),
     ]
+    lines += [f"| late | {_cell(report.late)} |"] if report.late else []
     for count, name in (
         (report.duplicates, "of these by the request of a record that is the same"),
         (report.ruled, "answered by a rule"),

@@ -404,7 +404,7 @@ def commit_selection(
             tx.execute(
                 update(submissions).where(submissions.c.id.in_(read.settled)).values(retried_at=now)
             )
-        number = _next_number(tx, scope.pipeline) if new is not None else 0
+        number = next_number(tx, scope.pipeline) if new is not None else 0
         if counts is not None:
             _note_source(tx, scope, now, number, counts)
         if new is None:
@@ -653,7 +653,7 @@ def _generation(tx: Connection, scope: Scope) -> int | None:
     ).scalar()
 
 
-def _next_number(tx: Connection, pipeline: str) -> int:
+def next_number(tx: Connection, pipeline: str) -> int:
     """Count up a pipeline's submissions; the row is locked until the transaction ends."""
     return tx.execute(
         update(numbers)

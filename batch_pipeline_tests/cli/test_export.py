@@ -2,6 +2,8 @@
 
 import json
 
+from batch_pipeline.cli.project import inside
+from batch_pipeline_tests.support.stage_calls import PlayedNights
 from batch_pipeline_tests.support.user_project import CODE, UserProject
 
 
@@ -21,7 +23,9 @@ def test_what_it_writes_is_what_a_run_sends_and_nothing_is_committed(user_projec
     to.unlink()
     assert user_project.run("export", "notes", "--to", str(to)).exit_code == 0
     assert user_project.states() == states == []
-    user_project.submit()
+    with inside(user_project.folder):
+        one = user_project.nights("notes")
+        PlayedNights(one.pipeline, one.claude, one.store).select("records", "requests")
     sent = sorted((user_project.folder / "data").rglob("requests/*.jsonl"))
     assert to.read_bytes() == b"".join(path.read_bytes() for path in sent)
     assert {*json.loads(to.open().readline())} == {"custom_id", "params"}

@@ -41,6 +41,11 @@ def test_a_night_from_sent_to_done(user_project: UserProject):
     assert (notes["batches"], notes["batches_ended"], notes["open"]) == (4, 4, 0)
     assert (notes["asked"], notes["answered"], notes["done"]) == (10, 10, True)
     assert notes["cost_usd"] == notes["cost_this_month_usd"] > 0
+    assert notes["sent_to_ended_batches"] == 4 and notes["records_late"] == 0
+    assert notes["sent_to_ended_p95_seconds"] >= notes["sent_to_ended_p50_seconds"] >= 20 * 60
+    assert "half of its batches took 20 min at most" in " ".join(
+        user_project.run("status").output.split()
+    )
     assert letters["submission"] == 0
 
 

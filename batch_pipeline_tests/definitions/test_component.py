@@ -11,6 +11,7 @@ from dagster.components.testing import create_defs_folder_sandbox
 from pydantic import BaseModel
 
 from batch_pipeline import (
+    AnswerBy,
     Arrivals,
     BatchPipelineComponent,
     BatchStore,
@@ -490,3 +491,11 @@ def test_ready_requests_are_named_by_their_files_and_have_no_request() -> None:
     assert "request is missing" in problem(lacking)
     varied = {"name": "ready", "source": source, "variants": {"a": {"system": "Be short."}}}
     assert "Leave out variants" in problem(varied)
+
+
+def test_when_answers_are_wanted_is_a_text_or_a_mapping() -> None:
+    berlin = {"time": "07:00", "timezone": "Europe/Berlin"}
+    for written, meant in (("07:00", AnswerBy("07:00")), (berlin, AnswerBy(**berlin))):
+        with loaded(attributes(answer_by=written)) as (component, _):
+            assert component.pipeline().deadline == meant
+    assert "AnswerBy: time" in problem(attributes(answer_by="7 am"))

@@ -15,6 +15,7 @@ from batch_pipeline.records.reading import open_source
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.requests.correction import Correction, corrected
 from batch_pipeline.results.judge import judge_line
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import House
 
 HAIKU, OPUS = "claude-haiku-4-5", "claude-opus-4-5"
@@ -87,6 +88,7 @@ def test_each_line_is_asked_as_it_is_and_a_changed_one_anew(house: House) -> Non
     assert {batch["request_counts"]["succeeded"] for batch in house.emulator.batches()} == {4, 1}
 
 
+@only_whole
 def test_what_is_cut_short_waits_for_a_line_that_allows_more(house: House) -> None:
     folder = house.folder / "requests"
     house.emulator.configure(rates={"truncated": 1.0})

@@ -52,7 +52,10 @@ def in_time(kept: "Retention") -> dict[str, Any]:
 
 
 def accounted_for(
-    accounts: Sequence["Account"], holding: "Holding | None" = None, destination: str = ""
+    accounts: Sequence["Account"],
+    holding: "Holding | None" = None,
+    destination: str = "",
+    late: str = "",
 ) -> dg.AssetCheckResult:
     """Return the result of the check that compares records with results, over some partitions.
 
@@ -60,6 +63,7 @@ def accounted_for(
         accounts: of the store's files, partition by partition.
         holding: how the whole table compares with what it must hold; None: it was not compared.
         destination: which table that is.
+        late: what is not answered by when it was wanted, in words.
     """
     failures = [line for one in accounts for line in one.failures]
     pending = sum(one.pending for one in accounts)
@@ -104,12 +108,14 @@ def accounted_for(
         if numbers["records"]:
             of = counted(numbers["submissions_compared"], "submission")
             description = f"{description[:-1]}: {counted(numbers['records'], 'record')} of {of}."
+    if late:
+        description = f"{description.rstrip('.')}. {late}."
     return dg.AssetCheckResult(
         check_name=CHECK,
         passed=not failures and not strange,
         # A row too many is somebody's own: it is said, and stops nothing.
         severity=dg.AssetCheckSeverity.ERROR
-        if failures or not (pending or strange)
+        if failures or not (pending or strange or late)
         else dg.AssetCheckSeverity.WARN,
         description=description,
         metadata=numbers,

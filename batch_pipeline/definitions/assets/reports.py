@@ -8,10 +8,12 @@ from typing import Any
 import dagster as dg
 from sqlalchemy import RowMapping
 
+from batch_pipeline.errors import counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.results.chart import draw
 from batch_pipeline.results.report import Report, last_costs, markdown, report_of
 from batch_pipeline.results.tell import due, tell
+from batch_pipeline.store.overdue import came_late
 from batch_pipeline.store.store import Store
 
 MOST_SHOWN = 10  # partitions of one run, in its metadata
@@ -51,10 +53,7 @@ def reports(
 def _shown(store: Store, pipeline: BatchPipeline, settled: Sequence[RowMapping]) -> dict[str, Any]:
     if not settled:
         return {}
-    made = [
-        report_of(store, one, pipeline.prices, pipeline.notify_rows)
-        for one in settled[-MOST_SHOWN:]
-    ]
+    made = [_report(store, pipeline, one) for one in settled[-MOST_SHOWN:]]
     text = "\n\n".join(markdown(one) for one in made)
     if (image := draw(last_costs(store, pipeline.name))) is not None:
         text += (
@@ -79,10 +78,18 @@ def _send(
             context.log.info(f"The report on submission {submission['number']} was sent.")
 
 
+def _report(store: Store, pipeline: BatchPipeline, submission: RowMapping) -> Report:
+    report = report_of(store, submission, pipeline.prices, pipeline.notify_rows)
+    if by := pipeline.deadline:
+        late = came_late(store, submission, by.due(submission["created_at"]))
+        report.late = f"{counted(late, 'record')} not answered by {by}" if late else ""
+    return report
+
+
 def _made(
     store: Store, pipeline: BatchPipeline, submission: RowMapping
 ) -> tuple[str, str, bytes | None] | None:
-    report: Report = report_of(store, submission, pipeline.prices, pipeline.notify_rows)
+    report = _report(store, pipeline, submission)
     if pipeline.notify_when == "trouble" and not report.is_trouble:
         return None
     return report.title, markdown(report), draw(last_costs(store, pipeline.name))

@@ -28,6 +28,7 @@ from batch_pipeline.results.advice import Advice, advise
 from batch_pipeline.results.collect import Collected, collect, keep_answers, refused_alike
 from batch_pipeline.results.publish import Published, publish
 from batch_pipeline.results.retention import retention
+from batch_pipeline.store.overdue import overdue, overdue_said
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.variants import variant_of
 
@@ -134,13 +135,20 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
         # First what is read in the morning: Dagster shows it in this order.
         shown = reports(context, store, pipeline, settled, partitions) | advice | shown
         checked = threshold_results(store, scopes, pipeline)
+        late = ""
+        if by := pipeline.deadline:
+            found = overdue(store, pipeline.name, by.due, partitions)
+            late = overdue_said(found, by)
+            shown["records_late"] = sum(one.records for one in found)
+            if late:
+                context.log.warning(late)
         kept = retention(store, pipeline.name)
         if kept.level != "fine":
             context.log.warning(kept.description)
     return dg.MaterializeResult(
         metadata=shown,
         check_results=[
-            accounted_for(accounts, published.after, destination.describe()),
+            accounted_for(accounts, published.after, destination.describe(), late),
             dg.AssetCheckResult(**in_time(kept)),
             *checked,
         ],

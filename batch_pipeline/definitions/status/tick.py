@@ -30,6 +30,7 @@ from batch_pipeline.results.retention import retention
 from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.clock import process_clock
 from batch_pipeline.store.needs import Need, endpoints_at_work, needs
+from batch_pipeline.store.overdue import overdue, overdue_said
 from batch_pipeline.store.queue import hold_of
 from batch_pipeline.store.refusals import forget_refusal, refusal_of
 from batch_pipeline.store.renaming import take_over
@@ -99,6 +100,8 @@ def tick(
     said = [stands.line(store.clock.now()), *_requested(requests), *trouble, *waiting]
     if stands.ready and not _may_send(pipeline, store.clock.now()):
         said.append(f"What is ready is sent between {pipeline.sending_hours}")
+    if by := pipeline.deadline:
+        said += filter(None, [overdue_said(overdue(store, pipeline.name, by.due), by)])
     kept = retention(store, pipeline.name)
     if kept.level != "fine":
         said.append(kept.description)
