@@ -14,6 +14,7 @@ import pyarrow as pa
 from batch_pipeline.batches.send import Sent
 from batch_pipeline.records.connections import memory_connection, quote_name
 from batch_pipeline.records.selection import Selection
+from batch_pipeline.records.sources import VARIANT
 from batch_pipeline.requests.compiled import CITATIONS, THINKING, TOOL_CALLS, answer_columns
 from batch_pipeline.requests.estimate import sum_of
 from batch_pipeline.requests.prepare import Prepared
@@ -64,14 +65,14 @@ RESERVED = {
     "_duplicate_of": "The request that was asked for this record, too, because it is the same; else empty.",
     "_attempts": "Earlier attempts without an answer, as JSON: attempt, status, reason, batch, at; empty when there are none.",
     "_last_error": "Why a later attempt failed, while this earlier answer stays; else empty.",
-    "_variant": "Which variant of the question the row is of, where there are variants.",
 }
+OF_VARIANT = {VARIANT: "Which variant of the question the row is of."}
 CALLED = "The tools that the answer calls: a JSON list of name and input."
 THOUGHT = "What the model thought before it answered, as far as the API shows it."
 CITED = "What the answer cites: a JSON list of each text and its citations."
 ANSWERED = "What the model answered; empty when there is no answer."
 # Left out of the sample, which has to fit on a page.
-NOT_SAMPLED = {*RESERVED} - {"_status", "_error", "_cost_usd", "_attempt", "_variant"}
+NOT_SAMPLED = {*RESERVED} - {"_status", "_error", "_cost_usd", "_attempt"}
 SELECTED = (
     "source_rows", "asked", "new", "changed", "version_changed", "retried", "forced",
     "reused", "deleted", "in_flight", "settled", "exhausted", "left_out", "duplicates", "ruled", "by_rule",
@@ -237,7 +238,7 @@ def of_results(
     if sample is not None and sample.num_rows:
         rows_shown = sample.to_pylist()
         metadata["sample"] = dg.MetadataValue.table([_record(row) for row in rows_shown])
-    return metadata | schema(columns, {**(said or {}), **RESERVED})
+    return metadata | schema(columns, {**(said or {}), **OF_VARIANT, **RESERVED})
 
 
 def _by_status(run: Mapping[str, int], totals: Mapping[str, int], rows: int) -> str:
