@@ -14,6 +14,7 @@ from batch_pipeline.requests.build import Built, Limits, build_requests
 from batch_pipeline.requests.cache_groups import read_groups, shares_of
 from batch_pipeline.requests.cache_minimum import too_short_to_cache
 from batch_pipeline.requests.compiled import CompiledTemplate
+from batch_pipeline.requests.cutter import RequestFile
 from batch_pipeline.requests.dry_run import Api, CountedOnce, dry_run
 from batch_pipeline.requests.estimate import Estimate, estimate, sum_of
 from batch_pipeline.requests.kept_rate import Counting, rate_of
@@ -21,7 +22,7 @@ from batch_pipeline.requests.lengths import Lengths, lengths_of
 from batch_pipeline.requests.own_prices import OwnPrices
 from batch_pipeline.requests.prices import price_of, utc_day
 from batch_pipeline.requests.token_rate import lines_at
-from batch_pipeline.requests.weight import Weight, more_tokens_in, weigh
+from batch_pipeline.requests.weight import CacheShares, Weight, more_tokens_in, weigh
 from batch_pipeline.store.layout import rejected_name, request_name
 from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.seeds import SEED
@@ -225,7 +226,14 @@ def _priced(
     rate = rate_of(
         store, pipeline, question, paths, sizes, built.requests, pricing.counting, pricing.why_not
     )
-    shares = shares_of(built.groups, question, rate, built.bytes / max(built.requests, 1))
+    size = built.bytes / max(built.requests, 1)
+
+    def shares(file: RequestFile) -> CacheShares | None:
+        groups = built.groups
+        if groups is not None:
+            groups = groups.within(file.first_row, file.last_row, file.requests)
+        return shares_of(groups, question, rate, size)
+
     weights = {
         file.seq: weigh(
             template,
@@ -235,7 +243,7 @@ def _priced(
             lengths,
             rate,
             built.requests,
-            shares,
+            shares(file),
         )
         for file in built.files
     }
