@@ -19,7 +19,7 @@ from batch_pipeline.cli.output import (
     warn,
 )
 from batch_pipeline.cli.preview import declared_as
-from batch_pipeline.cli.preview_requests import partition_of
+from batch_pipeline.cli.preview_requests import one_variant, partition_of
 from batch_pipeline.errors import InputError, counted
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     help="The requests that it was made of, as JSON lines; needed while it is in progress.",
 )  # fmt: skip
 @click.option("--partition", metavar="KEY", help="The partition; of time windows the last complete one when not given.")  # fmt: skip
+@click.option("--variant", metavar="NAME", help="Which of the pipeline's variants it asked; needed where there are any.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Take it over without asking.")
 @json_option("Print what was done as JSON.")
 @errors_shown
@@ -54,6 +55,7 @@ def adopt(
     key_from: str | None,
     requests: str | None,
     partition: str | None,
+    variant: str | None,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -64,30 +66,35 @@ def adopt(
     from batch_pipeline.batches.whose import whose
     from batch_pipeline.definitions.assets.step import goes_on_with_old_name, question_of
     from batch_pipeline.definitions.partition import filter_of
-    from batch_pipeline.requests.compiled import compile_question
+    from batch_pipeline.definitions.question import bound
+    from batch_pipeline.definitions.rows import source_of
+    from batch_pipeline.definitions.variants import check_together
     from batch_pipeline.results import adopt as adoption
     from batch_pipeline.store.clock import process_clock
     from batch_pipeline.store.submissions import Scope
+    from batch_pipeline.store.variants import scope_name
 
     one = declared_as(project, pipeline)
-    declared = one.pipeline
+    asks = one_variant(one, variant)
+    declared = one.pipeline.as_asked(asks)
     part = partition_of(one, partition, process_clock().now())
     store = one.store.open()
-    goes_on_with_old_name(store, declared)
+    goes_on_with_old_name(store, one.pipeline)
+    check_together(store, one.pipeline)
     if (there := adoption.known(store, batch)) is not None:
         _already(one, store, batch, there, as_json)
         return
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="batch-pipeline-"))
         api = stack.enter_context(closing(one.claude.api()))
-        scope = Scope(declared.name, part, whose(store, api))
+        scope = Scope(declared.name, scope_name(part, asks), whose(store, api))
         found = adoption.look(
             store,
             api.with_betas(declared.request.betas),
             adoption.Pipeline(
                 scope,
-                declared.source,
-                lambda columns: compile_question(declared.request, columns, declared.output_prefix),
+                source_of(declared, store),
+                lambda columns: bound(declared, columns),
                 filter_of(declared, part),
                 declared.max_attempts,
                 question_of(declared),

@@ -20,7 +20,7 @@ from batch_pipeline.cli.output import (
     warn,
 )
 from batch_pipeline.cli.preview import declared_as, open_api
-from batch_pipeline.cli.preview_requests import Wanted, select_wanted, wanted_variants
+from batch_pipeline.cli.preview_requests import Wanted, one_variant, select_wanted
 from batch_pipeline.errors import InputError, counted
 
 if TYPE_CHECKING:
@@ -94,12 +94,7 @@ def export(
     """
     one = declared_as(project, pipeline)
     store = used_store(one.store)
-    names = wanted_variants(one, variant)
-    if len(names) > 1:
-        raise click.UsageError(
-            f"{pipeline} has variants, whose requests go into batches of their own: name one with --variant, of "
-            f"{', '.join(names)}."
-        )
+    asks = one_variant(one, variant)
     if Path(path).exists():
         raise InputError(f"There is a file {path} already. Name another one, or move it away.")
     if not Path(path).absolute().parent.is_dir():
@@ -107,7 +102,7 @@ def export(
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="batch-pipeline-"))
         api, _ = open_api(stack, one, needed=False)
-        wanted = Wanted(partition, where, force, number, names[0])
+        wanted = Wanted(partition, where, force, number, asks)
         done = _export(one, store, api, path, wanted, folder)
     if as_json:
         print_json(_as_json(pipeline, path, done))

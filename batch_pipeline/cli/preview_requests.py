@@ -253,6 +253,22 @@ def wanted_variants(one: "Declared", given: str | None) -> list[str]:
     return [given]
 
 
+def one_variant(one: "Declared", given: str | None) -> str:
+    """Return the variant that a file or a batch of requests is of; "" for a pipeline without.
+
+    Raises:
+        InputError: there is no such variant.
+        click.UsageError: there are several, and none is given.
+    """
+    names = wanted_variants(one, given)
+    if len(names) > 1:
+        raise click.UsageError(
+            f"{one.pipeline.name} has variants, whose requests go into batches of their own: name one with --variant, "
+            f"of {', '.join(names)}."
+        )
+    return names[0]
+
+
 def endpoint_of(one: "Declared", store: "Store | None", api: "BatchesApi | None") -> "Endpoint":
     """Return whose answers count as answered: what was asked elsewhere would be asked again."""
     from batch_pipeline.store.submissions import Endpoint, known_as, known_endpoints

@@ -82,6 +82,30 @@ class CacheGroups:
             place >= 0 and row <= self.lasts[place] for row, place in zip(rows, places, strict=True)
         ]
 
+    def within(self, first_row: int, last_row: int, requests: int) -> "CacheGroups":
+        """Return what of them a file has: of a group that goes on in another one, as many as there may be.
+
+        Args:
+            first_row: the first record of the file.
+            last_row: its last.
+            requests: how many it has.
+        """
+        start = max(bisect_right(self.firsts, first_row) - 1, 0)
+        stop = bisect_right(self.firsts, last_row)
+        start += start < stop and self.lasts[start] < first_row
+        members = array("q")
+        for place in range(start, stop):
+            inside = min(last_row, self.lasts[place]) - max(first_row, self.firsts[place]) + 1
+            members.append(min(self.members[place], inside, requests))
+        return replace(
+            self,
+            firsts=self.firsts[start:stop],
+            lasts=self.lasts[start:stop],
+            members=members,
+            sizes=self.sizes[start:stop],
+            requests=requests,
+        )
+
 
 @dataclass(frozen=True)
 class CacheSaving:
@@ -275,8 +299,9 @@ def shares_of(
         read += (members - 1) * tokens + alone
         requests += members
         texts += 1
-    cached += (groups.requests - requests) * alone
-    read += (groups.requests - requests) * alone
+    rest = max(groups.requests - requests, 0)
+    cached += rest * alone
+    read += rest * alone
     most += max(groups.requests - sum(groups.members), 0) * system
     whole = max(groups.requests, 1)
     return CacheShares(

@@ -23,7 +23,7 @@ from batch_pipeline.requests.line_weight import Lines
 from batch_pipeline.requests.own_prices import OwnPrices
 from batch_pipeline.requests.prices import price_of, utc_day
 from batch_pipeline.requests.token_rate import lines_at
-from batch_pipeline.requests.weight import Weight, more_tokens_in, weigh
+from batch_pipeline.requests.weight import CacheShares, Weight, more_tokens_in, weigh
 from batch_pipeline.store.layout import rejected_name, request_name
 from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.seeds import SEED
@@ -229,7 +229,13 @@ def _priced(
     rate = rate_of(
         store, pipeline, question, paths, sizes, built.requests, pricing.counting, pricing.why_not
     )
-    shares = shares_of(built.groups, question, rate, built.bytes / max(built.requests, 1))
+    size = built.bytes / max(built.requests, 1)
+
+    def shares(file: RequestFile) -> CacheShares | None:
+        groups = built.groups
+        if groups is not None:
+            groups = groups.within(file.first_row, file.last_row, file.requests)
+        return shares_of(groups, question, rate, size)
 
     def weight(file: RequestFile) -> Weight:
         if question.by_line:
@@ -238,7 +244,7 @@ def _priced(
             return lines.weight(lengths, rate, built.requests)
         more = more_tokens_in(file.path, template.max_tokens) if built.more_tokens else 0
         return weigh(
-            template, file.requests, file.bytes, more, lengths, rate, built.requests, shares
+            template, file.requests, file.bytes, more, lengths, rate, built.requests, shares(file)
         )
 
     weights = {file.seq: weight(file) for file in built.files}

@@ -191,6 +191,8 @@ def weigh(
         cached = shared = 0
     if shares is not None:
         cached, shared = shares.cached, math.ceil(shares.cached_max)
+    elif template.cache_by:  # which of them are cached is not known here: at most all of each
+        shared = math.ceil(by_size / max(requests, 1))
     read_most = 1.0 if shares is None else shares.read_most
     factor = geo_factor(template.model, template.params.get("inference_geo"))
     # Answers that were cut short are asked for again because they are long.

@@ -37,7 +37,7 @@ from batch_pipeline.records.identity import content_hash_sql, key_hash_sql, vari
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import open_source, single_select, source_columns
 from batch_pipeline.records.selection import Ask, IndexFile, Selection, select
-from batch_pipeline.records.sources import Source
+from batch_pipeline.records.sources import VARIANT, Source
 from batch_pipeline.records.submission import counts_of
 from batch_pipeline.requests.compiled import CompiledTemplate
 from batch_pipeline.results.download import Incomplete, custom_id_of
@@ -451,7 +451,8 @@ def _view_wire(connection: duckdb.DuckDBPyConnection, ids: str, wanted: Wanted) 
 
 def _key_text(keys: Collection[str], table: str) -> str:
     """Return SQL for the text of a record's key; that of several columns is joined by ``_``."""
-    return " || '_' || ".join(f"CAST({table}.{quote_name(key)} AS VARCHAR)" for key in keys)
+    named = [key for key in keys if key != VARIANT]  # what a script called a record by
+    return " || '_' || ".join(f"CAST({table}.{quote_name(key)} AS VARCHAR)" for key in named)
 
 
 def _select(
@@ -470,7 +471,10 @@ def _select(
         HeldError: some are on their way already.
     """
     scope, source = pipeline.scope, pipeline.source
-    earlier = [store.files.url(name) for name in latest_records(store.ledger, scope.pipeline)]
+    earlier = [
+        store.files.url(name)
+        for name in latest_records(store.ledger, scope.pipeline, scope.variant)
+    ]
     keys = look_back(connection, source.keys, columns, earlier).keys
     known_types = {name.lower(): kind for name, kind in columns.items()}
     types = {name: known_types[name.lower()] for name in (*keys, *question.columns)}

@@ -174,9 +174,12 @@ def test_texts_for_claude_are_taken_as_they_stand_and_all_else_is_dagsters_to_re
 
 def test_a_prompt_may_be_a_file_beside_the_yaml() -> None:
     request = {"model": "claude-haiku-4-5", "max_tokens": 9, "prompt_file": "prompt.md"}
+    request |= {"cache": "5m", "cache_by": ["contract"]}
     text = "Wie heißt {{ supplier }}?\n"
     with loaded(attributes(request=request), {"prompt.md": text}) as (component, _):
-        assert component.pipeline().request.prompt == text
+        asked = component.pipeline().request
+        assert asked.prompt == text and list(asked.cache_by) == ["contract"]
+    assert 'set cache="5m"' in problem(attributes(request={**request, "cache": None}))
     said = problem(attributes(request={**request, "prompt_file": "none.md"}))
     assert "prompt_file: there is no" in said and "none.md" in said
 

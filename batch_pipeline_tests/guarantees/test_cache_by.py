@@ -110,7 +110,7 @@ def test_with_a_cached_system_prompt_it_is_what_is_saved_beside_that(house: Hous
     both = SHARING | {"cache_by": (), "prompt": "{{ document }}{{ question }}"} | system
     plain = house.nights(both, name="plain", destination=None)
     plain.night()
-    assert 'cache_by=["document"] with cache="1h"' in plain.metadata("results")["advice"]
+    assert "30 texts of document" in plain.metadata("results")["advice"]
     without = Decimal(house.emulator.bill()["usd"])
     run = house.nights(SHARING | system, name="by_document", destination=None)
     run.night()

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
@@ -699,3 +700,16 @@ def test_records_are_written_in_the_order_of_their_keys_whatever_the_source_has(
         f" FROM '{found.index_path}') AS index USING (_content_hash, _custom_id)"
     ).fetchall()
     assert hashes == [(5000,)]
+
+
+def test_what_records_share_stands_together_whatever_their_reason(nights: Nights) -> None:
+    nights.content = ("text", "part")
+    nights.source(*((i, f"question {i % 30}", f"document {i % 3}") for i in range(40)))
+    nights.night("errored", ask=Ask(where="id < 10"), together=("part",))
+    second = nights.select(together=("part",), dedupe=True)
+    assert counts(second)["retried"] == 10 and second.duplicates == 10
+    asked = [row[1:] for row in nights.records(second, "_kind, part, id") if row[0] == "ask"]
+    parts = [part for part, _ in asked]
+    assert sum(one != other for one, other in pairwise(parts)) == 2
+    # Those that share it, by key.
+    assert all(one[1] < other[1] for one, other in pairwise(asked) if one[0] == other[0])

@@ -149,6 +149,10 @@ def test_only_what_pays_is_marked_whoever_makes_the_lines(
         map(str, 5 * 40 * [[MARK, None]] + 41 * [[None, None]])
     )
     assert made.groups is not None and made.groups.requests == 6 * 40 + 40 + 40 + 1
+    # What its files have, together: a group that goes on in the next one is written there again.
+    parts = [made.groups.within(one.first_row, one.last_row, one.requests) for one in made.files]
+    assert len(parts) == 2 and sum(sum(part.members) for part in parts) == 200
+    assert sum(len(part.members) for part in parts) == 6
     # By the file alone, what is at most written to the cache is not less than by the groups.
     found = weigh_file(made.files[-1].path, made.files[-1].bytes, NO_ANSWERS)
     assert found.cache == "1h" and found.cached_max > 1_000
