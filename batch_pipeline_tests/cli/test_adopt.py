@@ -15,7 +15,7 @@ from batch_pipeline.store.store import Store, open_store
 from batch_pipeline.store.tables import request_files
 from batch_pipeline_tests.support.dagster_nights import Nights
 from batch_pipeline_tests.support.stage_calls import PlayedNights
-from batch_pipeline_tests.support.user_project import UserProject
+from batch_pipeline_tests.support.user_project import CODE, UserProject
 
 
 def by_hand(project: UserProject, ids: Sequence[str], key: str = "shop-key") -> str:
@@ -247,3 +247,20 @@ def test_a_selection_meanwhile_is_noticed(
     assert "another run selected records" in refused(user_project, batch)
     rows_of = user_project.store().ledger.rows(request_files.select())
     assert all(row["batch_id"] != batch for row in rows_of)
+
+
+def test_a_batch_of_one_variant_joins_the_rows_of_that_one(user_project: UserProject):
+    two = 'pipeline("notes", variants={"plain": {}, "kind": {"system": "Be kind."}})'
+    code = f"defs = build_definitions({two}, claude=claude(), store=store)\n"
+    user_project.write("pipelines.py", CODE + code)
+    batch = by_hand(user_project, ["0", "1"])
+    user_project.emulator.end()
+    unnamed = user_project.run("adopt", batch, "--pipeline", "notes", "--yes")
+    assert unnamed.exit_code == 2 and "--variant, of plain, kind" in unnamed.output
+    found = taken(user_project, batch, "--variant", "kind")
+    assert (found["records"], found["rows"]) == (2, 2)
+    night(user_project)
+    with inside(user_project.folder):
+        kinds = [key for key, row in rows(user_project).items() if row["_batch_id"] == batch]
+        count = len(rows(user_project))
+    assert len(kinds) == 2 and paid(user_project) == count, (kinds, count)
