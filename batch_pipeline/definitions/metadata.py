@@ -370,16 +370,18 @@ def _as_read(params: Mapping[str, Any]) -> str:
 def _words(content: Any) -> str:
     """Return what a turn says; blocks that are no text by their type."""
     blocks = content if isinstance(content, list) else [content]
-    text = "\n".join(
+    # Of several, such as a long document and a question about it, each is shown.
+    most = SHOWN_OF_A_REQUEST // max(len(blocks), 1)
+    texts = [
         block if isinstance(block, str)
         else str(block.get("text", f"({block.get('type')})")) if isinstance(block, Mapping)
         else str(block)
         for block in blocks
-    )  # fmt: skip
-    return (
-        text if len(text) <= SHOWN_OF_A_REQUEST
-        else f"{text[:SHOWN_OF_A_REQUEST]}… ({len(text):,} characters)"
-    )  # fmt: skip
+    ]  # fmt: skip
+    return "\n".join(
+        text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+        for text in texts
+    )
 
 
 def _fenced(text: str) -> str:

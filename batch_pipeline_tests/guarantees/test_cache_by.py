@@ -74,6 +74,7 @@ def test_what_it_says_it_saves_is_what_the_bill_shows(
     run.night()
     usd, best, said = announced(run)
     assert "64% of those that can" in said and "assumed" in said
+    assert "question" in run.metadata("requests")["first_request"]
     texts = order(house)
     changes = sum(one != other for one, other in pairwise(texts))
     assert changes == documents - 1
