@@ -20,7 +20,7 @@ BROUGHT_IN = {
 }
 """Files of the repository, and what they are called on the site."""
 
-COMPARISON = "comparison.md", "How it compares"
+COMPARISON = "other-tools.md", "How it compares"
 """A page that is a chapter of README.md, and the heading of that chapter."""
 
 _LINK = re.compile(r"\[(?P<text>(?:[^\[\]]|\[[^\]]*\]\([^)]*\))*)\]\((?P<target>[^)\s]+)\)")

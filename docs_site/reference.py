@@ -5,9 +5,23 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 KINDS = {
-    "Pipelines": ["BatchPipeline", "Schedule", "SendBetween", "Arrivals", "Budget"],
+    "Pipelines": [
+        "BatchPipeline",
+        "Schedule",
+        "SendBetween",
+        "AnswerBy",
+        "Arrivals",
+        "Budget",
+        "Threshold",
+    ],
     "Questions": ["MessageTemplate", "Classify", "Extract", "Summarize", "Translate", "Score"],
-    "Sources and destinations": ["DuckDBSource", "ParquetSource", "DuckDBTable", "ParquetDataset"],
+    "Sources and destinations": [
+        "DuckDBSource",
+        "ParquetSource",
+        "RequestFiles",
+        "DuckDBTable",
+        "ParquetDataset",
+    ],
     "Resources": ["ClaudeBatches", "BatchStore"],
     "Definitions": ["build_definitions", "batch_costs"],
     "Components": ["BatchPipelineComponent", "ClaudeBatchesComponent", "BatchCostsComponent"],
