@@ -21,6 +21,7 @@ from batch_pipeline.requests.cache_minimum import cache_minimum
 from batch_pipeline.requests.own_prices import OwnPrices
 from batch_pipeline.requests.prices import BatchPrice, Tokens, price_of, utc_day
 from batch_pipeline.requests.template import MessageTemplate
+from batch_pipeline.results.cheaper_variant import cheaper_variant
 from batch_pipeline.results.shared_columns import SharedColumn, shared_column
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import OPEN, FileKind, FileState, request_files, submissions
@@ -52,7 +53,7 @@ class Advice:
     """One thing to change.
 
     Attributes:
-        kind: max_tokens, prompt_head, cache, cache_by or duplicates.
+        kind: max_tokens, prompt_head, cache, cache_by, duplicates or variant.
         said: what was seen, and what to do.
         usd_a_month: what it would have saved in the last 30 days; None: it frees room under caps, and
             saves nothing by itself.
@@ -124,11 +125,12 @@ def advise(
         figures = _figures(store, submission, files, dedupe) if files else None
         price = price_of(template.model, utc_day(submission["created_at"]), prices)
         shared = figures and price and _shared(store, template, figures, price, submission, files)
+        month = _answers_of_a_month(store, submission["pipeline"])
+        variant = cheaper_variant(store, submission["pipeline"], max(month, answers))
     except (duckdb.Error, OSError):
         return []
     if figures is None or figures.answers < FEWEST:
         return []
-    month = _answers_of_a_month(store, submission["pipeline"])
     times = Decimal(max(month, figures.answers)) / figures.answers
     requests = sum(file["requests"] for file in files)
     found = [
@@ -136,6 +138,7 @@ def advise(
         _duplicates(figures, requests, times),
         *_caching(template, figures, price, files, times),
         _by_column(shared, times) if shared else None,
+        Advice("variant", *variant) if variant else None,
     ]
     said = [
         one for one in found if one and (one.usd_a_month is None or one.usd_a_month >= LEAST_USD)

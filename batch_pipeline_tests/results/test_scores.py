@@ -1,6 +1,8 @@
 """Scores: the figures are scikit-learn's, the intervals are what they are said to be."""
 
 import random
+from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from scipy.stats import binomtest, t
@@ -8,14 +10,18 @@ from sklearn import metrics
 
 from batch_pipeline.records.connections import memory_connection
 from batch_pipeline.results import chart
+from batch_pipeline.results.cheaper_variant import cheaper_variant
 from batch_pipeline.results.score_tables import (
     agreement_table,
     class_table,
     confusion_table,
     draw_scores,
     main_table,
+    write_figures,
 )
-from batch_pipeline.results.scores import Scores, score
+from batch_pipeline.results.scores import Figure, Scores, score
+from batch_pipeline.store.layout import scores_name
+from batch_pipeline.store.store import open_store
 from batch_pipeline_tests.support.extent import only_whole
 
 Row = tuple[str, str, str | None, str | None, bool, float | None]
@@ -163,3 +169,27 @@ def test_nothing_labelled_leaves_what_needs_no_label() -> None:
 def test_the_picture_is_a_png(classes: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chart, "can_draw", lambda: True)
     assert (draw_scores(scored(classes, "class")) or b"").startswith(b"\x89PNG")
+
+
+def test_a_cheaper_variant_that_answers_as_well_is_advised(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+
+    def shown(cheap: float, labelled: int = 400) -> tuple[str, Decimal] | None:
+        scores = Scores(["big", "small", "tiny"])
+        for name, right, usd in (("big", 0.9, 2.0), ("small", cheap, 0.5), ("tiny", 0.6, 0.1)):
+            margin = 0.03
+            scores.figures += [
+                Figure(name, "accuracy", right, right - margin, right + margin, labelled),
+                Figure(name, "cost_per_1000", usd, usd, usd, labelled),
+            ]
+        write_figures(scores, str(tmp_path / "scores.parquet"))
+        name = scores_name("kinds", f"{store.clock.now():%Y%m%dT%H%M%S%f}-1")
+        store.files.put(str(tmp_path / "scores.parquet"), name)
+        return cheaper_variant(store, "kinds", 30_000)
+
+    assert cheaper_variant(store, "kinds", 30_000) is None
+    found = shown(0.88)
+    assert found is not None and "Variant small answers as well as big (88.0% right" in found[0]
+    # 10,000 records of each variant, at 1.50 USD less for 1,000.
+    assert found[1] == 15
+    assert shown(0.8) is None and shown(0.88, labelled=99) is None
