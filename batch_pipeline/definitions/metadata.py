@@ -361,9 +361,13 @@ def _cell(value: Any) -> str | int | float | bool | None:
 def _as_read(params: Mapping[str, Any]) -> str:
     """Return Markdown: a request as a person reads it, who speaks and what is said."""
     turns = [("system", params["system"])] if params.get("system") else []
-    turns += [(turn.get("role"), turn.get("content")) for turn in params.get("messages", ())]
-    head = f"{params.get('model')}, at most {params.get('max_tokens'):,} tokens"
-    said = [f"**{role}**\n\n{_fenced(_words(content))}" for role, content in turns]
+    turns += [
+        (str(turn.get("role")), turn.get("content"))
+        for turn in params.get("messages") or ()
+        if isinstance(turn, Mapping)  # a ready request may hold anything
+    ]
+    head = unmarked(f"{params.get('model')}, at most {params.get('max_tokens')} tokens")
+    said = [f"**{unmarked(role)}**\n\n{_fenced(_words(content))}" for role, content in turns]
     return "\n\n".join([head, *said])
 
 

@@ -1,6 +1,7 @@
 """What stands in a record, a name or a reply is data: never a template, SQL, a path or markup."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,13 @@ def test_no_value_is_read_as_markup_by_the_ui(
         assert any(part in text for text in texts), texts
     # A field's description is the code's own, and reads as it stands.
     texts.remove(r"bp-mark {{ k }} \<img src=x> \[x\](http://x)")
+    # The first request stands in fences that nothing in it can close.
+    (request,) = [text for text in texts if text.startswith("claude-haiku-4-5, at most ")]
+    texts.remove(request)
+    fences = re.findall(r"^(`{3,})text\n(.*?)\n\1$", request, re.DOTALL | re.MULTILINE)
+    assert fences and all(fence not in inner for fence, inner in fences)
+    outside = re.sub(r"^(`{3,})text\n.*?\n\1$", "", request, flags=re.DOTALL | re.MULTILINE)
+    assert outside.split() == "claude-haiku-4-5, at most 300 tokens **user**".split()
     assert not [text for text in texts if MARK in text or "<" in text or "](" in text]
     # The values are there all the same: in tables and JSON, which the UI shows as text.
     event = run.instance.get_latest_materialization_event(run.pipeline.asset_key("results"))
