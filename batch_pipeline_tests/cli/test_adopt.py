@@ -14,6 +14,7 @@ from batch_pipeline.results import rebuild as rebuilding
 from batch_pipeline.store.store import Store, open_store
 from batch_pipeline.store.tables import request_files
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.stage_calls import PlayedNights
 from batch_pipeline_tests.support.user_project import CODE, UserProject
 
@@ -249,6 +250,7 @@ def test_a_selection_meanwhile_is_noticed(
     assert all(row["batch_id"] != batch for row in rows_of)
 
 
+@only_whole
 def test_a_batch_of_one_variant_joins_the_rows_of_that_one(user_project: UserProject):
     two = 'pipeline("notes", variants={"plain": {}, "kind": {"system": "Be kind."}})'
     code = f"defs = build_definitions({two}, claude=claude(), store=store)\n"

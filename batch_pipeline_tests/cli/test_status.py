@@ -170,6 +170,7 @@ def acting(
     monkeypatch.setattr(user_project.clock, "sleep", sleep)
 
 
+@only_whole
 def test_watching_prints_a_line_per_change_and_ends_when_all_is_done(
     user_project: UserProject, monkeypatch: pytest.MonkeyPatch
 ):

@@ -214,6 +214,7 @@ def test_held_and_the_sensor_agree_when_a_key_is_revoked_while_batches_are_open(
     night.judge_good()
 
 
+@only_whole
 def test_what_is_released_or_sent_again_while_the_key_is_revoked_is_held_again(
     nights: Any, claude_emulator: EmulatorProcess
 ) -> None:

@@ -135,6 +135,7 @@ def report(house: House, run: Any, flag: str | None = None) -> Report:
     return report_of(store, submission, {}, flag)
 
 
+@only_whole
 def test_the_report_and_the_costs_tell_what_was_not_asked(house: House) -> None:
     """Duplicates and rules: rows are more than requests, and the money is the bill."""
     house.sql("update notes set text = 'same' where id >= 30")
