@@ -266,9 +266,8 @@ def test_a_batch_of_one_variant_joins_the_rows_of_that_one(user_project: UserPro
 
 PHOTOS = """
 photo = {"type": "image", "path": "{{ id }}.png"}
-asks = MessageTemplate(
-    model="claude-haiku-4-5", max_tokens=50, files_root="photos", messages=[{"role": "user", "content": [photo]}]
-)
+turn = {"role": "user", "content": [photo, {"type": "text", "text": "{{ text }}"}]}
+asks = MessageTemplate(model="claude-haiku-4-5", max_tokens=50, files_root="photos", messages=[turn])
 notes = BatchPipeline(
     name="notes", source=DuckDBSource(database="warehouse.duckdb", table="notes", key="id"), request=asks
 )
