@@ -16,8 +16,8 @@ from batch_pipeline.requests.cache_groups import fewest_members, read_groups
 from batch_pipeline.requests.compiled import CompiledTemplate, compile_question
 from batch_pipeline.requests.expression import LineWriter
 from batch_pipeline.requests.lengths import NO_ANSWERS, Lengths
+from batch_pipeline.requests.line_weight import weigh_file
 from batch_pipeline.requests.prices import Tokens, price_of
-from batch_pipeline.requests.weight import weigh_file
 from batch_pipeline.results.shared_columns import shared_column
 
 MARK = {"type": "ephemeral", "ttl": "1h"}
