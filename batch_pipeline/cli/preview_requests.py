@@ -135,7 +135,9 @@ def build_preview(
     )
     name, partition = scope.pipeline, scope.key
     template, limits = records.question, one.claude.limits
-    lengths = lengths_of(store, name, template.version) if store else NO_ANSWERS
+    lengths = NO_ANSWERS
+    if store:
+        lengths = lengths_of(store, name, template.version, template.template.max_tokens)
     path, price = records.selection.records_path, price_of(template.template.model, utc_day(now), pipeline.prices)  # fmt: skip
     groups = read_groups(path, template, lengths, price) if path else None
     rendered = [

@@ -22,13 +22,13 @@ SURE = 3.0
 
 ANSWERS = """
 select _bp_file, _attempt, _output_tokens as output, coalesce(_cache_read_tokens, 0) as read,
-  coalesce(_cache_write_tokens, 0) as written
+  coalesce(_cache_write_tokens, 0) as written, _status = 'truncated' as is_cut
 from read_parquet({files}, union_by_name = true, filename = '_bp_file')
 where _output_tokens is not null and _batch_id is not null
 """
 LENGTHS = """
 select count(*), avg(output), stddev_samp(output), quantile_cont(output, 0.99), avg(read + written),
-  sum(read) / nullif(sum(read) + sum(written), 0)
+  sum(read) / nullif(sum(read) + sum(written), 0), coalesce(bool_or(is_cut), false)
 from answers
 """
 MEANS = """
@@ -62,6 +62,8 @@ class Lengths:
             than chance makes of so many; it is what lies behind it, before the chance of the requests that are to
             come. None: it is not known, so it is the mean.
         hits_seen: `hits`; None: none of these had anything cached, so they do not tell it.
+        allowed: output tokens that each was allowed, on average; None: it is not known.
+        is_cut: whether some were cut short: how long these are, nobody knows.
     """
 
     answers: int = 0
@@ -75,6 +77,12 @@ class Lengths:
     spread: float = 0.0
     mean_most: float | None = None
     hits_seen: float | None = None
+    allowed: float | None = None
+    is_cut: bool = False
+
+    def tell_of(self, tokens: float) -> bool:
+        """Return whether they tell how long answers are that may have so many tokens."""
+        return self.allowed is not None and tokens <= self.allowed
 
     def output_p99(self, requests: int) -> float | None:
         """Return the output tokens of one of so many requests, on average, hardly ever more.
@@ -138,8 +146,10 @@ def least_hits(share: float, batches: Sequence[tuple[int, float]]) -> float:
 NO_ANSWERS = Lengths()
 
 
-def lengths_of(store: Store, pipeline: str, version: str) -> Lengths:
+def lengths_of(store: Store, pipeline: str, version: str, max_tokens: int = 1) -> Lengths:
     """Return how long the last answers of a pipeline were; those to the same question, if they are enough.
+
+    And of these, if they are enough, those that were allowed as many tokens as now: others may have been cut short.
 
     Files that are lost or damaged tell nothing: this is for an estimate, and fails no run.
     """
@@ -158,6 +168,11 @@ def lengths_of(store: Store, pipeline: str, version: str) -> Lengths:
         .limit(RECENT_FILES)
     )
     same = [row for row in rows if row["version"] == version]
+    as_long = [row for row in same if (_allowed(row) or 0) >= max_tokens]
+    if 0 < len(as_long) < len(same):
+        found = _read(store, as_long, same_question=True)
+        if found.answers >= FEWEST:
+            return found
     found = _read(store, same, same_question=True) if same else NO_ANSWERS
     if found.answers >= FEWEST or len(same) == len(rows):
         return found
@@ -170,7 +185,9 @@ def _read(store: Store, rows: Sequence[RowMapping], *, same_question: bool) -> L
             store.files.register(connection)
             files = quote_files([store.files.url(row["results_path"]) for row in rows])
             connection.execute(f"create temp table answers as {ANSWERS.format(files=files)}")
-            [(answers, mean, spread, p99, cached, hits)] = connection.execute(LENGTHS).fetchall()
+            [(answers, mean, spread, p99, cached, hits, is_cut)] = connection.execute(
+                LENGTHS
+            ).fetchall()
             means = connection.execute(MEANS.format(fewest=FEWEST)).fetchall()
             batches = connection.execute(HITS.format(fewest=FEWEST)).fetchall()
     except (duckdb.Error, OSError):
@@ -191,7 +208,17 @@ def _read(store: Store, rows: Sequence[RowMapping], *, same_question: bool) -> L
         spread,
         most_mean(mean, spread, means),
         None if hits is None else share,
+        min((each for each in map(_allowed, rows) if each is not None), default=None),
+        is_cut,
     )
+
+
+def _allowed(row: RowMapping) -> float | None:
+    """Return the output tokens that a request of a file may have, on average; None: it is not known."""
+    weight = row["weight"] or {}
+    parts = [weight, *(weight.get("others") or ())]
+    requests = sum(one.get("requests", 0) for one in parts)
+    return sum(one.get("output_max", 0) for one in parts) / requests if requests else None
 
 
 def read_most(rows: Sequence[RowMapping]) -> float:

@@ -15,6 +15,8 @@ from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.requests.token_rate import BY_BYTES, TokenRate
 from batch_pipeline.requests.weight import SEARCH, Weight, weigh, weigh_alike
 
+MORE = 2
+"""How many times more tokens lines may be allowed than earlier ones, for those to tell how long answers are."""
 LONG, SHORT = b'"ttl":"1h"', b'"cache_control"'
 
 
@@ -108,8 +110,10 @@ def _weight(
     requests = max(round(one.requests * times), 1)
     size, output_max = math.ceil(one.size * times), math.ceil(one.output_max * times)
     searches = None if one.searches is None else math.ceil(one.searches * times)
-    # Lines differ, so long answers are not made up for by short ones: as of those that may be longer than declared.
     found = weigh(_template(model), requests, size, output_max - requests, lengths, rate, together)
+    # Lines differ, so long answers are not made up for by short ones, and short ones say nothing of long ones.
+    is_like_before = lengths.tell_of(one.output_max / one.requests / MORE)
+    longest = lengths.output_p99(1) if is_like_before else None
     # All that a request has may be written to the cache.
     most = math.ceil(found.input_max / requests) if one.cache else 0
     likely = math.ceil(found.input / requests) if lengths.cached is None else math.ceil(lengths.cached)  # fmt: skip
@@ -121,6 +125,7 @@ def _weight(
         searches=searches,
         listed=one.factor is not None,
         factor=1.0 if one.factor is None else one.factor,
+        output_p99=None if longest is None else min(math.ceil(requests * longest), output_max),
     )
 
 

@@ -168,7 +168,9 @@ def _build(
         if question.version != submission["version"]:
             raise _AnotherQuestion
         total = submission["counts"].get("asked", 0)
-        lengths = lengths_of(store, submission["pipeline"], question.version)
+        lengths = lengths_of(
+            store, submission["pipeline"], question.version, question.template.max_tokens
+        )
         day = utc_day(store.clock.now())
         price = price_of(question.template.model, day, pricing.prices)
         built = build_requests(

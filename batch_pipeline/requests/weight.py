@@ -195,8 +195,11 @@ def weigh(
         shared = math.ceil(by_size / max(requests, 1))
     read_most = 1.0 if shares is None else shares.read_most
     factor = geo_factor(template.model, template.params.get("inference_geo"))
-    # Answers that were cut short are asked for again because they are long.
+    # Answers that were cut short are asked for again because they are long: they may be as long as is allowed now.
     longest = lengths.output_p99(1 if more_tokens else together or requests)
+    if lengths.is_cut and not lengths.tell_of(template.max_tokens):
+        longest = None
+    output_p99 = _of(requests, longest, output_max)
     return Weight(
         model=template.model,
         requests=requests,
@@ -209,7 +212,8 @@ def weigh(
         hits=lengths.hits * read_most,
         hits_p99=lengths.hits_p99(together or requests) * read_most,
         output=_of(requests, lengths.mean, output_max),
-        output_p99=_of(requests, longest, output_max),
+        # Twice as many tokens are at most twice what is more.
+        output_p99=None if output_p99 is None else min(output_p99 + 2 * more_tokens, output_max),
         output_max=output_max,
         searches=_searches(template, requests),
         listed=factor is not None,

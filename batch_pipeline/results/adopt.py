@@ -24,7 +24,7 @@ from batch_pipeline.batches.outcome import NoSuchBatch
 from batch_pipeline.batches.wire import Batch
 from batch_pipeline.errors import HeldError, InputError, counted, plain
 from batch_pipeline.records.columns import WIRE_ID, check_names
-from batch_pipeline.records.comparison import one_row
+from batch_pipeline.records.comparison import Comparison, one_row
 from batch_pipeline.records.connections import (
     first_line,
     quote_files,
@@ -33,7 +33,7 @@ from batch_pipeline.records.connections import (
     with_enough_memory,
 )
 from batch_pipeline.records.earlier import look_back
-from batch_pipeline.records.identity import content_hash_sql, key_hash_sql, variant_sql
+from batch_pipeline.records.identity import variant_sql
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import open_source, single_select, source_columns
 from batch_pipeline.records.selection import Ask, IndexFile, Selection, select
@@ -476,11 +476,10 @@ def _select(
         for name in latest_records(store.ledger, scope.pipeline, scope.variant)
     ]
     keys = look_back(connection, source.keys, columns, earlier).keys
-    known_types = {name.lower(): kind for name, kind in columns.items()}
-    types = {name: known_types[name.lower()] for name in (*keys, *question.columns)}
-    variant = variant_sql(
-        key_hash_sql(keys, types), content_hash_sql(question.columns, types), question.version
+    as_asked = Comparison(
+        connection, keys, question.columns, question.version, None, None, files=question.files
     )
+    variant = variant_sql(as_asked.key_hash, as_asked.content_hash, question.version)
     connection.execute("ALTER VIEW source RENAME TO _bp_every_record")
     connection.execute(
         "CREATE TEMP VIEW source AS SELECT source.* FROM _bp_every_record AS source"
@@ -492,6 +491,7 @@ def _select(
         connection,
         keys=source.keys,
         content_columns=question.columns,
+        files=question.files,
         version=question.version,
         request=question.request_hash,
         most_doublings=question.most_doublings,

@@ -13,6 +13,7 @@ from batch_pipeline.results import adopt as adoption
 from batch_pipeline.results import rebuild as rebuilding
 from batch_pipeline.store.store import Store, open_store
 from batch_pipeline.store.tables import request_files
+from batch_pipeline_tests.requests.test_file_blocks import png
 from batch_pipeline_tests.support.dagster_nights import Nights
 from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.stage_calls import PlayedNights
@@ -134,10 +135,7 @@ def test_an_export_that_was_sent_by_hand_comes_back_by_its_own_custom_ids(
 ):
     to = user_project.folder / "out.jsonl"
     user_project.store()
-    assert user_project.run("export", "notes", "--to", str(to)).exit_code == 0
-    client = anthropic.Anthropic(api_key="shop-key", base_url=user_project.emulator.base_url)
-    requests: Any = [json.loads(line) for line in to.open()]
-    batch = client.messages.batches.create(requests=requests).id
+    batch = _exported_and_sent(user_project)
     user_project.change("update notes set text = 'other words' where id = 4")
     # It has not ended: the file tells what is in it.
     assert "--requests FILE" in refused(user_project, batch)
@@ -266,3 +264,39 @@ def test_a_batch_of_one_variant_joins_the_rows_of_that_one(user_project: UserPro
         kinds = [key for key, row in rows(user_project).items() if row["_batch_id"] == batch]
         count = len(rows(user_project))
     assert len(kinds) == 2 and paid(user_project) == count, (kinds, count)
+
+
+PHOTOS = """
+photo = {"type": "image", "path": "{{ id }}.png"}
+turn = {"role": "user", "content": [photo, {"type": "text", "text": "{{ text }}"}]}
+asks = MessageTemplate(model="claude-haiku-4-5", max_tokens=50, files_root="photos", messages=[turn])
+notes = BatchPipeline(
+    name="notes", source=DuckDBSource(database="warehouse.duckdb", table="notes", key="id"), request=asks
+)
+defs = build_definitions(notes, claude=claude(), store=store)
+"""
+
+
+def test_answers_about_files_are_answers_about_the_files_as_they_are(user_project: UserProject):
+    folder = user_project.folder / "photos"
+    folder.mkdir()
+    for number in range(10):
+        (folder / f"{number}.png").write_bytes(png(number))
+    user_project.write("pipelines.py", CODE + PHOTOS)
+    user_project.store()
+    ours = _exported_and_sent(user_project, "-n", "3")
+    theirs = by_hand(user_project, ["7", "8", "9"])
+    user_project.emulator.end()
+    for batch in (ours, theirs):
+        assert taken(user_project, batch)["records"] == 3
+    (folder / "8.png").write_bytes(png(200))
+    night(user_project)
+    assert paid(user_project) == 6 + 4 + 1 and len(rows(user_project)) == 10
+
+
+def _exported_and_sent(project: UserProject, *more: str) -> str:
+    to = project.folder / "out.jsonl"
+    assert project.run("export", "notes", "--to", str(to), *more).exit_code == 0
+    client = anthropic.Anthropic(api_key="shop-key", base_url=project.emulator.base_url)
+    requests: Any = [json.loads(line) for line in to.open()]
+    return client.messages.batches.create(requests=requests).id

@@ -1,6 +1,7 @@
 """What a submission may cost, before it is sent."""
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -43,6 +44,17 @@ def test_a_mean_answer_gives_the_likely_cost_never_above_the_worst() -> None:
     assert likely.usd_likely == Decimal("0.5") + Decimal("0.025")
     capped = estimate(built(1000, 2_500_000), compiled(), at=NOW, lengths=answers(1e6))
     assert capped.usd_likely == capped.usd_max
+
+
+def test_what_was_cut_short_is_reserved_with_all_that_it_is_allowed_now() -> None:
+    question, known = compiled(), answers(1, allowed=100, is_cut=True)
+    again = replace(built(10, 1000), more_tokens=1000)
+    found = estimate(again, question, at=NOW, lengths=known)
+    assert found.usd_reserved == found.usd_max
+    # Beside many that were never asked.
+    found = estimate(replace(again, requests=1000), question, at=NOW, lengths=known)
+    assert found.output_tokens_max == 101_000
+    assert found.usd_reserved is not None and found.usd_reserved < Decimal(3000 * 5) / 10**6
 
 
 def test_the_worst_case_writes_the_shared_prompt_to_the_cache_each_time() -> None:
