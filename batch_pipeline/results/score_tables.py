@@ -22,6 +22,12 @@ MAIN = {
     "cost_per_1000": "USD per 1,000 records",
 }
 """The metrics of the first table, and what they are called there."""
+PLOTTED = ("accuracy", "exact_match", "macro_f1", "mae", "cost_per_1000")
+"""The metrics that are drawn over the nights: few, for each is drawn once a variant."""
+AGREEMENT = (
+    "How often two variants gave the same answer to a record that both answered, labelled or not. Cohen's kappa leaves out "
+    "what chance alone would bring: 1 is always the same, 0 no more often than by chance."
+)
 SCHEMA = pa.schema(
     [
         ("variant", pa.string()),
@@ -37,7 +43,7 @@ SCHEMA = pa.schema(
 )
 HOW = (
     "In brackets the 95% interval: Wilson's of a share, Student's t of a mean, a bootstrap's of F1 and kappa. Coverage is "
-    "the share of labelled records with an answer; all else goes by these."
+    "the share of labelled records with an answer; how right answers are goes by these, the cost by all that was asked."
 )
 
 
@@ -59,7 +65,7 @@ def main_table(scores: Scores) -> str:
         labelled = scores.get(variant, "labelled")
         figures = [scores.get(variant, metric) for metric in ("coverage", *shown)]
         count = f"{int(labelled.value or 0):,}" if labelled else ""
-        lines.append(_line(variant or "all", count, *map(in_words, figures)))
+        lines.append(_line(_named(variant), count, *map(in_words, figures)))
     return "\n".join([*lines, "", HOW, *(f"\n{note}" for note in scores.notes)])
 
 
@@ -74,7 +80,7 @@ def agreement_table(scores: Scores) -> str | None:
         lines.append(
             _line(f"{one.variant}, {one.other}", f"{one.n:,}", in_words(one), in_words(kappa))
         )
-    return "\n".join([*lines, *_left_out(len(found), "pairs")])
+    return "\n".join([*lines, "", AGREEMENT, *_left_out(len(found), "pairs")])
 
 
 def class_table(scores: Scores) -> str | None:
@@ -88,7 +94,7 @@ def class_table(scores: Scores) -> str | None:
             figures = [scores.get(variant, metric, name) for metric in ("precision", "recall", "f1")]  # fmt: skip
             if any(figures):
                 count = f"{figures[2].n:,}" if figures[2] else ""
-                lines.append(_line(name, variant or "all", count, *map(in_words, figures)))
+                lines.append(_line(name, _named(variant), count, *map(in_words, figures)))
     return "\n".join([*lines, *_left_out(len(names), "classes")])
 
 
@@ -123,26 +129,32 @@ def draw_scores(scores: Scores) -> bytes | None:
         return None
     from matplotlib.figure import Figure as Picture
 
-    height = 0.9 + 0.32 * len(scores.variants)
-    picture = Picture(figsize=(6.4, height), dpi=80, layout="constrained")
-    right, cost = picture.subplots(1, 2, sharey=True)
+    height = 0.9 + 0.36 * len(scores.variants)
+    picture = Picture(figsize=(8.4, height), dpi=100, layout="constrained")
+    right, cost = picture.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.08})
     places = range(len(scores.variants))[::-1]
-    for axes, name, title in (
-        (right, metric, MAIN[metric]),
-        (cost, "cost_per_1000", MAIN["cost_per_1000"]),
-    ):
+    for axes, name, color in ((right, metric, "#3b5f9c"), (cost, "cost_per_1000", "#b9c3d3")):
         for place, variant in zip(places, scores.variants, strict=True):
             one = scores.get(variant, name)
             if one is None or one.value is None:
                 continue
             low, high = one.low or one.value, one.high or one.value
-            axes.barh(place, one.value, color="#3b5f9c" if axes is right else "#b9c3d3", height=0.6)
-            axes.plot([low, high], [place, place], color="black", linewidth=1)
-        axes.set_title(f"{title}, with 95% intervals", fontsize=8, loc="left")
-        axes.tick_params(labelsize=7)
+            axes.barh(place, one.value, color=color, height=0.6)
+            axes.plot([low, high], [place, place], color="#222222", linewidth=1.2)
+            axes.plot([low, high], [place, place], "|", color="#222222", markersize=6)
+        axes.set_title(f"{MAIN[name]}, with 95% intervals", fontsize=10, loc="left")
+        axes.tick_params(labelsize=9)
+        axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right"]].set_visible(False)
     right.set_xlim(0, 1)
-    right.set_yticks(list(places), [variant or "all" for variant in scores.variants])
+    cost.set_xlim(left=0)
+    right.set_yticks(
+        list(places),
+        [
+            one if len(one) <= 24 else f"{one[:12]} ... {one[-8:]}"
+            for one in map(_named, scores.variants)
+        ],
+    )
     image = BytesIO()
     picture.savefig(image, format="png")
     return image.getvalue()
@@ -157,6 +169,10 @@ def in_words(figure: Figure | None) -> str:
     if figure.low is None or figure.high is None:
         return text
     return f"{text} ({figure.low:,.{digits}f}-{figure.high:,.{digits}f})"
+
+
+def _named(variant: str) -> str:
+    return variant or "all"
 
 
 def _has(scores: Scores, metric: str) -> bool:

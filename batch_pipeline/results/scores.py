@@ -186,9 +186,10 @@ def _classes(
     )
     f1_low, f1_high, macro = None, None, (None, None)
     if len(names) <= MOST_CLASSES:
+        # A class that a sample lacks has no F1 there; taken for 0, it would pull the intervals of all down.
         sampled = _f1(*_sums(_samples(counts), rows, columns, len(names)))
-        f1_low, f1_high = np.percentile(sampled, (2.5, 97.5), axis=0)
-        macro = np.percentile(sampled.mean(axis=1), (2.5, 97.5))
+        f1_low, f1_high = np.nanpercentile(sampled, (2.5, 97.5), axis=0)
+        macro = np.percentile(np.nanmean(sampled, axis=1), (2.5, 97.5))
     for place, name in enumerate(names):
         hits, labelled, told = (int(one[0, place]) for one in (right, labels, answers))
         for metric, share, of in (("precision", precision, told), ("recall", recall, labelled)):
@@ -295,10 +296,11 @@ def _sums(
 
 
 def _f1(right: "np.ndarray", labels: "np.ndarray", answers: "np.ndarray") -> "np.ndarray":
+    """Return the F1 of each sample and class; NaN where a sample has none of a class."""
     import numpy as np
 
     both = labels + answers
-    return np.divide(2 * right, both, out=np.zeros_like(both), where=both > 0)
+    return np.divide(2 * right, both, out=np.full_like(both, np.nan), where=both > 0)
 
 
 def _share(variant: str, metric: str, hits: int, of: int, name: str = "", other: str = "") -> Figure:  # fmt: skip

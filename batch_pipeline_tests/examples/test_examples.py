@@ -21,10 +21,13 @@ FOLDERS = ROOT / "examples"
 PLAYED = {
     "contracts": (4, {"answered": 3, "invalid": 1}),
     "daily": (7, {"answered": 7}),
+    "evaluation": (48, {"answered": 48}),
     "invoices": (7, {"answered": 6}),
     "products": (4, {"answered": 5}),
     "scans": (5, {"answered": 5, "rejected": 1}),
+    "shared_prompt": (6, {"answered": 6}),
     "tickets": (7, {"answered": 7, "skipped": 1}),
+    "tools": (4, {"answered": 4}),
     "translation": (10, {"answered": 10}),
     "two_stages": (12, {"answered": 9}),
     "yaml_alone": (8, {"answered": 8}),

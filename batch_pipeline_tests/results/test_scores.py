@@ -154,6 +154,14 @@ def test_figures_of_numbers_and_of_texts() -> None:
     assert scores.get("", "macro_f1") is None and class_table(scores) is None
 
 
+def test_a_class_that_a_sample_lacks_pulls_no_interval_down() -> None:
+    """Of 60 records in 30 classes, a sample lacks some: what it has is all right."""
+    rows: list[Row] = [(f"{i}", "", f"c{i % 30}", f"c{i % 30}", True, 0.0) for i in range(60)]
+    scores = scored(rows, "class")
+    for one in (scores.get("", "macro_f1"), scores.get("", "f1", "c7")):
+        assert one is not None and (one.value, one.low, one.high) == (1.0, 1.0, 1.0)
+
+
 def test_nothing_labelled_leaves_what_needs_no_label() -> None:
     rows: list[Row] = [(f"{i}", name, None, "net", True, 0.001) for i in range(3) for name in "ab"]
     scores = scored(rows, "class")

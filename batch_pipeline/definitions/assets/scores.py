@@ -15,6 +15,9 @@ from batch_pipeline.results.scores import Scores, check_extra, score
 from batch_pipeline.store.layout import scores_name
 from batch_pipeline.store.store import Store
 
+OPENED = 1_000
+"""So long a Markdown text Dagster opens in a window of its own; a shorter one it shows in a narrow cell, which cuts tables."""
+
 
 def materialize(
     context: dg.AssetExecutionContext, pipeline: BatchPipeline, *, must: bool = True
@@ -74,7 +77,6 @@ def _materialize(
         name = store.files.put(f"{folder}/scores.parquet", scores_name(pipeline.name, part))
     for note in scores.notes:
         context.log.warning(note)
-    shown: dict[str, Any] = {"labelled": found.labelled, "file": store.files.url(name)}
     comparison = tables.main_table(scores)
     if (image := tables.draw_scores(scores)) is not None:
         drawn = base64.b64encode(image).decode()
@@ -85,11 +87,16 @@ def _materialize(
         "classes": tables.class_table(scores),
         "confusion": tables.confusion_table(scores),
     }
-    shown |= {name: dg.MetadataValue.md(text) for name, text in texts.items() if text}
-    # As numbers, Dagster plots them over the nights.
-    shown |= {
-        f"{one.metric}_{one.variant}" if one.variant else one.metric: one.value
-        for one in scores.figures
-        if one.metric in ("coverage", *tables.MAIN) and one.value is not None
+    shown: dict[str, Any] = {
+        name: dg.MetadataValue.md(text.ljust(OPENED)) for name, text in texts.items() if text
     }
+    shown["labelled"] = found.labelled
+    # As numbers, Dagster plots them over the nights: those of one metric beside each other.
+    shown |= {
+        f"{metric}_{one.variant}" if one.variant else metric: round(one.value, 6)
+        for metric in tables.PLOTTED
+        for one in scores.figures
+        if one.metric == metric and one.value is not None
+    }
+    shown["file"] = store.files.url(name)
     return dg.MaterializeResult(metadata=shown)
