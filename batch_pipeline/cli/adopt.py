@@ -72,6 +72,7 @@ def adopt(
     from batch_pipeline.results import adopt as adoption
     from batch_pipeline.store.clock import process_clock
     from batch_pipeline.store.submissions import Scope
+    from batch_pipeline.store.variants import partition_of as key_of
     from batch_pipeline.store.variants import scope_name
 
     one = declared_as(project, pipeline)
@@ -82,7 +83,8 @@ def adopt(
     goes_on_with_old_name(store, one.pipeline)
     check_together(store, one.pipeline)
     if (there := adoption.known(store, batch)) is not None:
-        _already(one, store, batch, there, as_json)
+        named = scope_name(part, asks) if partition else scope_name(key_of(there.partition), asks)
+        _already(one, store, batch, there, named, as_json)
         return
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="batch-pipeline-"))
@@ -114,11 +116,19 @@ def adopt(
     _say_fetched(pipeline, fetched)
 
 
-def _already(one: "Declared", store: "Store", batch: str, there: "Known", as_json: bool) -> None:
-    """Say where a batch is that the ledger has; one that was taken over and not collected is, now."""
+def _already(
+    one: "Declared", store: "Store", batch: str, there: "Known", named: str, as_json: bool
+) -> None:
+    """Say where a batch is that the ledger has; one that was taken over and not collected is, now.
+
+    ``named`` is the partition and variant that the command names.
+    """
+    from batch_pipeline.store.variants import shown
+
     name = one.pipeline.name
-    where = f"submission {there.submission} of {there.pipeline}, {there.state.replace('_', ' ')}"
-    if not there.adopted or there.pipeline != name:
+    of = f"{there.pipeline} {shown(there.partition)}".strip()
+    where = f"submission {there.submission} of {of}, {there.state.replace('_', ' ')}"
+    if not there.adopted or (there.pipeline, there.partition) != (name, named):
         made = "was taken over" if there.adopted else "was sent from here"
         raise InputError(
             f"{batch} {made}, and the ledger has it: {where} ({there.file}). Nothing was changed."
@@ -128,7 +138,8 @@ def _already(one: "Declared", store: "Store", batch: str, there: "Known", as_jso
         print_json({"batch": batch, "pipeline": name, "submission": there.submission, "already": True})  # fmt: skip
         return
     say(f"{batch} is here already: {where}. It counts once.")
-    _say_fetched(name, fetched)
+    if there.state != "collected":
+        _say_fetched(name, fetched)
 
 
 def _collect(one: "Declared", store: "Store") -> "Fetched":

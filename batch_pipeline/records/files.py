@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from batch_pipeline.errors import InputError, plain
 from batch_pipeline.settings import project_path
@@ -169,7 +170,9 @@ class FilesRoot:
                 raise out
             return found
         below = path.removeprefix(f"{self.url}/")
-        if "://" in below or below.startswith("/") or ".." in below.split("/"):
+        # Some file systems read %2e as a dot, and a backslash as a slash.
+        parts = re.split(r"[/\\]", unquote(unquote(below)))
+        if "://" in below or below.startswith("/") or ".." in parts:
             raise out
         return f"{root}/{below}"
 

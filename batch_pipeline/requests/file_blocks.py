@@ -73,6 +73,11 @@ def check_blocks(messages: Any, files_root: str | None) -> None:
             path_text(value)
     if files_root is not None and (not isinstance(files_root, str) or not files_root):
         raise InputError(f"files_root must be a folder or a URL, not {files_root!r}.")
+    if files_root is not None and files_root.lower().startswith(("http://", "https://")):
+        raise InputError(
+            f"files_root is {files_root!r}: a web server does not tell which files it has, nor when one changes. Name them "
+            "by url, which the API fetches; or put them into a folder or an object store."
+        )
     if has_path and files_root is None:
         raise InputError(
             "A block in messages has a path, and records may name any: set files_root to the folder (or the URL) below "

@@ -125,6 +125,7 @@ class Known:
         file: its request file.
         state: where that stands.
         adopted: it was taken over; else it was sent from here.
+        partition: the partition and variant that it asked about, as the ledger has them.
     """
 
     pipeline: str
@@ -132,6 +133,7 @@ class Known:
     file: str
     state: str
     adopted: bool
+    partition: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,7 @@ def known(store: Store, batch_id: str) -> Known | None:
         file["id"],
         file["state"],
         is_adopted(store.ledger, file["submission_id"]),
+        file["partition"],
     )
 
 
@@ -495,10 +498,7 @@ def _select(
         version=question.version,
         request=question.request_hash,
         most_doublings=question.most_doublings,
-        index=[
-            IndexFile(store.files.url(row.name), row.number, row.partition, row.request)
-            for row in read.index
-        ],
+        index=[IndexFile.of(row, store.files.url) for row in read.index],
         earlier=earlier,
         out_dir=folder,
         ledger_id=store.ledger.id,

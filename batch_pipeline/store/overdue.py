@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping, func, select
 from batch_pipeline.errors import counted
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import OPEN, FileKind, request_files, submissions
+from batch_pipeline.store.variants import shown
 
 LOOKED_AT = 200
 """Batches whose length tells how long they take, the latest ones."""
@@ -119,7 +120,9 @@ def overdue_said(found: Sequence[Overdue], by: object) -> str:
     records = sum(one.records for one in found)
     if not records:
         return ""
-    named = dict.fromkeys(f"submission {one.submission} {one.partition}".strip() for one in found)
+    named = dict.fromkeys(
+        f"submission {one.submission} {shown(one.partition)}".strip() for one in found
+    )
     return f"{counted(records, 'record')} not answered by {by} ({', '.join(named)})"
 
 

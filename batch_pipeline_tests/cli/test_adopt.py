@@ -128,6 +128,11 @@ def test_what_failed_in_it_is_asked_again_and_the_key_may_be_told_by_sql(user_pr
     assert {row["_attempt"] for row in rows(user_project).values()} == {1}
     asked = json.loads(user_project.run("preview", "notes", "--json", "-n", "1").stdout)
     assert asked["reasons"] == {"retry": 10} and asked["requests"][0]["attempt"] == 2
+    again = by_hand(user_project, ["0"])
+    user_project.emulator.end()
+    taken(user_project, again)
+    [earlier] = json.loads(rows(user_project)[0]["_attempts"])
+    assert earlier["batch"] == batch and earlier["reason"]
 
 
 def test_an_export_that_was_sent_by_hand_comes_back_by_its_own_custom_ids(
@@ -259,6 +264,10 @@ def test_a_batch_of_one_variant_joins_the_rows_of_that_one(user_project: UserPro
     assert unnamed.exit_code == 2 and "--variant, of plain, kind" in unnamed.output
     found = taken(user_project, batch, "--variant", "kind")
     assert (found["records"], found["rows"]) == (2, 2)
+    elsewhere = refused(user_project, batch, "--variant", "plain")
+    assert "was taken over" in elsewhere and "1 of notes variant kind, collected" in elsewhere
+    again = user_project.run("adopt", batch, "--pipeline", "notes", "--variant", "kind").output
+    assert "is here already" in again and "when it has ended" not in again
     night(user_project)
     with inside(user_project.folder):
         kinds = [key for key, row in rows(user_project).items() if row["_batch_id"] == batch]

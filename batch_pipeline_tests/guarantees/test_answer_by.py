@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from batch_pipeline import AnswerBy, InputError
-from batch_pipeline.store.overdue import batch_lengths
+from batch_pipeline.store.overdue import Overdue, batch_lengths, overdue_said
+from batch_pipeline.store.variants import scope_name
 from batch_pipeline_tests.support.extent import every_form
 from batch_pipeline_tests.support.house import RECORDS, House
 
@@ -45,6 +46,8 @@ def test_what_is_no_time_is_refused(time: Any, zone: str) -> None:
 def test_what_is_late_is_said_until_it_is_answered(house: House) -> None:
     house.emulator.configure(manual=True)
     by = f"{house.clock.now() + timedelta(hours=3):%H:%M}"
+    of_a_variant = Overdue(scope_name("0", "short"), 1, 2, house.clock.now())
+    assert "(submission 1 0, variant short)" in overdue_said([of_a_variant], by)
     run = house.nights(answer_by=by, claude={"max_batch_requests": 30})
     run.submit()
     run.tick_and_run()

@@ -193,6 +193,13 @@ def test_files_of_an_object_store_are_read_below_its_url(tmp_path: Path) -> None
         assert FilesRoot(url).mark("a.png") != before
         marks = {FilesRoot(url).mark(name) for name in outside}
         assert marks == {OUTSIDE}
+        for name in (
+            "%2e%2e/secret.png",
+            "x/%252E./../secret.png",
+            "..\\secret.png",
+            "..%2fsecret",
+        ):
+            assert FilesRoot(url).mark(name) == OUTSIDE
     finally:
         store.rm("/bucket", recursive=True)
 
@@ -239,6 +246,7 @@ def test_bytes_of_a_column_urls_and_ids_of_files(tmp_path: Path) -> None:
         ({"type": "image", "path": 3}, "p", "path is 3; it must be text"),
         ({"type": "image", "bytes": "{{ photo }}"}, None, "the name of a column of bytes"),
         (PHOTO, 3, "files_root must be a folder or a URL"),
+        (PHOTO, "https://host/photos", "a web server does not tell"),
     ],
 )
 def test_what_could_not_be_filled_is_refused_when_it_is_declared(
