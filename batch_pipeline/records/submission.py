@@ -233,7 +233,9 @@ def _lost(store: Store, scope: Scope, unknown: Unknown, ruled: int) -> str:
         )
     return (
         f"{name}: {unknown.place} is this pipeline's and holds {rows}{why}. "
-        f"{unknown.paid:,} of their records would be paid again{' or lose their answer to a rule' if ruled else ''}; nothing was sent or changed. To ask them "
+        f"{unknown.paid:,} of their records would be paid again{' or lose their answer to a rule' if ruled else ''}; nothing was sent or changed. "
+        f"The API keeps their answers for 29 days: `batch-pipeline adopt BATCH --pipeline {scope.pipeline}` takes them over at "
+        "no cost, for each batch that the table's column _batch_id names. To ask them "
         f"again, on purpose, launch {scope.pipeline}_submit once with allow_reask: true."
     )
 
