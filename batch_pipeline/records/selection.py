@@ -3,7 +3,7 @@
 All work on rows is DuckDB's; ten million rows never pass through Python.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,12 @@ from batch_pipeline.records.connections import (
     with_enough_memory,
 )
 from batch_pipeline.records.earlier import look_back
+from batch_pipeline.records.escalation import (
+    check_conditions,
+    drop_changed,
+    keep_among,
+    write_unsettled,
+)
 from batch_pipeline.records.files import FilesRead
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import source_columns
@@ -34,6 +40,7 @@ from batch_pipeline.records.reask import (
     find_unknown,
 )
 from batch_pipeline.records.rules import Rule
+from batch_pipeline.records.unsettled import Unsettled
 from batch_pipeline.store.submissions import IndexRow
 
 UNLIMITED = 30
@@ -173,6 +180,10 @@ def select(
     destination: Destination | None = None,
     correct: bool = False,
     together: Sequence[str] = (),
+    among: str | None = None,
+    unsettled: Unsettled | None = None,
+    unsettled_into: str = "",
+    answer: Mapping[str, str] | None = None,
 ) -> Selection:
     """Write the records that need an answer to ``out_dir`` and say what was found.
 
@@ -200,18 +211,29 @@ def select(
         destination: where answers may be that the store lost; None: it is in the store itself.
         correct: what was answered and did not fit is asked again with that answer.
         together: columns: what is asked about records that share them stands together.
+        among: a file of the only records that this is about, as ``unsettled_into`` gets it; None: all are.
+        unsettled: which answers are not good enough for the better model not to be asked.
+        unsettled_into: a local file that gets the records it is to be asked about.
+        answer: the columns of the question's answer, for the conditions in ``unsettled``.
 
     Raises:
         InputError: keys are missing or repeated, or ``where`` or the partition cannot be applied.
     """
     ask = ask or Ask()
     found = look_back(con, keys, source_columns(con), earlier)
+    if among is not None:
+        keep_among(con, found.keys, among)
+    if unsettled is not None:
+        check_conditions(con, unsettled, answer or {})
     question = Comparison(
         con, found.keys, content_columns, version, partition, ask.where, rules, together, files
     )
     question.check_where()
+    if among is not None:
+        drop_changed(con, question.content_hash)
     _view_index(con, "_bp_index", index)
     _view_index(con, "_bp_elsewhere", elsewhere)
+    attempts = [AttemptFiles(file.rows, file.answers) for file in index]
     asked_verdicts = ("retry",) if ask.retries_only else ASKED_VERDICTS
     # Only a whole look at the source can say that a key is gone.
     partial = ask.limit is not None or bool(ask.where) or ask.retries_only
@@ -226,12 +248,14 @@ def select(
         reasons = question.plan(ledger_id, asked_verdicts, ask.limit, not ask.retries_only)
         question.noted, question.corrected = look_at_attempts(
             con,
-            [AttemptFiles(file.rows, file.answers) for file in index],
+            attempts,
             version=version,
             request=request,
             by_key=refresh == "new",
             correct=correct,
         )
+        if unsettled is not None:
+            write_unsettled(con, attempts, unsettled, unsettled_into)
         duplicates = question.ask_once() if dedupe else 0
         # A whole source without any row is taken for an accident upstream, not for a wish to drop
         # the table; a partition may well be empty.
