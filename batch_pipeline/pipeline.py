@@ -345,8 +345,8 @@ class BatchPipeline:
                 )
         try:
             _ = self.rules, self.sending_hours, self.deadline
-            _ = self.by_variant, self.thresholds, self.compared
             self._check_escalation()
+            _ = self.by_scope, self.thresholds, self.compared
         except InputError as error:
             raise InputError(f"Pipeline {self.name}: {error}") from None
         if self.max_attempts < 1:
@@ -428,7 +428,6 @@ class BatchPipeline:
                 'escalate goes by the answer to a record as it is now, and refresh="new" keeps answers to what records '
                 "were. Leave out one of them."
             )
-        _ = self.by_scope
 
     def _check_partition_column(self) -> None:
         """Refuse partitions that no column could be matched with: their runs would ask nothing."""
@@ -527,7 +526,7 @@ class BatchPipeline:
     def by_variant(self) -> "dict[str, BatchPipeline]":
         """The pipeline as each variant asks, by name; itself under "" when it has no variants."""
         if self.variants in (None, {}):
-            if self.escalate is None or not isinstance(self.escalate, Escalate):
+            if self.escalate is None:
                 return {"": self}
             first = replace(self, source=for_escalation(self.source), escalate=None)
             return {"": first}

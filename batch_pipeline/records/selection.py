@@ -77,12 +77,13 @@ class IndexFile:
     request: str | None = None  # a hash of what its requests had in common, if that is known
     rows: str | None = None  # the file of the rows that it is about
     answers: str | None = None  # the kept answers that these were made of
+    beside: bool = False  # it is of the other model of an escalation
 
     @classmethod
-    def of(cls, row: IndexRow, url: Callable[[str], str]) -> "IndexFile":
+    def of(cls, row: IndexRow, url: Callable[[str], str], beside: bool = False) -> "IndexFile":
         """Return an index file of the ledger; ``url`` says where a file of the store is."""
         rows, answers = (url(name) if name else None for name in (row.rows, row.answers))
-        return cls(url(row.name), row.number, row.partition, row.request, rows, answers)
+        return cls(url(row.name), row.number, row.partition, row.request, rows, answers, beside)
 
 
 @dataclass(frozen=True)
@@ -374,7 +375,7 @@ def _view_index(con: duckdb.DuckDBPyConnection, view: str, index: Sequence[Index
     let_read(con, paths)
     files = ", ".join(
         f"({position}, {int(file.number)}::BIGINT, {quote_text(file.partition)}, "
-        f"{quote_text(file.request) if file.request else 'NULL'}::VARCHAR)"
+        f"{quote_text(file.request) if file.request else 'NULL'}::VARCHAR, {file.beside})"
         for position, file in enumerate(index)
     )
     con.execute(statements.INDEX.format(view=view, paths=quote_files(paths), files=files))

@@ -152,7 +152,10 @@ def select_submission(
                 version=question.version,
                 request=question.request_hash,
                 most_doublings=question.most_doublings,
-                index=[IndexFile.of(row, store.files.url) for row in (*read.index, *behind)],
+                index=[
+                    *(IndexFile.of(row, store.files.url) for row in read.index),
+                    *(IndexFile.of(row, store.files.url, beside=True) for row in behind),
+                ],
                 together=question.cache_by,
                 elsewhere=[
                     IndexFile(store.files.url(row.name), row.number, row.partition)

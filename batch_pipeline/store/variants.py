@@ -20,6 +20,13 @@ def scope_name(partition: str, variant: str) -> str:
     return f"{partition}{MARK}{variant}" if variant else partition
 
 
+def asked_by(variant: str) -> str:
+    """Return what begins a line about a variant, or about the better model; "" where there is nothing to tell apart."""
+    if variant == ESCALATED:
+        return "Escalated: "
+    return f"Variant {variant}: " if variant else ""
+
+
 def partition_of(name: str) -> str:
     """Return the partition's key of a name in the ledger; "" when there are no partitions."""
     return name.partition(MARK)[0]

@@ -1,5 +1,6 @@
 """Cheap first: what one model does not settle, a better one is asked in the same night, once."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,13 @@ from batch_pipeline import (
     DuckDBSource,
     DuckDBTable,
     Escalate,
+    InputError,
     MessageTemplate,
+    RequestFiles,
 )
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.support.clock import HandClock
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.stage_calls import StageCalls
 
 RECORDS = 40
@@ -95,22 +99,180 @@ def test_what_meets_the_condition_is_asked_of_the_better_model_the_same_night_an
     assert all(row == (BETTER, "size = 1", "answered") for row in rows.values() if row[1])
     assert Counter(row[1] for row in rows.values())[None] == RECORDS * 3 // 4
     assert len(paid(claude_emulator)) == RECORDS * 5 // 4
-    # The second night asks nothing, nor does the sensor.
-    nights.night()
-    make(escalate).night()
-    assert table(database) == rows
-    assert len(paid(claude_emulator)) == RECORDS * 5 // 4
-    # What changes is asked of the first, and of the better one where that meets the condition.
+    # The second night asks nothing, nor does the sensor. What changes is asked of the first, and of the better one
+    # where that meets the condition.
     with duckdb.connect(str(database)) as con:
         con.execute("update packages set summary = summary || ' again' where id in (1, 2)")
-    nights.night()
+    make(escalate).night()
     assert table(database) == rows
     assert len(paid(claude_emulator)) == RECORDS * 5 // 4 + 3
-    # Without escalation the better answers stay, and nothing is asked; with it, nothing again.
+
+
+@only_whole
+def test_a_better_answer_stays_without_escalation_and_is_put_back_when_the_first_model_answers_once_more(
+    make: Make, database: Path, claude_emulator: EmulatorProcess
+) -> None:
+    escalate = Escalate(to=BETTER, when="size = 1")
+    make(escalate, on_deleted="drop").night()
+    rows, asked = table(database), len(paid(claude_emulator))
     make(None).night()
     make(escalate).night()
     assert table(database) == rows
-    # When the first one is asked once more, the better answer is put back at no cost.
+    assert len(paid(claude_emulator)) == asked
+    nights = make(escalate, on_deleted="drop")
     nights.night(force=True)
     assert table(database) == rows
-    assert len(paid(claude_emulator)) == RECORDS * 5 // 4 + 3 + RECORDS
+    assert len(paid(claude_emulator)) == asked + RECORDS
+    # A key that left and is back has the better answer again.
+    with duckdb.connect(str(database)) as con:
+        con.execute("create table gone as from packages where id in (1, 2)")
+        con.execute("delete from packages where id in (1, 2)")
+    nights.night()
+    assert table(database) == {key: row for key, row in rows.items() if key not in (1, 2)}
+    with duckdb.connect(str(database)) as con:
+        con.execute("insert into packages from gone")
+    nights.night()
+    assert table(database) == rows
+    assert len(paid(claude_emulator)) == asked + RECORDS
+
+
+def test_a_pipeline_that_has_answers_gets_escalation_and_what_failed_after_all_attempts_is_escalated(
+    make: Make, database: Path, claude_emulator: EmulatorProcess
+) -> None:
+    # Of the record 7 the first model makes nothing that fits; the better one refuses 8.
+    claude_emulator.configure(outcomes={"package 7 ": "unfit", "package 8 ": "refused"})
+    make(None, max_attempts=2).night()
+    before = [(row[0], row[2]) for row in map(_plain(database).__getitem__, (7, 8))]
+    assert before == [(CHEAP, "invalid"), (CHEAP, "refused")]
+    asked = len(paid(claude_emulator))
+    claude_emulator.configure(outcomes={"package 8 ": "refused"})
+    nights = make(Escalate(to=BETTER, when=["invalid", "refused"]), max_attempts=2)
+    # The sensor alone asks nothing about what was answered before; the next night does.
+    nights.until_quiet()
+    assert len(paid(claude_emulator)) == asked
+    nights.night()
+    rows = table(database)
+    assert rows[7] == (BETTER, "invalid", "answered")
+    # Without a better answer the first one's row stays.
+    assert rows[8] == (CHEAP, None, "refused")
+    assert len(paid(claude_emulator)) == asked + 2
+    nights.night()
+    assert len(paid(claude_emulator)) == asked + 2
+
+
+def test_a_sample_is_asked_of_both_and_the_report_says_agreement_and_what_was_saved(
+    make: Make, database: Path, claude_emulator: EmulatorProcess
+) -> None:
+    claude_emulator.configure(mistakes={CHEAP: 0.4})
+    nights = make(Escalate(to=BETTER, when=[], audit=0.5))
+    nights.night()
+    why = Counter(row[1] for row in table(database).values())
+    assert 8 < why["audit"] < 32 and why["audit"] + why[None] == RECORDS
+    shown = nights.metadata("results")
+    assert shown["audited"] == why["audit"] and shown["escalated"] == 0
+    assert 0.3 < shown["audit_agreement"] < 0.95
+    assert "got the same answer of both models (section; 95% interval" in shown["audit"]
+    costs = {CHEAP: 0.0, BETTER: 0.0}
+    for line in claude_emulator.billed_requests():
+        costs[line["model"]] += float(line["usd"])
+    each = costs[BETTER] / why["audit"]
+    assert shown["saved_usd"] == pytest.approx(each * RECORDS - sum(costs.values()), rel=0.01)
+    # The sample is the same every night.
+    asked = len(paid(claude_emulator))
+    nights.night()
+    assert len(paid(claude_emulator)) == asked
+
+
+def test_a_run_that_ends_between_the_steps_and_two_at_once_ask_the_better_model_once(
+    make: Make, database: Path, claude_emulator: EmulatorProcess
+) -> None:
+    nights = make(Escalate(to=BETTER, when="size = 1"))
+    nights.submit()
+    nights.collect()
+    nights.select("records")
+    nights.select("records", "requests")
+    nights.select("records")
+    nights.night()
+    assert Counter(row[1] for row in table(database).values()) == {None: 30, "size = 1": 10}
+    assert len(paid(claude_emulator)) == RECORDS * 5 // 4
+
+
+@only_whole
+def test_a_store_that_was_lost_stops_the_night_although_the_rows_are_the_better_models(
+    make: Make, database: Path, claude_emulator: EmulatorProcess, tmp_path: Path
+) -> None:
+    escalate = Escalate(to=BETTER, when="size >= 0")
+    make(escalate).night()
+    asked = len(paid(claude_emulator))
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    assert "would be paid again" in make(escalate).refusal("submit", {})
+    assert len(paid(claude_emulator)) == asked
+
+
+@only_whole
+def test_partitions_and_a_part_of_the_records(
+    make: Make, database: Path, claude_emulator: EmulatorProcess
+) -> None:
+    fields: dict[str, Any] = {
+        "partitions": dg.StaticPartitionsDefinition(["0", "1"]), "partition_column": "day"
+    }  # fmt: skip
+    nights = make(Escalate(to=BETTER, when="size = 1"), **fields)
+    nights.night("0")
+    assert {row[1] for row in table(database).values()} == {None}
+    # A run for a part asks the first model alone: the better one waits for a whole run.
+    nights.submit("1", limit=8)
+    nights.until_quiet()
+    assert len(paid(claude_emulator)) == RECORDS // 2 + 8
+    nights.night("1")
+    assert Counter(row[1] for row in table(database).values()) == {None: 30, "size = 1": 10}
+    assert len(paid(claude_emulator)) == RECORDS * 5 // 4
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"to": ""}, "to is ''"),
+        ({"to": {"max_tokens": 5}}, "with the model"),
+        ({"when": "disagree"}, "confidence < 0.8"),
+        ({"when": "invalid | refused"}, 'write several as a list: ["invalid", "refused"]'),
+        ({"when": "a <"}, "is no SQL"),
+        ({"when": []}, "would never be asked"),
+        ({"audit": 2}, "audit is 2; it must be a share"),
+        ({"to": CHEAP}, "the model that is asked first"),
+        ({"to": {"model": BETTER, "output": None}}, "other columns"),
+    ],
+)
+def test_what_cannot_be_is_refused_when_it_is_declared(
+    make: Make, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        make(Escalate(**{"to": BETTER, **given}))
+
+
+def test_what_goes_not_together_is_refused_when_it_is_declared(make: Make) -> None:
+    escalate = Escalate(to=BETTER)
+    for fields, said in (
+        ({"variants": {"base": {}}}, "Leave out one of them"),
+        ({"refresh": "new"}, "Leave out one of them"),
+        ({"source": RequestFiles("*.jsonl"), "request": None}, "Leave out escalate"),
+    ):
+        with pytest.raises(InputError, match=said):
+            BatchPipeline(
+                **{
+                    "name": "packages",
+                    "source": DuckDBSource(database="x", table="packages", key="id"),
+                    "request": MessageTemplate(model=CHEAP, max_tokens=9, prompt="{{ a }}"),
+                    "escalate": escalate,
+                    **fields,
+                }
+            )
+    # The requests of both are called otherwise, also with a version of one's own.
+    one = make(escalate, request={"version": "1"}).pipeline
+    assert len({asked.request.version for asked in one.by_scope.values()}) == 2
+
+
+def _plain(database: Path) -> dict[int, tuple[str, None, str]]:
+    """As ``table``, of a pipeline that never escalated."""
+    with duckdb.connect(str(database)) as con:
+        rows = con.execute("select id, _model, _status from sections").fetchall()
+    return {key: (model, None, status) for key, model, status in rows}

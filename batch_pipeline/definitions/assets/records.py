@@ -273,6 +273,8 @@ def _check_account(
 
 def _selection_line(pipeline: BatchPipeline, scope: Scope, number: int, found) -> str:
     where = scope.title
+    if not found.source_rows and scope.variant == ESCALATED:
+        return f"{where}: no answer of the first model is to be asked of the better one now."
     if not found.source_rows:
         return f"{where}: the source has no rows. Nothing to ask."
     parts = {
