@@ -14,6 +14,16 @@ from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.requests.variants import changed_template
 
 MOST_CONDITIONS = 20
+OF_THE_MODEL = (
+    "model",
+    "max_tokens",
+    "max_tokens_limit",
+    "params",
+    "cache",
+    "output_mode",
+    "version",
+)
+"""The fields of a request in which the better model's may differ: it is asked the same about the same columns."""
 _LISTED = re.compile(r"\s*\w+\s*(\|\s*\w+\s*)+")
 
 
@@ -22,7 +32,8 @@ class Escalate:
     """Which answers a better model is asked for, besides the first one.
 
     Attributes:
-        to: the better model's name; or the fields of the request that differ, the model among them.
+        to: the better model's name; or the fields of the request that differ, the model among them: ``max_tokens``,
+            ``max_tokens_limit``, ``params``, ``cache``, ``output_mode`` and ``version``. The question is the same.
         when: which records: ``invalid``, ``refused`` or ``truncated``, after all attempts of the first model;
             a SQL condition over the columns of the results, such as ``confidence < 0.8``; or several of these.
         audit: a share of the answered records, between 0 and 1, that is asked of both, so that the report can
@@ -44,6 +55,12 @@ class Escalate:
                 f"Escalate: to is {self.to!r}; it must be the better model's name, or the fields of the request that "
                 'differ, with the model: {"model": "claude-opus-5-5", "max_tokens": 500}.'
             )
+        for name in changes:
+            if name not in OF_THE_MODEL:
+                raise InputError(
+                    f"Escalate: to has {name!r}; the better model is asked the same question, and only "
+                    f"{', '.join(OF_THE_MODEL)} may differ. Compare questions with variants."
+                )
         share = self.audit
         is_number = isinstance(share, int | float) and not isinstance(share, bool)
         if not is_number or not isfinite(share) or not 0 <= share <= 1:

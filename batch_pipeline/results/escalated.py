@@ -105,9 +105,10 @@ def escalation_of(store: Store, pipeline: str, columns: Sequence[str]) -> Escala
     usd = saved = None
     if not any(file["cost_unknown"] for file in files):
         usd = sum(file["cost_nanousd"] or 0 for file in files) / NANO
-        if costs and None not in costs:
+        known = [cost for cost in costs if cost is not None]
+        if known and len(known) == audited:
             # What was escalated is asked of the better one either way.
-            each = sum(costs) / audited
+            each = sum(known) / audited
             cost_first = sum(file["cost_nanousd"] or 0 for file in first) / NANO
             saved = each * (asked - (asked_better - audited)) - cost_first - each * audited
     return Escalation(

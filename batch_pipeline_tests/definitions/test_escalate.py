@@ -239,7 +239,7 @@ def test_partitions_and_a_part_of_the_records(
         ({"when": []}, "would never be asked"),
         ({"audit": 2}, "audit is 2; it must be a share"),
         ({"to": CHEAP}, "the model that is asked first"),
-        ({"to": {"model": BETTER, "output": None}}, "other columns"),
+        ({"to": {"model": BETTER, "prompt": "{{ size }}"}}, "is asked the same question"),
     ],
 )
 def test_what_cannot_be_is_refused_when_it_is_declared(
