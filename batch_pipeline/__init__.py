@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from batch_pipeline.errors import BatchPipelineError, HeldError, InputError, StoreError
     from batch_pipeline.pipeline import Arrivals, BatchPipeline, Budget, Schedule
     from batch_pipeline.records.sources import DuckDBSource, ParquetSource, RequestFiles
+    from batch_pipeline.requests.escalate import Escalate
     from batch_pipeline.requests.tasks.classify import Classify
     from batch_pipeline.requests.tasks.extract import Extract
     from batch_pipeline.requests.tasks.score import Score
@@ -40,6 +41,7 @@ _HOMES = {
     "ClaudeBatchesComponent": "batch_pipeline.definitions.component_resources",
     "DuckDBSource": "batch_pipeline.records.sources",
     "DuckDBTable": "batch_pipeline.results.destinations",
+    "Escalate": "batch_pipeline.requests.escalate",
     "Extract": "batch_pipeline.requests.tasks.extract",
     "HeldError": "batch_pipeline.errors",
     "InputError": "batch_pipeline.errors",
@@ -72,6 +74,7 @@ __all__ = [
     "ClaudeBatchesComponent",
     "DuckDBSource",
     "DuckDBTable",
+    "Escalate",
     "Extract",
     "HeldError",
     "InputError",

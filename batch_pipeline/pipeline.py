@@ -19,8 +19,10 @@ from batch_pipeline.records.sources import (
     ParquetSource,
     RequestFiles,
     ResultsSource,
+    for_escalation,
     for_variant,
 )
+from batch_pipeline.requests.escalate import Escalate
 from batch_pipeline.requests.label import Label, label_of
 from batch_pipeline.requests.own_prices import check_prices
 from batch_pipeline.requests.ready import ReadyLines, ready_lines
@@ -31,6 +33,7 @@ from batch_pipeline.results.addressees import check_notify
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.rules import rules_of
 from batch_pipeline.results.thresholds import Threshold, thresholds_of
+from batch_pipeline.store.variants import ESCALATED
 
 PACKAGE = "batch_pipeline"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -234,6 +237,8 @@ class BatchPipeline:
             ``scores``.
         answer_by: by when answers are wanted: ``07:00`` in UTC, or an ``AnswerBy`` with a zone. What is late then
             is reported; nothing is paid for that.
+        escalate: which answers a better model is asked for in the same night, and which one: ``Escalate(to=...)``. Its
+            answer takes the place of the first one; ``_escalated`` says why.
 
     Raises:
         InputError: a field cannot be what it is.
@@ -276,6 +281,7 @@ class BatchPipeline:
     checks: Mapping[str, float | Threshold] = field(default_factory=dict)
     label: str | Mapping[str, str] | None = None
     answer_by: str | AnswerBy | None = None
+    escalate: Escalate | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -339,7 +345,8 @@ class BatchPipeline:
                 )
         try:
             _ = self.rules, self.sending_hours, self.deadline
-            _ = self.by_variant, self.thresholds, self.compared
+            self._check_escalation()
+            _ = self.by_scope, self.thresholds, self.compared
         except InputError as error:
             raise InputError(f"Pipeline {self.name}: {error}") from None
         if self.max_attempts < 1:
@@ -384,6 +391,11 @@ class BatchPipeline:
                 f"Pipeline {self.name}: source is RequestFiles(...), whose lines are requests already, and there is a "
                 "request, too. Leave out request; or give the records as DuckDBSource(...) or ParquetSource(...)."
             )
+        if self.escalate is not None:
+            raise InputError(
+                f"Pipeline {self.name}: source is RequestFiles(...), whose lines are asked as they are, and escalate asks "
+                "a better model the same. Leave out escalate; or give the records as DuckDBSource(...) or ParquetSource(...)."
+            )
         if self.variants:
             raise InputError(
                 f"Pipeline {self.name}: source is RequestFiles(...), whose lines are asked as they are, and variants has "
@@ -399,6 +411,23 @@ class BatchPipeline:
             vars(self)["request"] = ready_lines(source.betas)
         except InputError as error:
             raise InputError(f"Pipeline {self.name}: RequestFiles: {error}") from None
+
+    def _check_escalation(self) -> None:
+        """Refuse what a better model cannot be asked beside."""
+        if self.escalate is None:
+            return
+        if not isinstance(self.escalate, Escalate):
+            raise InputError(f"escalate is {self.escalate!r}; it must be Escalate(...) or None.")
+        if self.variants:
+            raise InputError(
+                "escalate asks a better model what the first one does not settle, and variants asks all records in "
+                "several ways. Leave out one of them."
+            )
+        if self.refresh == "new":
+            raise InputError(
+                'escalate goes by the answer to a record as it is now, and refresh="new" keeps answers to what records '
+                "were. Leave out one of them."
+            )
 
     def _check_partition_column(self) -> None:
         """Refuse partitions that no column could be matched with: their runs would ask nothing."""
@@ -497,7 +526,10 @@ class BatchPipeline:
     def by_variant(self) -> "dict[str, BatchPipeline]":
         """The pipeline as each variant asks, by name; itself under "" when it has no variants."""
         if self.variants in (None, {}):
-            return {"": self}
+            if self.escalate is None:
+                return {"": self}
+            first = replace(self, source=for_escalation(self.source), escalate=None)
+            return {"": first}
         if any("\t" in fmt for fmt in _formats(self.partitions)):
             raise InputError(
                 "partitions writes its keys with a tab, which variants need for themselves. Set another fmt."
@@ -507,10 +539,25 @@ class BatchPipeline:
             for name, template in variant_templates(self.request, self.variants).items()
         }
 
+    @cached_property
+    def by_scope(self) -> "dict[str, BatchPipeline]":
+        """The pipeline as each variant asks; of one that escalates also as the better model is asked."""
+        if self.escalate is None or self.variants:
+            return self.by_variant
+        if any("\t" in fmt for fmt in _formats(self.partitions)):
+            raise InputError(
+                "partitions writes its keys with a tab, which escalate needs for itself. Set another fmt."
+            )
+        first = self.by_variant[""]
+        better = replace(first, request=self.escalate.template(self.request))
+        return {"": first, ESCALATED: better}
+
     def as_asked(self, variant: str) -> "BatchPipeline":
         """Return the pipeline as a variant asks; one that is not declared (any more) as its request is."""
-        if variant in self.by_variant:
-            return self.by_variant[variant]
+        if variant in self.by_scope:
+            return self.by_scope[variant]
+        if variant == ESCALATED:  # it does not escalate any more
+            return self
         return self._asking(self.request, variant) if variant else self
 
     @cached_property

@@ -192,7 +192,7 @@ def check_pipeline(one: "Declared", store: "Store | None") -> Iterator[Check]:
     """Yield whether a pipeline's source, question, price and destination can be used."""
     about = f"Pipeline {one.pipeline.name}"
     yield from _source(about, one.pipeline, store)
-    for model in dict.fromkeys(asked.request.model for asked in one.pipeline.by_variant.values()):
+    for model in dict.fromkeys(asked.request.model for asked in one.pipeline.by_scope.values()):
         yield _price(about, one.pipeline, model)
     yield from _destination(about, one.pipeline, store)
     if store is not None:

@@ -19,7 +19,7 @@ def caps_of(pipeline: BatchPipeline, claude: ClaudeBatches, at: datetime) -> Cap
         at: when this is; it decides the prices.
     """
     budget = pipeline.budget
-    models = dict.fromkeys(one.request.model for one in pipeline.by_variant.values())
+    models = dict.fromkeys(one.request.model for one in pipeline.by_scope.values())
     model = " or ".join(models)
     named = "MODEL" if isinstance(pipeline.request, ReadyLines) else next(iter(models))
     return Caps(

@@ -31,6 +31,7 @@ from batch_pipeline.definitions.component_yaml import YamlComponent
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import Arrivals, BatchPipeline, Budget, Schedule
 from batch_pipeline.records.sources import ResultsSource, Source
+from batch_pipeline.requests.escalate import Escalate
 from batch_pipeline.requests.tasks.task import Task
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
@@ -371,6 +372,16 @@ class BatchPipelineComponent(YamlComponent):
             [{"base": {}, "short": {"prompt": "{{ summary }}"}}],
         ),
     ] = {}  # noqa: RUF012 - pydantic copies defaults
+    escalate: Annotated[
+        SkipValidation[Escalate | None],
+        Written(
+            fields.EscalateValue,
+            "A better model, and which answers it is asked for in the same night: what the first one does not settle.",
+            values.escalate,
+            None,
+            [{"to": "claude-opus-5-5", "when": "confidence < 0.8", "audit": 0.02}],
+        ),
+    ] = None
     label: Annotated[
         str | dict[str, str] | None,
         Written(
@@ -467,6 +478,7 @@ class BatchPipelineComponent(YamlComponent):
             checks=self.checks,
             label=self.label,
             answer_by=self.answer_by,
+            escalate=self.escalate,
         )
 
     def get_asset_spec(self, stage: str) -> dg.AssetSpec:

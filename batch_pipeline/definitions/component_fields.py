@@ -355,6 +355,45 @@ class BoundsFields(Fields):
 BoundsValue = Annotated[dict[str, BoundsFields], OrTemplate()]
 
 
+class EscalateToFields(Fields):
+    """The better model, and what differs in its request."""
+
+    model: Text = Field(description="The better model.", examples=["claude-opus-5-5"])
+    max_tokens: OptionalWhole = Field(
+        None, description="The longest answer, in tokens (thinking included)."
+    )
+    max_tokens_limit: OptionalWhole = Field(
+        None, description="How many tokens an answer that was cut short may get at most."
+    )
+    params: dict[str, Any] | None = Field(None, description="Further parameters of the request.")
+    cache: OptionalText = Field(None, description="Cache the shared prefix: 5m or 1h.")
+    output_mode: OptionalText = Field(None, description="json_schema or tool.")
+    version: OptionalText = Field(None, description="A version of the question of one's own.")
+
+
+class EscalateFields(Fields):
+    """Which answers a better model is asked for, in the same night."""
+
+    to: Annotated[Text | EscalateToFields, OrTemplate()] = Field(
+        description="The better model, or what differs in its request.",
+        examples=["claude-opus-5-5"],
+    )
+    when: Annotated[Text | list[Text], OrTemplate()] = Field(
+        "invalid",
+        description="invalid, refused or truncated, after all attempts; a SQL condition over the results' columns; or a "
+        "list of these.",
+        examples=["confidence < 0.8", ["invalid", "confidence < 0.8"]],
+    )
+    audit: Number = Field(
+        0.0,
+        description="A share of the answered records that both are asked, to say how often they agree.",
+        examples=[0.02],
+    )
+
+
+EscalateValue = Annotated[EscalateFields | None, OrTemplate()]
+
+
 BudgetValue = Annotated[BudgetFields | None, OrTemplate()]
 
 

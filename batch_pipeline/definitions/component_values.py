@@ -32,6 +32,7 @@ from batch_pipeline.records.sources import (
     ResultsSource,
     Source,
 )
+from batch_pipeline.requests.escalate import Escalate
 from batch_pipeline.requests.own_prices import check_prices
 from batch_pipeline.requests.tasks.classify import Classify
 from batch_pipeline.requests.tasks.extract import Extract
@@ -245,6 +246,14 @@ def budget(context: dg.ResolutionContext, raw: Any) -> Budget | None:
     if value is None or isinstance(value, Budget):
         return value
     return made(Budget, _fields(value, "budget"), "budget")
+
+
+def escalate(context: dg.ResolutionContext, raw: Any) -> Escalate | None:
+    """Return the escalation that a mapping declares."""
+    value = rendered(context, raw)
+    if value is None or isinstance(value, Escalate):
+        return value
+    return made(Escalate, _fields(value, "escalate"), "escalate")
 
 
 def checks(context: dg.ResolutionContext, raw: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from batch_pipeline.store.scopes import names_in
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint, Scope
 from batch_pipeline.store.tables import FileState, request_files
-from batch_pipeline.store.variants import partition_of, scope_name, variant_of
+from batch_pipeline.store.variants import ESCALATED, partition_of, scope_name, variant_of
 
 
 def scopes_of(pipeline: BatchPipeline, partitions: Sequence[str], at: Endpoint) -> list[Scope]:
@@ -19,7 +19,7 @@ def scopes_of(pipeline: BatchPipeline, partitions: Sequence[str], at: Endpoint) 
     return [
         Scope(pipeline.name, scope_name(partition, variant), at)
         for partition in partitions
-        for variant in pipeline.by_variant
+        for variant in pipeline.by_scope
     ]
 
 
@@ -39,7 +39,7 @@ def with_earlier(store: Store, scopes: Sequence[Scope]) -> list[Scope]:
 
 def is_declared(pipeline: BatchPipeline) -> Callable[[str], bool]:
     """Return what tells of a name in the ledger whether its variant is declared."""
-    return lambda name: variant_of(name) in pipeline.by_variant
+    return lambda name: variant_of(name) in pipeline.by_scope
 
 
 def table_keys(pipeline: BatchPipeline, store: Store) -> tuple[str, ...]:
@@ -52,7 +52,9 @@ def table_keys(pipeline: BatchPipeline, store: Store) -> tuple[str, ...]:
 
 def why_not_together(store: Store, pipeline: BatchPipeline) -> str | None:
     """Return why nothing is asked of a pipeline whose answers of before are with variants, and now without, or the other way."""
-    names = names_in(store.ledger, pipeline.name)
+    names = {
+        name for name in names_in(store.ledger, pipeline.name) if variant_of(name) != ESCALATED
+    }
     varied = "" not in pipeline.by_variant
     if not names or any(bool(variant_of(name)) == varied for name in names):
         return None

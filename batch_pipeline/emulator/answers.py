@@ -32,6 +32,7 @@ def answer(
     style: Answers,
     seed: int,
     outcome: str | None,
+    mistaken: bool = False,
     caches: PromptCaches,
     scope: str,
     now: float,
@@ -47,6 +48,7 @@ def answer(
         style: `fitting` or `digest`.
         seed: Changes which prompts make the model call a tool that it may call.
         outcome: `refused`, `truncated`, `unfit`, or None.
+        mistaken: Of values that a schema lists, it gives another one.
         caches: All prompt caches.
         scope: Workspace of the request.
         now: Moment of the answer.
@@ -62,11 +64,11 @@ def answer(
     if outcome == "refused":
         text, stop_reason = "", "refusal"
     elif tool is not None:
-        input = {} if outcome == "unfit" else _filled(tool["input_schema"], prompt, style)
+        input = {} if outcome == "unfit" else _filled(tool["input_schema"], prompt, style, mistaken)
         text = orjson.dumps(input if isinstance(input, dict) else {}).decode()
         stop_reason = ""
     else:
-        text = "{}" if outcome == "unfit" else _text(params, prompt, style)
+        text = "{}" if outcome == "unfit" else _text(params, prompt, style, mistaken)
         text, stop_sequence = _stopped(text, params.get("stop_sequences") or ())
     tokens = count_tokens(text)
     room = max(params["max_tokens"] - thinking_tokens, 0)
@@ -163,18 +165,18 @@ def _tool_to_use(params: dict[str, Any], prompt: Prompt, seed: int) -> dict[str,
     return strict or (tools[0] if calls else None)
 
 
-def _text(params: dict[str, Any], prompt: Prompt, style: Answers) -> str:
+def _text(params: dict[str, Any], prompt: Prompt, style: Answers, mistaken: bool) -> str:
     form = format_of(params)
     if form is not None:
-        return orjson.dumps(_filled(form["schema"], prompt, style)).decode()
+        return orjson.dumps(_filled(form["schema"], prompt, style, mistaken)).decode()
     if style == "digest":
         return digest_of(prompt.user)
     return Reading(prompt.user).extract(_EXTRACT_CHARACTERS)
 
 
-def _filled(schema: dict[str, Any], prompt: Prompt, style: Answers) -> Any:
+def _filled(schema: dict[str, Any], prompt: Prompt, style: Answers, mistaken: bool) -> Any:
     digest = digest_of(prompt.user) if style == "digest" else None
-    return Filler(schema, prompt.user, prompt.system, digest).fill()
+    return Filler(schema, prompt.user, prompt.system, digest, mistaken).fill()
 
 
 def _stopped(text: str, stop_sequences: Any) -> tuple[str, str | None]:

@@ -77,11 +77,18 @@ class Filler:
         text: What the user asked: the record.
         system: System prompt; its lines `Value: words` say which words speak for an enum value.
         digest: A text that the first free string becomes, or None.
+        mistaken: Of values that the schema lists, another one is chosen, and most often with less confidence.
     """
 
     def __init__(
-        self, schema: dict[str, Any], text: str, system: str = "", digest: str | None = None
+        self,
+        schema: dict[str, Any],
+        text: str,
+        system: str = "",
+        digest: str | None = None,
+        mistaken: bool = False,
     ) -> None:
+        self._mistaken = mistaken
         self._root = schema
         self._reading = Reading(text)
         self._system = system
@@ -210,6 +217,14 @@ class Filler:
         return scored
 
     def _choose(self, schema: dict[str, Any], name: str) -> Filled:
+        right = self._choose_right(schema, name)
+        others = [value for value in schema["enum"] if value != right.value]
+        if not self._mistaken or not others:
+            return right
+        pick = int(self._draw(f"mistaken {name}", self._reading.text) * len(others))
+        return Filled(others[pick], right.found)
+
+    def _choose_right(self, schema: dict[str, Any], name: str) -> Filled:
         labelled = self._reading.label_value(_stems_of(name)) if name else None
         if "currency" in _stems_of(name) and self._reading.currency in schema["enum"]:
             return Filled(self._reading.currency, True)
@@ -257,6 +272,8 @@ class Filler:
 
     def _number(self, name: frozenset[str], whole: bool) -> tuple[float, bool]:
         reading = self._reading
+        if name & _SHARES and self._mistaken and self._draw("unsure", reading.text) < 0.9:
+            return round(0.3 + 0.39 * self._draw("share", reading.text), 2), True
         if name & _SHARES:
             return round(0.6 + 0.39 * self._draw("share", reading.text), 2), True
         if name & _SCORES and not reading.numbers:

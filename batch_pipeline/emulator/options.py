@@ -42,6 +42,9 @@ class Options:
             the call: that of a relay, with its path. It stands in `results_url`.
         cache_after_batch: A prompt is in the cache once the batch that wrote it has ended: no request finds
             what another one of its own batch wrote, as when all are answered at once.
+        mistakes: Model -> share of prompts, 0 to 1, to which it gives another of the values that the schema
+            lists, drawn from the prompt's text; so two models agree to a set share. A field such as `confidence` is
+            then 0.3 to 0.69 in nine of ten mistakes, and of the others 0.6 to 0.99, as without this option.
         downloadable_files: Give out uploaded files; the API gives out only what tools made.
     """
 
@@ -61,6 +64,7 @@ class Options:
     any_model: bool = False
     public_url: str = ""
     cache_after_batch: bool = False
+    mistakes: dict[str, float] = field(default_factory=dict)
     downloadable_files: bool = False
 
     def __post_init__(self) -> None:
@@ -74,6 +78,9 @@ class Options:
                 raise ValueError(f"unknown rate {name!r}; there are {', '.join(RATES)}")
             if not 0 <= rate <= 1:
                 raise ValueError(f"rate {name!r} must be between 0 and 1, not {rate!r}")
+        for model, share in self.mistakes.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"mistakes of {model!r} must be between 0 and 1, not {share!r}")
         for text, outcome in self.outcomes.items():
             if outcome not in get_args(Outcome):
                 raise ValueError(f"unknown outcome {outcome!r} for {text!r}: {get_args(Outcome)}")

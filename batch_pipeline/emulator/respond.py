@@ -75,6 +75,7 @@ def respond(
     if outcome == "expired" and batch:
         return None
     miss_rate = options.rates.get("cache_miss", 0.0) if batch else 0.0
+    share = options.mistakes.get(params["model"], 0.0)
     return answer(
         params,
         prompt,
@@ -82,6 +83,7 @@ def respond(
         style=options.answers,
         seed=options.seed,
         outcome=None if outcome == "expired" else outcome,
+        mistaken=Draw(options.seed)(f"mistakes of {params['model']}", prompt.user) < share,
         caches=caches,
         scope=scope,
         now=now,

@@ -21,6 +21,7 @@ from batch_pipeline.records.connections import (
 from batch_pipeline.records.parquet_files import check_decimals, files_sql, matching_files
 from batch_pipeline.records.request_lines import COLUMNS, view_lines
 from batch_pipeline.records.sources import (
+    ESCALATED,
     PARAMS,
     PARAMS_HASH,
     VARIANT,
@@ -30,6 +31,7 @@ from batch_pipeline.records.sources import (
     ResultsSource,
     ResultsTable,
     Source,
+    escalates,
     variant_column,
 )
 from batch_pipeline.settings import name_parts, project_path, resolve
@@ -71,7 +73,7 @@ def open_source(
                 _view_table(database, resolve(source.table), path)
             else:
                 _view_query(database.connection, resolve(source.query or ""), source.describe())
-            _add_variant(database.connection, source)
+            _add_column(database.connection, source)
             _check_key_columns(database.connection, source)
             yield database.connection
     elif isinstance(source, ResultsSource):
@@ -80,17 +82,17 @@ def open_source(
         assert source.table is not None
         with source.table.connection(SMALL_MEMORY, source.lock_wait_seconds) as connection:
             _view_results(connection, source, source.table)
-            _add_variant(connection, source)
+            _add_column(connection, source)
             _check_key_columns(connection, source)
             yield connection
     elif isinstance(source, RequestFiles):
         with memory_connection(SMALL_MEMORY) as connection, view_lines(connection, source, seconds):
-            _add_variant(connection, source)
+            _add_column(connection, source)
             yield connection
     else:
         with memory_connection(SMALL_MEMORY) as connection:
             _view_files(connection, project_path(source.path))
-            _add_variant(connection, source)
+            _add_column(connection, source)
             _check_key_columns(connection, source)
             yield connection
 
@@ -230,7 +232,7 @@ def _view_results(
 ) -> None:
     relation = table.relation(connection)
     there = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()]
-    books = {name.lower() for name in RESULT_COLUMNS}
+    books = {ESCALATED, *(name.lower() for name in RESULT_COLUMNS)}
     shown = ", ".join(f"results.{quote_name(name)}" for name in there if name.lower() not in books)
     only = f" WHERE ({source.where}\n)" if source.where else ""
     try:
@@ -244,21 +246,27 @@ def _view_results(
         ) from error
 
 
-def _add_variant(connection: duckdb.DuckDBPyConnection, source: Source) -> None:
-    """Add the column that says which variant asks, where one does."""
+def _add_column(connection: duckdb.DuckDBPyConnection, source: Source) -> None:
+    """Add the column that says which variant asks, or why the better model is asked, where there is one."""
     variant = variant_column(source)
-    if variant is None:
+    if variant is not None:
+        name, value = VARIANT, quote_text(variant)
+        about = "which of the pipeline's variants a row is about"
+    elif escalates(source):
+        name, value = ESCALATED, "CAST(NULL AS VARCHAR)"
+        about = "why the better model was asked"
+    else:
         return
-    for name in source_columns(connection):
-        if name.lower() == VARIANT:
+    for there in source_columns(connection):
+        if there.lower() == name:
             raise InputError(
-                f"The source ({source.describe()}) has a column `{name}`, the name of the results' column that says "
-                "which of the pipeline's variants a row is about. Give it another name in the source's query, for "
-                f'example `select * rename ("{name}" as "{name.strip("_")}") from ...`.'
+                f"The source ({source.describe()}) has a column `{there}`, the name of the results' column that says "
+                f"{about}. Give it another name in the source's query, for "
+                f'example `select * rename ("{there}" as "{there.strip("_")}") from ...`.'
             )
     connection.execute("ALTER VIEW source RENAME TO _bp_plain_source")
     connection.execute(
-        f"CREATE TEMP VIEW source AS SELECT *, {quote_text(variant)} AS {VARIANT} FROM _bp_plain_source"
+        f"CREATE TEMP VIEW source AS SELECT *, {value} AS {name} FROM _bp_plain_source"
     )
 
 

@@ -3,7 +3,7 @@
 All work on rows is DuckDB's; ten million rows never pass through Python.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,12 @@ from batch_pipeline.records.connections import (
     with_enough_memory,
 )
 from batch_pipeline.records.earlier import look_back
+from batch_pipeline.records.escalation import (
+    check_conditions,
+    drop_changed,
+    keep_among,
+    write_unsettled,
+)
 from batch_pipeline.records.files import FilesRead
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import source_columns
@@ -34,6 +40,7 @@ from batch_pipeline.records.reask import (
     find_unknown,
 )
 from batch_pipeline.records.rules import Rule
+from batch_pipeline.records.unsettled import Unsettled
 from batch_pipeline.store.submissions import IndexRow
 
 UNLIMITED = 30
@@ -70,12 +77,13 @@ class IndexFile:
     request: str | None = None  # a hash of what its requests had in common, if that is known
     rows: str | None = None  # the file of the rows that it is about
     answers: str | None = None  # the kept answers that these were made of
+    beside: bool = False  # it is of the other model of an escalation
 
     @classmethod
-    def of(cls, row: IndexRow, url: Callable[[str], str]) -> "IndexFile":
+    def of(cls, row: IndexRow, url: Callable[[str], str], beside: bool = False) -> "IndexFile":
         """Return an index file of the ledger; ``url`` says where a file of the store is."""
         rows, answers = (url(name) if name else None for name in (row.rows, row.answers))
-        return cls(url(row.name), row.number, row.partition, row.request, rows, answers)
+        return cls(url(row.name), row.number, row.partition, row.request, rows, answers, beside)
 
 
 @dataclass(frozen=True)
@@ -173,6 +181,10 @@ def select(
     destination: Destination | None = None,
     correct: bool = False,
     together: Sequence[str] = (),
+    among: str | None = None,
+    unsettled: Unsettled | None = None,
+    unsettled_into: str = "",
+    answer: Mapping[str, str] | None = None,
 ) -> Selection:
     """Write the records that need an answer to ``out_dir`` and say what was found.
 
@@ -200,18 +212,29 @@ def select(
         destination: where answers may be that the store lost; None: it is in the store itself.
         correct: what was answered and did not fit is asked again with that answer.
         together: columns: what is asked about records that share them stands together.
+        among: a file of the only records that this is about, as ``unsettled_into`` gets it; None: all are.
+        unsettled: which answers are not good enough for the better model not to be asked.
+        unsettled_into: a local file that gets the records it is to be asked about.
+        answer: the columns of the question's answer, for the conditions in ``unsettled``.
 
     Raises:
         InputError: keys are missing or repeated, or ``where`` or the partition cannot be applied.
     """
     ask = ask or Ask()
     found = look_back(con, keys, source_columns(con), earlier)
+    if among is not None:
+        keep_among(con, found.keys, among)
+    if unsettled is not None:
+        check_conditions(con, unsettled, answer or {})
     question = Comparison(
         con, found.keys, content_columns, version, partition, ask.where, rules, together, files
     )
     question.check_where()
+    if among is not None:
+        drop_changed(con, question.content_hash)
     _view_index(con, "_bp_index", index)
     _view_index(con, "_bp_elsewhere", elsewhere)
+    attempts = [AttemptFiles(file.rows, file.answers) for file in index]
     asked_verdicts = ("retry",) if ask.retries_only else ASKED_VERDICTS
     # Only a whole look at the source can say that a key is gone.
     partial = ask.limit is not None or bool(ask.where) or ask.retries_only
@@ -226,12 +249,14 @@ def select(
         reasons = question.plan(ledger_id, asked_verdicts, ask.limit, not ask.retries_only)
         question.noted, question.corrected = look_at_attempts(
             con,
-            [AttemptFiles(file.rows, file.answers) for file in index],
+            attempts,
             version=version,
             request=request,
             by_key=refresh == "new",
             correct=correct,
         )
+        if unsettled is not None:
+            write_unsettled(con, attempts, unsettled, unsettled_into)
         duplicates = question.ask_once() if dedupe else 0
         # A whole source without any row is taken for an accident upstream, not for a wish to drop
         # the table; a partition may well be empty.
@@ -350,7 +375,7 @@ def _view_index(con: duckdb.DuckDBPyConnection, view: str, index: Sequence[Index
     let_read(con, paths)
     files = ", ".join(
         f"({position}, {int(file.number)}::BIGINT, {quote_text(file.partition)}, "
-        f"{quote_text(file.request) if file.request else 'NULL'}::VARCHAR)"
+        f"{quote_text(file.request) if file.request else 'NULL'}::VARCHAR, {file.beside})"
         for position, file in enumerate(index)
     )
     con.execute(statements.INDEX.format(view=view, paths=quote_files(paths), files=files))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 VARIANT = "_variant"
 """The column that says which variant of the question a row is about."""
+ESCALATED = "_escalated"
+"""The column that says why the better model was asked, where it was: see ``escalation``."""
 CUSTOM_ID = "custom_id"
 """The key of records that are ready requests."""
 PARAMS, PARAMS_HASH = "_bp_params", "_bp_params_hash"
@@ -302,6 +304,64 @@ def for_variant(source: Source, variant: str) -> Source:
 def variant_column(source: Source) -> str | None:
     """Return which variant asks about the records of a source; None: it has no column of that."""
     return source.variant if isinstance(source, _OneVariant) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Escalating:
+    """What makes of a source one with a column that says why the better model is asked.
+
+    ``among`` is a local Parquet file of the records that it is asked about, as ``escalation`` writes it;
+    None: all records, and none for that reason.
+    """
+
+    among: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EscalatingDuckDB(_Escalating, DuckDBSource):
+    """Records in a DuckDB database, of a pipeline that escalates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EscalatingParquet(_Escalating, ParquetSource):
+    """Records in Parquet files, of a pipeline that escalates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EscalatingResults(_Escalating, ResultsSource):
+    """The results of another pipeline, of a pipeline that escalates."""
+
+    def __repr__(self) -> str:
+        return super().__repr__()
+
+
+_OF_ESCALATION = {
+    DuckDBSource: _EscalatingDuckDB,
+    ParquetSource: _EscalatingParquet,
+    ResultsSource: _EscalatingResults,
+}
+
+
+def for_escalation(source: Source) -> Source:
+    """Return a source with the column ``_escalated``, which is no part of its key."""
+    kind = _OF_ESCALATION[type(source)]
+    return kind(**{one.name: getattr(source, one.name) for one in fields(source)})
+
+
+def only_among(source: Source, path: str) -> Source:
+    """Return a source of ``for_escalation`` with the records alone that a file names, as ``escalation`` writes it."""
+    assert isinstance(source, _Escalating)
+    return replace(source, among=path)
+
+
+def escalates(source: Source) -> bool:
+    """Whether a source has the column ``_escalated``."""
+    return isinstance(source, _Escalating)
+
+
+def named_among(source: Source) -> str | None:
+    """Return the file that names the only records of a source; None: it has all."""
+    return source.among if isinstance(source, _Escalating) else None
 
 
 def _key_columns(key: str | Sequence[str]) -> tuple[str, ...]:

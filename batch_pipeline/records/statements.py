@@ -11,14 +11,15 @@ INDEX = """
 -- View {view}: every index row, with its submission's number and partition.
 -- standing: 0 pending, 1 may be asked again, 2 refused, rejected, paused or settled by a rule, 3 answered.
 -- ruled: it was not asked, because a rule settled it; it is no attempt.
+-- beside: another model was asked, about the same keys; that says only which of both has the row of the table.
 -- request: a hash of what requests had in common then; NULL when that is not known.
 CREATE OR REPLACE TEMP VIEW {view} AS
 SELECT key_hash, content_hash, version, custom_id, attempt, number, partition, deleted, request,
-       file, status, truncated, rejected, attempt = 0 AS ruled, (number << 20) + attempt * 4 + standing AS rank
+       file, status, truncated, rejected, beside, attempt = 0 AS ruled, (number << 20) + attempt * 4 + standing AS rank
 FROM (
     SELECT rows.key_hash, rows.content_hash, rows.version, rows.custom_id,
            CAST(rows.attempt AS BIGINT) AS attempt, files.number, files.partition, rows.status, file,
-           files.request, rows.status = 'truncated' AS truncated,
+           files.request, files.beside, rows.status = 'truncated' AS truncated,
            rows.status = 'rejected' AS rejected,
            rows.status = 'deleted' AS deleted,
            CASE rows.status WHEN 'pending' THEN 0 WHEN 'answered' THEN 3
@@ -30,7 +31,7 @@ FROM (
                 -- An answer is never asked again because a file is damaged.
                 ELSE error('an index file has the status ' || rows.status) END AS standing
     FROM (SELECT *, file_index AS file FROM read_parquet({paths})) AS rows
-    JOIN (VALUES {files}) AS files (file, number, partition, request) USING (file)
+    JOIN (VALUES {files}) AS files (file, number, partition, request, beside) USING (file)
 )
 """
 
@@ -39,7 +40,7 @@ EMPTY_INDEX = """
 CREATE OR REPLACE TEMP VIEW {view} AS
 SELECT NULL::UUID AS key_hash, NULL::UUID AS content_hash, '' AS version, '' AS custom_id,
        0::BIGINT AS attempt, 0::BIGINT AS number, '' AS partition, false AS deleted,
-       '' AS request, 0::UBIGINT AS file, '' AS status, false AS truncated, false AS rejected, false AS ruled,
+       '' AS request, 0::UBIGINT AS file, '' AS status, false AS truncated, false AS rejected, false AS beside, false AS ruled,
        0::BIGINT AS rank
 WHERE false
 """
@@ -92,14 +93,14 @@ CREATE OR REPLACE TEMP TABLE _bp_verdicts AS
 WITH history AS (
     SELECT hashed.rowid AS id, past.number, past.rank, past.attempt, past.partition,
            past.rank * 2 + CAST(past.deleted AS BIGINT) AS past,
-           {in_group} AND NOT past.deleted AS in_group,
+           {in_group} AND NOT past.deleted AND NOT past.beside AS in_group,
            past.content_hash = hashed.content_hash AS same_content,
            -- An answer to this content and question stays, whatever later attempts came to.
            past.content_hash = hashed.content_hash AND past.version = {version} AS as_now,
            past.rank & 3 = 3 AND NOT past.deleted AS answered,
            coalesce(past.request = {request}, true) AS same_request,
-           past.rejected, past.truncated, past.ruled,
-           past.content_hash = hashed.content_hash AND past.version <> {version} AS other_version
+           past.rejected, past.truncated, past.ruled OR past.beside AS ruled,
+           past.content_hash = hashed.content_hash AND past.version <> {version} AND NOT past.beside AS other_version
     FROM _bp_index AS past JOIN _bp_hashed AS hashed USING (key_hash)
 ),
 state AS (

@@ -13,7 +13,8 @@ from batch_pipeline.records.reading import open_source, source_columns
 from batch_pipeline.records.reask import Destination, Reask, Unknown
 from batch_pipeline.records.rules import Rule
 from batch_pipeline.records.selection import Ask, IndexFile, Selection, select
-from batch_pipeline.records.sources import Source
+from batch_pipeline.records.sources import Source, named_among
+from batch_pipeline.records.unsettled import Unsettled
 from batch_pipeline.store.addresses import same_address
 from batch_pipeline.store.layout import index_name, new_submission_id, records_name
 from batch_pipeline.store.store import Store
@@ -24,10 +25,12 @@ from batch_pipeline.store.submissions import (
     asked_at,
     asked_elsewhere,
     commit_selection,
+    index_beside,
     index_elsewhere,
     latest_records,
     situation,
 )
+from batch_pipeline.store.variants import ESCALATED
 
 MOST_TRIES = 20
 
@@ -97,6 +100,9 @@ def select_submission(
     rules: Sequence[Rule] = (),
     destination: Destination | None = None,
     against: str | None = None,
+    unsettled: Unsettled | None = None,
+    unsettled_into: str = "",
+    noted: Mapping[str, int] | None = None,
 ) -> SelectedSubmission:
     """Select what needs an answer and commit it as a submission.
 
@@ -105,6 +111,8 @@ def select_submission(
 
     ``dedupe``: records that would ask the same are asked once. ``correct``: an answer that did not fit
     goes with the request that asks again. ``rules`` settle records without asking.
+    ``unsettled`` is what another model is asked about, once it is known here: ``unsettled_into`` gets those records,
+    and is what the source of that model's scope names. ``noted`` is written down beside what was found.
     ``against`` is what speaks against asking anything, unless the run says force or allow_reask.
 
     Raises:
@@ -118,6 +126,11 @@ def select_submission(
     looked_again = False
     for _ in range(MOST_TRIES):
         read = situation(store.ledger, scope)
+        # Both models have the same keys. What the first one published later hides the better answer, which is
+        # published once more then; and what the better one answered is known to the first.
+        is_better = scope.variant == ESCALATED
+        behind = index_beside(store.ledger, scope) if is_better else []
+        before = index_beside(store.ledger, scope) if scope.variant == "" else []
         submission = new_submission_id(store.clock.now())
         with (
             lost_files_told(
@@ -139,15 +152,20 @@ def select_submission(
                 version=question.version,
                 request=question.request_hash,
                 most_doublings=question.most_doublings,
-                index=[IndexFile.of(row, store.files.url) for row in read.index],
+                index=[
+                    *(IndexFile.of(row, store.files.url) for row in read.index),
+                    *(IndexFile.of(row, store.files.url, beside=True) for row in behind),
+                ],
                 together=question.cache_by,
                 elsewhere=[
                     IndexFile(store.files.url(row.name), row.number, row.partition)
-                    for row in index_elsewhere(store.ledger, scope)
+                    for row in (*index_elsewhere(store.ledger, scope), *before)
                 ],
                 earlier=[
                     store.files.url(name)
-                    for name in latest_records(store.ledger, scope.pipeline, scope.variant)
+                    for name in latest_records(
+                        store.ledger, scope.pipeline, "" if is_better else scope.variant
+                    )
                 ],
                 out_dir=folder,
                 ledger_id=store.ledger.id,
@@ -160,6 +178,10 @@ def select_submission(
                 correct=correct,
                 rules=rules,
                 destination=destination,
+                among=named_among(source),
+                unsettled=unsettled,
+                unsettled_into=unsettled_into,
+                answer=dict(question.output_columns),
             )
             if selection.unknown is not None and not looked_again:
                 # Another process may have collected them after the ledger was read, and before the
@@ -175,7 +197,12 @@ def select_submission(
             new = _place(store, scope, submission, selection, question.version)
         complete = ask.limit is None and not ask.where
         number = commit_selection(
-            store.ledger, scope, read, new, complete=complete, counts=counts_of(selection)
+            store.ledger,
+            scope,
+            read,
+            new,
+            complete=complete,
+            counts={**counts_of(selection), **(noted or {})},
         )
         if number is not None:
             return SelectedSubmission(

@@ -83,6 +83,22 @@ def check_not_read(label: Label | None, question: CompiledTemplate, where: str) 
         )
 
 
+def agreed_columns(template: MessageTemplate, output_prefix: str) -> list[str]:
+    """Return the columns of an answer by which two answers are the same: its classes; all where it has none.
+
+    Classes are fields whose schema lists their texts, and true or false.
+    """
+    output = OutputSchema.from_(template.output)
+    found = answer_columns(output, template.calls_tools, template.cites)
+    classes = [
+        name
+        for name, kind in found
+        if kind == "BOOLEAN" or (output is not None and _is_enum(name, output))
+    ]
+    names = classes or [name for name, _ in found if name not in (TOOL_CALLS, CITATIONS)]
+    return [f"{output_prefix}{name}" for name in names]
+
+
 def _kind(field: str, kind: str, output: OutputSchema | None) -> Literal["class", "number", "text"]:
     if kind == "BOOLEAN" or (output is not None and _is_enum(field, output)):
         return "class"

@@ -48,22 +48,26 @@ def variant_templates(
                 "another name."
             )
         seen[name.lower()] = name
-        found[name] = _template(base, name, changes)
+        found[name] = changed_template(base, f"variants[{name!r}]", changes)
     return found
 
 
-def _template(base: MessageTemplate, name: str, changes: Any) -> MessageTemplate:
-    """Return the template of one variant."""
+def changed_template(base: MessageTemplate, what: str, changes: Any) -> MessageTemplate:
+    """Return a template in which some fields differ; ``what`` begins a message.
+
+    Raises:
+        InputError: a field cannot be, or the answers would have other columns.
+    """
     if not isinstance(changes, Mapping):
         raise InputError(
-            f"variants[{name!r}] is {changes!r}; it must be a dict of the request's fields that differ, such as "
+            f"{what} is {changes!r}; it must be a dict of the request's fields that differ, such as "
             '{"prompt": "..."}; {} asks the request as it is.'
         )
     for field in changes:
         if field not in FIELDS:
             near = difflib.get_close_matches(str(field), FIELDS, n=1)
             raise InputError(
-                f"variants[{name!r}] has the field {field!r}, which a request does not have."
+                f"{what} has the field {field!r}, which a request does not have."
                 f"{f' Did you mean {near[0]}?' if near else ''} Its fields are: {', '.join(FIELDS)}."
             )
     made: dict[str, Any] = dict(changes)
@@ -76,11 +80,11 @@ def _template(base: MessageTemplate, name: str, changes: Any) -> MessageTemplate
     try:
         template = replace(base, **made)
     except InputError as error:
-        raise InputError(f"variants[{name!r}]: {error}") from None
+        raise InputError(f"{what}: {error}") from None
     mine, common = _columns(template), _columns(base)
     if mine != common:
         raise InputError(
-            f"variants[{name!r}] gives the answer other columns than the request: {_listed(mine)}, and not "
+            f"{what} gives the answer other columns than the request: {_listed(mine)}, and not "
             f"{_listed(common)}. All variants stand in one table, so their outputs must have fields of the same names "
             "and types; ask another question in a pipeline of its own."
         )

@@ -19,6 +19,7 @@ from batch_pipeline.results.merging import CUSTOM_ID, STATUS, Snapshot, cast_col
 from batch_pipeline.results.widening import Schema, read_widened, schemas_of, widened
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import IndexRow
+from batch_pipeline.store.variants import ESCALATED, variant_of
 
 # Table there: each row of the table, by its custom_id, the hash that a record with its key has, and
 # its status.
@@ -170,6 +171,9 @@ def find_winners(store: Store, con: duckdb.DuckDBPyConnection, index: Sequence[I
         {
             "position": pa.array(range(len(index)), pa.int64()),
             "number": pa.array([row.number for row in index], pa.int64()),
+            "escalated": pa.array(
+                [variant_of(row.partition) == ESCALATED for row in index], pa.bool_()
+            ),
         }
     )
     con.register("files", files)

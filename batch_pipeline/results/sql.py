@@ -135,6 +135,7 @@ select coalesce(_error, ''), count(*) from joined where _status = 'rejected' and
 # Per key, which index file holds the row to show: over all the index files of the pipeline, the highest
 # submission, then attempt, then an answer before no answer. When that is a failure and the same
 # content and question were answered before, the answer stays; then ``failed_id`` and
+# Where the better model has no answer, the first one's row stays.
 # ``failed_position`` say which attempt failed. ``rank`` tells which of two keys' rows is newer.
 WINNERS = """
 with ranked as (
@@ -142,7 +143,7 @@ with ranked as (
               (files.number << 20) + i.attempt * 4 + (i.status = 'answered')::int as rank
        from (select *, file_index as position from read_parquet({index}, union_by_name = true)) as i
        join files using (position)
-       where i.status <> 'pending'),
+       where i.status <> 'pending' and (i.status = 'answered' or not files.escalated)),
      latest as (
        select key_hash, arg_max(custom_id, rank) as custom_id, arg_max(status, rank) as status,
               arg_max(position, rank) as position, arg_max(content_hash, rank) as content_hash,

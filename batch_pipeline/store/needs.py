@@ -9,6 +9,7 @@ from sqlalchemy import Connection, RowMapping, func, or_, select
 
 from batch_pipeline.errors import counted
 from batch_pipeline.store.budget import NO_CAPS, Caps, is_held, what_is_over
+from batch_pipeline.store.escalation import waiting
 from batch_pipeline.store.queue import (
     candidate_sizes,
     doubtful_sizes,
@@ -32,9 +33,10 @@ class Need:
     why: str
 
 
-def endpoints_at_work(store: Store, pipeline: str) -> list[Endpoint]:
+def endpoints_at_work(store: Store, pipeline: str, *, escalates: bool = False) -> list[Endpoint]:
     """Return the endpoints at which a pipeline has work on its way, records to ask again, or a file
-    of which a second batch may turn up."""
+    of which a second batch may turn up; where it escalates, also answers to look at for the better model."""
+    to_look_at = waiting(store.ledger, pipeline) if escalates else []
     on_its_way = select(request_files.c.endpoint_id).where(
         request_files.c.pipeline == pipeline, request_files.c.state.in_(OPEN)
     )
@@ -43,6 +45,7 @@ def endpoints_at_work(store: Store, pipeline: str) -> list[Endpoint]:
         .where(
             or_(
                 endpoints.c.id.in_(on_its_way),
+                endpoints.c.id.in_([one.endpoint_id for one in to_look_at]),
                 endpoints.c.id.in_(
                     select(request_files.c.endpoint_id).where(
                         request_files.c.pipeline == pipeline,
@@ -72,6 +75,7 @@ def needs(
     caps: Caps = NO_CAPS,
     may_send: bool = True,
     is_asked: Callable[[str], bool] = lambda _: True,
+    escalates: bool = False,
 ) -> list[Need]:
     """Return the jobs that a pipeline needs now, one per partition and kind, the most urgent first.
 
@@ -84,6 +88,7 @@ def needs(
         caps: what may be spent; nothing is launched for what does not fit.
         may_send: these are hours in which batches are sent.
         is_asked: whether anything is still asked of a partition: nothing is of a variant that is not declared.
+        escalates: a better model is asked about what the first one does not settle.
     """
     now = store.clock.now()
     found: dict[tuple[str, str], Need] = {}
@@ -135,6 +140,9 @@ def needs(
                 row["partition"],
                 f"{counted(row['retryable'], 'record')} can be asked again",
             )
+        for one in waiting(store.ledger, pipeline) if escalates else []:
+            if one.endpoint_id == endpoint.id:
+                need("retry", one.partition, "answers are to be looked at for the better model")
     order = ("collect", "send", "retry")
     return sorted(found.values(), key=lambda one: (order.index(one.job), one.partition))
 

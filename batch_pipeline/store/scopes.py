@@ -4,7 +4,7 @@ from sqlalchemy import ColumnElement, func, or_, select
 
 from batch_pipeline.store.ledger import Ledger
 from batch_pipeline.store.tables import submissions
-from batch_pipeline.store.variants import MARK, scope_name, variant_of
+from batch_pipeline.store.variants import ESCALATED, MARK, scope_name, variant_of
 
 
 def is_of(column: ColumnElement[str], variant: str) -> ColumnElement[bool]:
@@ -28,7 +28,7 @@ def is_in(column: ColumnElement[str], partition: str, variant: str | None) -> Co
 
 def variants_in(ledger: Ledger, pipeline: str) -> list[str]:
     """Return the variants that a pipeline ever asked, in order; none of one that has no variants."""
-    return sorted({variant_of(name) for name in names_in(ledger, pipeline)} - {""})
+    return sorted({variant_of(name) for name in names_in(ledger, pipeline)} - {"", ESCALATED})
 
 
 def names_in(ledger: Ledger, pipeline: str) -> set[str]:

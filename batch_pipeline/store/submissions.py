@@ -28,7 +28,7 @@ from batch_pipeline.store.tables import (
     sources,
     submissions,
 )
-from batch_pipeline.store.variants import partition_of, shown, variant_of
+from batch_pipeline.store.variants import ESCALATED, partition_of, shown, variant_of
 
 
 @dataclass(frozen=True)
@@ -576,6 +576,33 @@ def index_elsewhere(ledger: Ledger, scope: Scope) -> list[IndexRow]:
         for row in rows
         if variant_of(row["partition"]) == scope.variant
     ]
+
+
+def index_beside(ledger: Ledger, scope: Scope) -> list[IndexRow]:
+    """Return the index files of the other model of an escalation, over all partitions and endpoints.
+
+    Of the first model's scope these are the better one's, and the other way round.
+    """
+    other = "" if scope.variant == ESCALATED else ESCALATED
+    mine = (
+        submissions.c.pipeline == scope.pipeline,
+        submissions.c.state != "abandoned",
+        is_of(submissions.c.partition, other),
+    )
+    about = submissions.c.number, submissions.c.partition
+    selected = select(submissions.c.index_path, *about).where(*mine)
+    collected = (
+        select(request_files.c.index_path, *about)
+        .join(submissions, submissions.c.id == request_files.c.submission_id)
+        .where(*mine)
+    )
+    with ledger.read() as tx:
+        return [
+            IndexRow(name, number, partition_of(partition))
+            for query in (selected, collected)
+            for name, number, partition in tx.execute(query)
+            if name
+        ]
 
 
 def planned_in(counts: Mapping[str, int]) -> int:

@@ -8,9 +8,23 @@ MARK = "\tvariant "
 """Dagster refuses a tab in the keys of partitions."""
 
 
+ESCALATED = "+escalated"
+"""What stands in the place of a variant's name where the better model of an escalation is asked.
+
+No variant can be called so. Its rows have the keys of those of the first model, whose place they take in the table.
+"""
+
+
 def scope_name(partition: str, variant: str) -> str:
     """Return what the ledger calls a variant of a partition; the partition's key where there is no variant."""
     return f"{partition}{MARK}{variant}" if variant else partition
+
+
+def asked_by(variant: str) -> str:
+    """Return what begins a line about a variant, or about the better model; "" where there is nothing to tell apart."""
+    if variant == ESCALATED:
+        return "Escalated: "
+    return f"Variant {variant}: " if variant else ""
 
 
 def partition_of(name: str) -> str:
@@ -26,4 +40,5 @@ def variant_of(name: str) -> str:
 def shown(name: str) -> str:
     """Return a name in the ledger as people read it, such as `2026-03-01, variant short`."""
     partition, mark, variant = name.partition(MARK)
-    return ", ".join(part for part in (partition, f"variant {variant}" if mark else "") if part)
+    what = "escalated" if variant == ESCALATED else f"variant {variant}"
+    return ", ".join(part for part in (partition, what if mark else "") if part)

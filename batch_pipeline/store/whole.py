@@ -13,6 +13,7 @@ from sqlalchemy import RowMapping, func, select
 
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, request_files, sources, submissions
+from batch_pipeline.store.variants import ESCALATED, variant_of
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ def wholes(store: Store, pipeline: str) -> dict[str, Whole]:
     looked = {
         row["partition"]: row
         for row in store.ledger.rows(select(sources).where(sources.c.pipeline == pipeline))
+        if variant_of(row["partition"]) != ESCALATED  # those of the first model once more
         # A ledger that was made again may know of later submissions than of looks at the source.
-        if row["partition"] not in newest or row["at"] >= newest[row["partition"]]
+        and (row["partition"] not in newest or row["at"] >= newest[row["partition"]])
     }
     if not looked:
         return {}

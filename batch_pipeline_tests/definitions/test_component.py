@@ -18,6 +18,7 @@ from batch_pipeline import (
     ClaudeBatches,
     DuckDBSource,
     DuckDBTable,
+    Escalate,
     ParquetDataset,
     ParquetSource,
     RequestFiles,
@@ -494,6 +495,19 @@ def test_ready_requests_are_named_by_their_files_and_have_no_request() -> None:
     assert "request is missing" in problem(lacking)
     varied = {"name": "ready", "source": source, "variants": {"a": {"system": "Be short."}}}
     assert "Leave out variants" in problem(varied)
+
+
+def test_a_better_model_is_a_mapping() -> None:
+    written = {
+        "to": {"model": "claude-opus-5-5", "max_tokens": 900},
+        "when": ["invalid", "_attempt > 1"],
+        "audit": 0.1,
+    }
+    with loaded(attributes(escalate=written)) as (component, _):
+        assert component.pipeline().escalate == Escalate(**written)
+    assert "write several as a list" in problem(
+        attributes(escalate={"to": "b", "when": "invalid | refused"})
+    )
 
 
 def test_when_answers_are_wanted_is_a_text_or_a_mapping() -> None:

@@ -16,6 +16,7 @@ from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.requests.budget import weigh_the_rest
 from batch_pipeline.store.budget import approve as let_through
 from batch_pipeline.store.submissions import Endpoint
+from batch_pipeline.store.variants import asked_by
 
 PUBLIC_API = "api.anthropic.com"
 
@@ -60,7 +61,7 @@ def materialize(
             for line in report.trouble:
                 context.log.warning(line)
             context.log.info(
-                f"{f'Variant {scope.variant}: ' if scope.variant else ''}{counted(len(report.batches), 'batch', 'batches')} sent with "
+                f"{asked_by(scope.variant)}{counted(len(report.batches), 'batch', 'batches')} sent with "
                 f"{counted(report.requests, 'request')}; "
                 f"{counted(report.waiting, 'file')} waiting ({report.reason})"
             )

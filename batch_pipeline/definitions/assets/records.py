@@ -30,13 +30,14 @@ from batch_pipeline.records.connections import (
 )
 from batch_pipeline.records.reask import Destination
 from batch_pipeline.records.selection import Ask
-from batch_pipeline.records.sources import VARIANT, ResultsSource
+from batch_pipeline.records.sources import VARIANT, ResultsSource, only_among
 from batch_pipeline.records.submission import SelectedSubmission, select_submission
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.join import write_parquet
 from batch_pipeline.results.lost_answers import state_of
 from batch_pipeline.results.publish import Published, publish
 from batch_pipeline.store.addresses import same_address
+from batch_pipeline.store.escalation import SEEN, files_settled
 from batch_pipeline.store.renaming import check_not_renamed, went_over
 from batch_pipeline.store.seen import knows_all
 from batch_pipeline.store.store import Store
@@ -47,6 +48,7 @@ from batch_pipeline.store.submissions import (
     latest_prefix,
     unsent,
 )
+from batch_pipeline.store.variants import ESCALATED
 
 
 def materialize(
@@ -76,33 +78,51 @@ def materialize(
                 metadata=metadata.of_selection([], []) | {"not_yet": not_yet}
             )
         destination.check(wanted_of(pipeline, store))
+        among = f"{folder}/unsettled.parquet"
+        partial = ask.limit is not None or bool(ask.where)
+        first_scopes = [scope for scope in scopes if scope.variant != ESCALATED]
+        if partial:  # what the better model is asked about, a whole run says
+            scopes = first_scopes
         lookup = _lookup(store, pipeline, destination, folder)
         against = _other_prefix(store, pipeline)
         selections = []
+        escalate = pipeline.escalate
+        looked_at = 0
         for scope in scopes:
+            is_better = scope.variant == ESCALATED
+            if escalate is not None and not is_better:
+                looked_at = files_settled(store.ledger, pipeline.name, scope.partition)
 
-            def selected_in(scope: Scope) -> SelectedSubmission:
+            def selected_in(scope: Scope, is_better: bool, looked_at: int) -> SelectedSubmission:
                 asked = pipeline.as_asked(scope.variant)
+                read = source_of(asked, store)
                 return select_submission(
                     store,
                     scope,
-                    source_of(asked, store),
+                    only_among(read, among) if is_better else read,
                     lambda columns: bound(asked, columns),
                     partition_filter=filter_of(pipeline, scope.key),
                     refresh=pipeline.refresh,
                     max_attempts=pipeline.max_attempts,
-                    on_deleted=pipeline.on_deleted,
-                    ask=ask,
+                    on_deleted="keep" if is_better else pipeline.on_deleted,
+                    ask=Ask(allow_reask=ask.allow_reask) if is_better else ask,
                     dedupe=pipeline.dedupe,
                     correct=pipeline.correct_invalid,
-                    rules=asked.rules,
+                    rules=() if is_better else asked.rules,
                     destination=lookup and lookup(scope),
                     against=against,
+                    unsettled=escalate.unsettled if escalate and not is_better else None,
+                    unsettled_into=among,
+                    noted={SEEN: looked_at} if is_better else None,
                 )
 
             # A file of an earlier night may be gone or damaged: it can be made again.
             selected = with_lost_files(
-                context, store, api, pipeline, functools.partial(selected_in, scope)
+                context,
+                store,
+                api,
+                pipeline,
+                functools.partial(selected_in, scope, is_better, looked_at),
             )
             selections.append(selected.selection)
             if ask.force or ask.allow_reask:
@@ -117,7 +137,7 @@ def materialize(
     )
     columns = [
         column
-        for column in selections[-1].columns
+        for column in selections[0 if escalate else -1].columns
         if column[0] != VARIANT or "" in pipeline.by_variant
     ]
     return dg.MaterializeResult(
@@ -146,7 +166,7 @@ def _lookup(
     @functools.cache
     def rows_of_variant(variant: str) -> str | None:
         path = rows()
-        if not variant or path is None:
+        if variant in ("", ESCALATED) or path is None:
             return path
         only = f"{folder}/there-{variant}.parquet"
         with memory_connection(SMALL_MEMORY) as con:
@@ -253,6 +273,8 @@ def _check_account(
 
 def _selection_line(pipeline: BatchPipeline, scope: Scope, number: int, found) -> str:
     where = scope.title
+    if not found.source_rows and scope.variant == ESCALATED:
+        return f"{where}: no answer of the first model is to be asked of the better one now."
     if not found.source_rows:
         return f"{where}: the source has no rows. Nothing to ask."
     parts = {

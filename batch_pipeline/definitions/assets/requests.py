@@ -11,6 +11,7 @@ from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.requests.prepare import Pricing, prepare
 from batch_pipeline.results.join import Question
+from batch_pipeline.store.variants import asked_by
 
 
 def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> dg.MaterializeResult:
@@ -54,7 +55,7 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
                 )
             usd = report.estimate.line
             context.log.info(
-                f"{f'Variant {scope.variant}: ' if scope.variant else ''}{counted(report.requests, 'request')} in {counted(report.files, 'file')}, "
+                f"{asked_by(scope.variant)}{counted(report.requests, 'request')} in {counted(report.files, 'file')}, "
                 f"{report.bytes:,} bytes; "
                 f"{counted(report.rejected, 'record')} rejected; estimated cost {usd}"
             )

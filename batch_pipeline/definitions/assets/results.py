@@ -3,6 +3,7 @@
 import logging
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import dagster as dg
 from sqlalchemy import RowMapping
@@ -23,9 +24,11 @@ from batch_pipeline.definitions.rows import destination_of, earlier_names, rows_
 from batch_pipeline.definitions.variants import table_keys, with_earlier
 from batch_pipeline.errors import LostFileError, StoreError, counted
 from batch_pipeline.pipeline import BatchPipeline
+from batch_pipeline.requests.label import agreed_columns
 from batch_pipeline.results.account import account
 from batch_pipeline.results.advice import Advice, advise
 from batch_pipeline.results.collect import Collected, collect, keep_answers, refused_alike
+from batch_pipeline.results.escalated import escalation_of
 from batch_pipeline.results.publish import Published, publish
 from batch_pipeline.results.retention import retention
 from batch_pipeline.store.overdue import overdue, overdue_said
@@ -134,6 +137,8 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
         partitions = [scope.partition for scope in scopes]
         # First what is read in the morning: Dagster shows it in this order.
         shown = reports(context, store, pipeline, settled, partitions) | advice | shown
+        if pipeline.escalate is not None and (settled or collected):
+            shown |= _escalated(store, pipeline)
         checked = threshold_results(store, scopes, pipeline)
         late = ""
         if by := pipeline.deadline:
@@ -153,6 +158,27 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
             *checked,
         ],
     )
+
+
+def _escalated(store: Store, pipeline: BatchPipeline) -> dict[str, Any]:
+    """Return what escalation came to: figures, which fail no run."""
+    try:
+        columns = agreed_columns(pipeline.request, pipeline.output_prefix)
+        found = escalation_of(store, pipeline.name, columns)
+    except Exception:
+        log.warning("What escalation of %s came to is not known.", pipeline.name, exc_info=True)
+        return {}
+    shown: dict[str, Any] = {
+        "escalated": found.escalated,
+        "audited": found.audited,
+        "audit": found.said,
+    }
+    if found.audited:
+        shown["audit_agreement"] = found.agreed / found.audited
+    if found.saved_usd is not None and found.usd is not None:
+        shown |= {"saved_usd": found.saved_usd, "both_models_usd": found.usd}
+    log.info("%s: %s", pipeline.name, found.said)
+    return shown
 
 
 def _advice(store: Store, pipeline: BatchPipeline, submission: RowMapping) -> list[Advice]:

@@ -100,7 +100,7 @@ def question_of(pipeline: BatchPipeline) -> Question:
             one.request.cites,
             one.request.keep_thinking,
         )
-        for one in pipeline.by_variant.values()
+        for one in pipeline.by_scope.values()
     )
     return replace(first, others=tuple(others))
 

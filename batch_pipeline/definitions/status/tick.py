@@ -157,7 +157,7 @@ def _look(
     Nothing is needed of an API that does not answer or refuses the key: a run would only fail.
     """
     put_right(store.ledger)
-    known = endpoints_at_work(store, pipeline.name)
+    known = endpoints_at_work(store, pipeline.name, escalates=pipeline.escalate is not None)
     here = [endpoint for endpoint in known if same_address(endpoint.base_url, claude.addresses)]
     said = [
         f"What was sent to {endpoint} is left alone while base_url is {claude.url}"
@@ -230,6 +230,7 @@ def _needs(
         caps=caps_of(pipeline, claude, store.clock.now()),
         may_send=_may_send(pipeline, store.clock.now()),
         is_asked=is_declared(pipeline),
+        escalates=pipeline.escalate is not None,
     )
 
 
