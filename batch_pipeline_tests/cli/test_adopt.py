@@ -1,6 +1,7 @@
 """`adopt` takes over a batch that was made elsewhere: it is paid once, and its answers stand in the table."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from typing import Any
 from urllib.request import Request, urlopen
@@ -159,6 +160,24 @@ def test_an_export_that_was_sent_by_hand_comes_back_by_its_own_custom_ids(
         nights(user_project).until_quiet()
     assert paid(user_project) == 11 and len(rows(user_project)) == 10
     assert rows(user_project)[3]["_batch_id"] == batch != rows(user_project)[4]["_batch_id"]
+    assert ledger_cost(user_project) == pytest.approx(float(user_project.emulator.bill()["usd"]))
+
+
+def test_what_a_lost_store_has_paid_comes_back_from_the_batches_that_the_table_names(
+    user_project: UserProject,
+):
+    table = 'destination=DuckDBTable(database="warehouse.duckdb", table="answers")'
+    notes = f'defs = build_definitions(pipeline("notes", {table}), claude=claude(max_batch_requests=10), store=store)\n'
+    user_project.write("pipelines.py", CODE + notes)
+    night(user_project)
+    shutil.rmtree(user_project.folder / "data")
+    with inside(user_project.folder):
+        said = nights(user_project).refusal("submit", {})
+    assert "batch-pipeline adopt BATCH --pipeline notes" in said and "_batch_id" in said
+    [batch] = {row["_batch_id"] for row in rows(user_project).values()}
+    assert taken(user_project, batch)["records"] == 10
+    night(user_project)
+    assert paid(user_project) == 10 == len(rows(user_project))
     assert ledger_cost(user_project) == pytest.approx(float(user_project.emulator.bill()["usd"]))
 
 

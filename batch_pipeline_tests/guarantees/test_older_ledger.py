@@ -303,6 +303,7 @@ def test_another_root_does_not_pay_what_the_table_holds(house: House, kind: str)
     said = house.refusal(house.nights(**where))
     assert str(house.root) in said and "40 answered rows" in said and "answers" in said
     assert "earlier root" in said and "allow_reask" in said
+    assert "`batch-pipeline adopt BATCH --pipeline notes`" in said and "_batch_id" in said
     assert house.refusal(house.nights(**where), limit=1) and house.paid == RECORDS
     shutil.rmtree(house.root)
     away.rename(house.root)
