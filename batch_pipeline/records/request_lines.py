@@ -7,10 +7,12 @@ parameters. No more than a line and a few megabytes are held; DuckDB works on th
 import gzip
 import hashlib
 import io
+import json
+import re
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import duckdb
@@ -27,6 +29,8 @@ from batch_pipeline.settings import project_path
 
 ENDINGS = (".jsonl", ".jsonl.gz")
 """What the names of files in a folder end with that are read."""
+LONG_NUMBER = re.compile(rb"[0-9]{19}")
+"""What a line holds, in a text or not, that has a number of more than 64 bits."""
 ROWS_AT_ONCE = 2_048
 BYTES_AT_ONCE = 4_000_000
 EXAMPLES = 5
@@ -154,11 +158,30 @@ def _request(line: bytes, where: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(found.get("params"), dict):
         said = "has no params" if found.get("params") is None else f"has params that are no object: {found['params']!r:.60}"  # fmt: skip
         raise InputError(f"{where} {plain(said)}. {form}")
+    if LONG_NUMBER.search(line) and (number := _too_long(line)):
+        raise InputError(
+            f"{where} has the number {number:.40}, which has more than 64 bits: it would be sent as another one. Write it "
+            "as text, or shorter. Nothing was sent."
+        )
     if more := found.keys() - {"custom_id", "params"}:
         raise InputError(
             f"{where} has `{plain(min(more))}` beside custom_id and params, which a batch does not take. {form}"
         )
     return custom_id, found["params"]
+
+
+def _too_long(line: bytes) -> str | None:
+    """Return a whole number of a line's JSON that cannot be sent as it is; None when there is none."""
+    found: list[str] = []
+
+    def number(text: str) -> int:
+        if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
+            found.append(text)
+        return 0
+
+    with suppress(RecursionError):
+        json.loads(line, parse_int=number)
+    return found[0] if found else None
 
 
 def _check_each_once(connection: duckdb.DuckDBPyConnection, lines: str, files: list[str]) -> None:

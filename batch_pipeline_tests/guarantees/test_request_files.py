@@ -169,9 +169,19 @@ LINE = json.dumps(line("x"))
         (['{"params": {}}'], "line 1 has no custom_id"),
         (['{"custom_id": 7, "params": {}}'], "line 1 has the custom_id 7, which is no text"),
         (['{"custom_id": "x"}'], "line 1 has no params"),
+        (
+            [
+                LINE.replace("100", "18446744073709551615"),
+                LINE.replace("100", "-9223372036854775809"),
+            ],
+            "line 2 has the number -9223372036854775809, which has more than 64 bits",
+        ),
         (['{"custom_id": "x", "params": []}'], "line 1 has params that are no object"),
         (['{"custom_id": "x", "params": {}, "url": "/v1"}'], "line 1 has `url` beside"),
-        ([LINE, LINE.replace('"x"', '"y"'), LINE], "x ({0}, line 1 and {0}, line 3)"),
+        (
+            [LINE.replace("hello", "1" * 30), LINE.replace('"x"', '"y"'), LINE],
+            "x ({0}, line 1 and {0}, line 3)",
+        ),
         (None, "No file of requests matches"),
     ],
 )
