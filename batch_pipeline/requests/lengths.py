@@ -198,7 +198,8 @@ def _read(store: Store, rows: Sequence[RowMapping], *, same_question: bool) -> L
     if answers < FEWEST:
         return Lengths(answers, same_question=same_question)
     if fit < FEWEST:
-        mean = spread = p99 = None
+        mean = p99 = None
+    spread = spread or 0.0
     asked, most = sum(row["requests"] for row in rows), read_most(rows)
     share = min(float(hits or 0) / most, 1.0)
     return Lengths(
@@ -210,7 +211,7 @@ def _read(store: Store, rows: Sequence[RowMapping], *, same_question: bool) -> L
         share,
         least_hits(share, [(count, min(float(one) / most, 1.0)) for count, one in batches]),
         min(answers / max(asked, 1), 1.0),
-        spread or 0.0,
+        spread,
         None if mean is None else most_mean(mean, spread, means),
         None if hits is None else share,
         min((each for each in map(_allowed, rows) if each is not None), default=None),
