@@ -22,17 +22,20 @@ SURE = 3.0
 
 ANSWERS = """
 select _bp_file, _attempt, _output_tokens as output, coalesce(_cache_read_tokens, 0) as read,
-  coalesce(_cache_write_tokens, 0) as written, _status = 'truncated' as is_cut
+  coalesce(_cache_write_tokens, 0) as written, _status = 'truncated' as is_cut,
+  _status = 'invalid' as is_unfit
 from read_parquet({files}, union_by_name = true, filename = '_bp_file')
 where _output_tokens is not null and _batch_id is not null
 """
 LENGTHS = """
-select count(*), avg(output), stddev_samp(output), quantile_cont(output, 0.99), avg(read + written),
+-- What does not fit says nothing of how long an answer is that does.
+select count(*), avg(output) filter (not is_unfit), stddev_samp(output) filter (not is_unfit),
+  quantile_cont(output, 0.99) filter (not is_unfit), count(*) filter (not is_unfit), avg(read + written),
   sum(read) / nullif(sum(read) + sum(written), 0), coalesce(bool_or(is_cut), false)
 from answers
 """
 MEANS = """
-select count(*), avg(output) from answers group by _bp_file
+select count(*), avg(output) from answers where not is_unfit group by _bp_file
 having count(*) filter (_attempt = 1) >= {fewest}
 """
 HITS = """
@@ -185,7 +188,7 @@ def _read(store: Store, rows: Sequence[RowMapping], *, same_question: bool) -> L
             store.files.register(connection)
             files = quote_files([store.files.url(row["results_path"]) for row in rows])
             connection.execute(f"create temp table answers as {ANSWERS.format(files=files)}")
-            [(answers, mean, spread, p99, cached, hits, is_cut)] = connection.execute(
+            [(answers, mean, spread, p99, fit, cached, hits, is_cut)] = connection.execute(
                 LENGTHS
             ).fetchall()
             means = connection.execute(MEANS.format(fewest=FEWEST)).fetchall()
@@ -194,6 +197,9 @@ def _read(store: Store, rows: Sequence[RowMapping], *, same_question: bool) -> L
         return NO_ANSWERS
     if answers < FEWEST:
         return Lengths(answers, same_question=same_question)
+    if fit < FEWEST:
+        mean = p99 = None
+    spread = spread or 0.0
     asked, most = sum(row["requests"] for row in rows), read_most(rows)
     share = min(float(hits or 0) / most, 1.0)
     return Lengths(
@@ -206,7 +212,7 @@ def _read(store: Store, rows: Sequence[RowMapping], *, same_question: bool) -> L
         least_hits(share, [(count, min(float(one) / most, 1.0)) for count, one in batches]),
         min(answers / max(asked, 1), 1.0),
         spread,
-        most_mean(mean, spread, means),
+        None if mean is None else most_mean(mean, spread, means),
         None if hits is None else share,
         min((each for each in map(_allowed, rows) if each is not None), default=None),
         is_cut,

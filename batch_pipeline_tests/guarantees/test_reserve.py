@@ -4,6 +4,7 @@ import json
 import sqlite3
 from typing import Any
 
+from batch_pipeline_tests.guarantees.test_asked_again import OUTPUT
 from batch_pipeline_tests.guarantees.test_request_files import line, nights, write
 from batch_pipeline_tests.support.dagster_nights import Nights
 from batch_pipeline_tests.support.house import House
@@ -54,3 +55,11 @@ def test_ready_requests_that_are_allowed_more_are_not_like_the_earlier_ones(hous
     run.until_quiet()
     written("long", max_tokens=4000)
     assert reserved(house, run) == (30 * 4000, 30 * 4000)
+
+
+def test_answers_that_do_not_fit_say_nothing_of_those_that_do(house: House) -> None:
+    house.emulator.configure(rates={"unfit": 1.0})
+    run = house.nights({"output": OUTPUT})
+    run.submit()
+    run.collect()
+    assert reserved(house, run) == (40 * 200, 40 * 200)
