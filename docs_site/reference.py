@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 KINDS = {
-    "Pipelines": ["BatchPipeline", "Schedule", "SendBetween", "Arrivals", "Budget"],
+    "Pipelines": ["BatchPipeline", "Schedule", "SendBetween", "Arrivals", "Budget", "Escalate"],
     "Questions": ["MessageTemplate", "Classify", "Extract", "Summarize", "Translate", "Score"],
     "Sources and destinations": ["DuckDBSource", "ParquetSource", "DuckDBTable", "ParquetDataset"],
     "Resources": ["ClaudeBatches", "BatchStore"],
