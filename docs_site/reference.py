@@ -13,6 +13,7 @@ KINDS = {
         "Arrivals",
         "Budget",
         "Threshold",
+        "Escalate",
     ],
     "Questions": ["MessageTemplate", "Classify", "Extract", "Summarize", "Translate", "Score"],
     "Sources and destinations": [

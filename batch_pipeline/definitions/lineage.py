@@ -14,7 +14,7 @@ from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.columns import HIDDEN_COLUMNS, file_columns
 from batch_pipeline.records.connections import SMALL_MEMORY, memory_connection
-from batch_pipeline.records.sources import VARIANT, DuckDBSource, ResultsSource
+from batch_pipeline.records.sources import ESCALATED, VARIANT, DuckDBSource, ResultsSource
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.settings import resolve
 from batch_pipeline.store.store import Store
@@ -74,12 +74,14 @@ def of_results(
         return {}
     answered = {name for name, _ in questions[0].output_columns}
     asked = dict.fromkeys(one for question in questions for one in question.columns)
-    variants = {VARIANT} if "" not in pipeline.by_variant else set()
+    own = (
+        {ESCALATED} if pipeline.escalate else {VARIANT} if "" not in pipeline.by_variant else set()
+    )
     read: dict[str, list[tuple[dg.AssetKey, str]]] = {}
     for name in table:
         if name in answered:
             read[name] = [(records, one) for one in asked]
-        elif name in source_columns and name not in variants:
+        elif name in source_columns and name not in own:
             read[name] = [(records, name)]
     return _lineage(read)
 

@@ -232,7 +232,9 @@ def _view_results(
 ) -> None:
     relation = table.relation(connection)
     there = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()]
-    books = {ESCALATED, *(name.lower() for name in RESULT_COLUMNS)}
+    books = {name.lower() for name in RESULT_COLUMNS}
+    if getattr(source.results, "escalate", None) is not None:
+        books.add(ESCALATED)
     shown = ", ".join(f"results.{quote_name(name)}" for name in there if name.lower() not in books)
     only = f" WHERE ({source.where}\n)" if source.where else ""
     try:

@@ -122,6 +122,8 @@ def test_a_better_answer_stays_without_escalation_and_is_put_back_when_the_first
     nights = make(escalate, on_deleted="drop")
     nights.night(force=True)
     assert table(database) == rows
+    selected = nights.metadata("records")
+    assert (selected["source_rows"], selected["settled"]) == (RECORDS, RECORDS)
     assert len(paid(claude_emulator)) == asked + RECORDS
     # A key that left and is back has the better answer again.
     with duckdb.connect(str(database)) as con:
@@ -276,3 +278,26 @@ def _plain(database: Path) -> dict[int, tuple[str, None, str]]:
     with duckdb.connect(str(database)) as con:
         rows = con.execute("select id, _model, _status from sections").fetchall()
     return {key: (model, None, status) for key, model, status in rows}
+
+
+@only_whole
+def test_the_results_of_a_pipeline_that_escalates_are_the_source_of_one_that_does(
+    make: Make, database: Path, claude_emulator: EmulatorProcess
+) -> None:
+    first = make(Escalate(to=BETTER, when="size = 1"), output_prefix="first_")
+    first.night()
+    asked = len(paid(claude_emulator))
+    second = make(
+        Escalate(to=BETTER, when="first_section = 'net'"),
+        name="again",
+        request={"prompt": "Once more: {{ summary }}"},
+        source=first.pipeline.results(),
+        destination=DuckDBTable(database=str(database), table="again"),
+    )
+    second.night()
+    with duckdb.connect(str(database)) as con:
+        found = dict(con.execute("select _model, count(*) from again group by all").fetchall())
+    assert sum(found.values()) == RECORDS and set(found) == {CHEAP, BETTER}
+    assert len(paid(claude_emulator)) == asked + RECORDS + found[BETTER]
+    second.night()
+    assert len(paid(claude_emulator)) == asked + RECORDS + found[BETTER]

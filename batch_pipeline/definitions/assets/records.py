@@ -30,6 +30,7 @@ from batch_pipeline.records.connections import (
 )
 from batch_pipeline.records.reask import Destination
 from batch_pipeline.records.selection import Ask
+from batch_pipeline.records.sources import ESCALATED as ESCALATED_COLUMN
 from batch_pipeline.records.sources import VARIANT, ResultsSource, only_among
 from batch_pipeline.records.submission import SelectedSubmission, select_submission
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
@@ -49,6 +50,9 @@ from batch_pipeline.store.submissions import (
     unsent,
 )
 from batch_pipeline.store.variants import ESCALATED
+
+ONCE = ("source_rows", "in_flight", "settled", "exhausted", "left_out", "ruled", "by_rule")
+"""Counts of a selection that are about records of the source, whether they are asked or not."""
 
 
 def materialize(
@@ -135,14 +139,21 @@ def materialize(
     count_rows(
         context, pipeline, scopes, [one.asked + one.reused + one.ruled for one in selections]
     )
+    hidden = ESCALATED_COLUMN if escalate else VARIANT if "" not in pipeline.by_variant else None
     columns = [
-        column
-        for column in selections[0 if escalate else -1].columns
-        if column[0] != VARIANT or "" in pipeline.by_variant
+        column for column in selections[0 if escalate else -1].columns if column[0] != hidden
     ]
+    shown = metadata.of_selection(selections, columns)
+    if escalate is not None:
+        # The better model's records are some of the same: they are counted once.
+        first = [
+            one for scope, one in zip(scopes, selections, strict=True) if scope.variant != ESCALATED
+        ]
+        once = metadata.of_selection(first, columns)
+        shown |= {name: once[name] for name in ONCE}
+        shown["escalated"] = shown["asked"] - once["asked"]
     return dg.MaterializeResult(
-        metadata=metadata.of_selection(selections, columns)
-        | lineage.of_records(pipeline, [name for name, _ in columns])
+        metadata=shown | lineage.of_records(pipeline, [name for name, _ in columns])
     )
 
 
