@@ -162,6 +162,7 @@ def test_a_pipeline_that_has_answers_gets_escalation_and_what_failed_after_all_a
     assert len(paid(claude_emulator)) == asked + 2
 
 
+@only_whole
 def test_a_sample_is_asked_of_both_and_the_report_says_agreement_and_what_was_saved(
     make: Make, database: Path, claude_emulator: EmulatorProcess
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from batch_pipeline_tests.guarantees.test_asked_again import OUTPUT
 from batch_pipeline_tests.guarantees.test_request_files import line, nights, write
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import House
 
 
@@ -40,6 +41,7 @@ def test_answers_that_were_cut_short_may_be_as_long_as_is_allowed_now(house: Hou
     assert some < most / 100
 
 
+@only_whole
 def test_ready_requests_that_are_allowed_more_are_not_like_the_earlier_ones(house: House) -> None:
     def written(name: str, **params: Any) -> None:
         lines = [line(f"{name} {number}", f"ask {number}", **params) for number in range(30)]
