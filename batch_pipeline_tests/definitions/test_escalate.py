@@ -197,6 +197,25 @@ def test_a_run_that_ends_between_the_steps_and_two_at_once_ask_the_better_model_
     assert len(paid(claude_emulator)) == RECORDS * 5 // 4
 
 
+def test_a_model_that_takes_the_other_ones_place_asks_nothing_that_it_answered(
+    make: Make, database: Path, claude_emulator: EmulatorProcess
+) -> None:
+    make(Escalate(to=BETTER, when="size = 1")).night()
+    rows, asked = table(database), len(paid(claude_emulator))
+    # Requests of both would be called alike, and what was answered paid once more.
+    for config in ({}, {"allow_reask": True}, {"force": True}):
+        said = make(None, request={"model": BETTER}).refusal("submit", config)
+        assert "what the first model is asked was asked of it before, as the better one" in said
+        assert 'MessageTemplate(version="...")' in said
+    # Before the new first model is paid, too.
+    said = make(Escalate(to=CHEAP), request={"model": "claude-sonnet-5"}).refusal("submit", {})
+    assert "what the better model is asked was asked of it before, as the first one" in said
+    assert table(database) == rows and len(paid(claude_emulator)) == asked
+    # A version of its own asks all of it, under other names.
+    make(None, request={"model": BETTER, "version": "1"}).night()
+    assert len(paid(claude_emulator)) == asked + RECORDS
+
+
 @only_whole
 def test_a_store_that_was_lost_stops_the_night_although_the_rows_are_the_better_models(
     make: Make, database: Path, claude_emulator: EmulatorProcess, tmp_path: Path
