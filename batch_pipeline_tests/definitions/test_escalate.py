@@ -247,6 +247,25 @@ def test_partitions_and_a_part_of_the_records(
     assert len(paid(claude_emulator)) == RECORDS * 5 // 4
 
 
+def test_a_condition_that_fails_for_a_record_is_told_from_a_damaged_file(
+    make: Make, database: Path, claude_emulator: EmulatorProcess, tmp_path: Path
+) -> None:
+    make(None).night()
+    for condition in (
+        "12 // size > 5",
+        "strptime(summary, '%Y') is null",
+        "repeat('x', size << 40) = ''",
+    ):
+        said = make(Escalate(to=BETTER, when=condition)).refusal("submit", {})
+        assert f"escalate: when ({condition}) fails for a record" in said and "try_cast" in said
+    for path in (tmp_path / "store").rglob("results/*.parquet"):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:64] + bytes(len(whole) - 128) + whole[-64:])
+    # That is made again.
+    make(Escalate(to=BETTER, when="size = 1")).submit()
+    assert len(paid(claude_emulator)) == RECORDS * 5 // 4
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
