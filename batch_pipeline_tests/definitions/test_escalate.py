@@ -193,7 +193,7 @@ def test_a_run_that_ends_between_the_steps_and_two_at_once_ask_the_better_model_
     nights.select("records", "requests")
     left = make(None).tick()
     assert not left.run_requests
-    assert "(the better model of escalate) will not be sent" in left.skip_message
+    assert "(the better model of escalate) will not be sent" in (left.skip_message or "")
     nights.select("records")
     nights.night()
     assert Counter(row[1] for row in table(database).values()) == {None: 30, "size = 1": 10}
