@@ -89,8 +89,9 @@ def left_unsent(store: Store, pipeline: BatchPipeline) -> str | None:
     left = [variant_of(row["partition"]) for row in rows if not declared(row["partition"])]
     if not left:
         return None
-    names = ", ".join(sorted({name or "the request without variants" for name in left}))
+    said = {"": "the request without variants", ESCALATED: "the better model of escalate"}
+    names = ", ".join(sorted({said.get(name, name) for name in left}))
     return (
-        f"{counted(len(left), 'file')} of what is no variant of {pipeline.name} (any more) ({names}) will not be sent: "
+        f"{counted(len(left), 'file')} of what {pipeline.name} does not ask (any more) ({names}) will not be sent: "
         f"declare it again, or give it up with `batch-pipeline cancel {pipeline.name}`"
     )

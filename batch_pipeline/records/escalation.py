@@ -55,6 +55,11 @@ WHERE file IN {files} AND custom_id IN (
 )
 """
 
+READ = """
+-- Reads all columns of all rows in some files.
+SELECT count(hash(results)) FROM read_parquet({paths}, union_by_name = true) AS results
+"""
+
 HAS_STATUS = """
 UPDATE _bp_settled SET place = least(coalesce(place, {place}), {place}) WHERE status = {status}
 """
@@ -145,10 +150,15 @@ def write_unsettled(
             )
             try:
                 con.execute(statement)
-            except duckdb.ConversionException as error:
+            except duckdb.OutOfMemoryException:
+                raise
+            except duckdb.Error as error:
+                # Also what a value is no such thing for (a division, a date, JSON); but a file may be damaged, which
+                # raises the same, and then this does so once more.
+                con.execute(READ.format(paths=quote_files(paths)))
                 raise InputError(
                     f"escalate: when ({condition}) fails for a record. What has no such value must be no error: use "
-                    f"try_cast, for example. DuckDB says: {first_line(error)}"
+                    f"try_cast or TRY(...), for example. DuckDB says: {first_line(error)}"
                 ) from error
     con.execute(
         UNSETTLED.format(

@@ -23,6 +23,7 @@ from batch_pipeline.store.submissions import (
     Scope,
     abandon_unbuilt,
     asked_at,
+    asked_beside,
     asked_elsewhere,
     commit_selection,
     index_beside,
@@ -30,7 +31,7 @@ from batch_pipeline.store.submissions import (
     latest_records,
     situation,
 )
-from batch_pipeline.store.variants import ESCALATED
+from batch_pipeline.store.variants import ESCALATED, scope_name
 
 MOST_TRIES = 20
 
@@ -103,6 +104,7 @@ def select_submission(
     unsettled: Unsettled | None = None,
     unsettled_into: str = "",
     noted: Mapping[str, int] | None = None,
+    compile_better: Callable[[Mapping[str, str]], Question] | None = None,
 ) -> SelectedSubmission:
     """Select what needs an answer and commit it as a submission.
 
@@ -113,6 +115,7 @@ def select_submission(
     goes with the request that asks again. ``rules`` settle records without asking.
     ``unsettled`` is what another model is asked about, once it is known here: ``unsettled_into`` gets those records,
     and is what the source of that model's scope names. ``noted`` is written down beside what was found.
+    ``compile_better`` is, of the first model's scope, the better one's question: where that cannot be asked, nothing is.
     ``against`` is what speaks against asking anything, unless the run says force or allow_reask.
 
     Raises:
@@ -194,6 +197,9 @@ def select_submission(
                 raise HeldError(_refused(store, scope, selection.reask))
             if selection.asked and against and not (ask.force or ask.allow_reask):
                 raise HeldError(against)
+            if selection.asked:
+                better = compile_better(columns) if compile_better else None
+                _check_places(store, scope, question, better, known=bool(behind or before))
             new = _place(store, scope, submission, selection, question.version)
         complete = ask.limit is None and not ask.where
         number = commit_selection(
@@ -223,6 +229,30 @@ def select_submission(
         f"{scope.pipeline}: other runs selected records {MOST_TRIES} times while this one did. "
         "Nothing was sent by it; what they selected is being asked. Launch it again later."
     )
+
+
+def _check_places(
+    store: Store, scope: Scope, question: Question, better: Question | None, known: bool
+) -> None:
+    """Refuse to ask what was asked in the other place of an escalation: by requests of the same names.
+
+    ``known``: anything at all was asked there.
+    """
+    asked = [(scope, question)] if known else []
+    if better is not None:
+        asked.append((replace(scope, partition=scope_name(scope.key, ESCALATED)), better))
+    for one, its in asked:
+        if asked_beside(store.ledger, one, its.version):
+            now, before, name, version = (
+                ("better", "first", "escalate's `to`", 'to={"model": ..., "version": "..."}')
+                if one.variant == ESCALATED
+                else ("first", "better", "the request's `model`", 'MessageTemplate(version="...")')
+            )
+            raise HeldError(
+                f"{scope.title}: what the {now} model is asked was asked of it before, as the {before} one, and would be asked "
+                f"and paid again. Nothing was sent. Set {name} back as it was, or name another model. To ask it all "
+                f"the same, on purpose, give that question a version of its own: {version}."
+            )
 
 
 def _refused(store: Store, scope: Scope, reask: Reask) -> str:

@@ -605,6 +605,22 @@ def index_beside(ledger: Ledger, scope: Scope) -> list[IndexRow]:
         ]
 
 
+def asked_beside(ledger: Ledger, scope: Scope, version: str) -> bool:
+    """Whether the other model of an escalation was asked the question that a scope asks now, by the same model."""
+    other = "" if scope.variant == ESCALATED else ESCALATED
+    rows = ledger.rows(
+        select(submissions.c.id)
+        .where(
+            submissions.c.pipeline == scope.pipeline,
+            submissions.c.state != "abandoned",
+            submissions.c.version == version,
+            is_of(submissions.c.partition, other),
+        )
+        .limit(1)
+    )
+    return bool(rows)
+
+
 def planned_in(counts: Mapping[str, int]) -> int:
     """Return how many records a submission holds, by its counts; those of earlier versions lack some."""
     return sum(counts.get(name, 0) for name in ("asked", "reused", "ruled"))

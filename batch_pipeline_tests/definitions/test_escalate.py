@@ -194,10 +194,32 @@ def test_a_run_that_ends_between_the_steps_and_two_at_once_ask_the_better_model_
     nights.collect()
     nights.select("records")
     nights.select("records", "requests")
+    left = make(None).tick()
+    assert not left.run_requests
+    assert "(the better model of escalate) will not be sent" in (left.skip_message or "")
     nights.select("records")
     nights.night()
     assert Counter(row[1] for row in table(database).values()) == {None: 30, "size = 1": 10}
     assert len(paid(claude_emulator)) == RECORDS * 5 // 4
+
+
+def test_a_model_that_takes_the_other_ones_place_asks_nothing_that_it_answered(
+    make: Make, database: Path, claude_emulator: EmulatorProcess
+) -> None:
+    make(Escalate(to=BETTER, when="size = 1")).night()
+    rows, asked = table(database), len(paid(claude_emulator))
+    # Requests of both would be called alike, and what was answered paid once more.
+    for config in ({}, {"allow_reask": True}, {"force": True}):
+        said = make(None, request={"model": BETTER}).refusal("submit", config)
+        assert "what the first model is asked was asked of it before, as the better one" in said
+        assert 'MessageTemplate(version="...")' in said
+    # Before the new first model is paid, too.
+    said = make(Escalate(to=CHEAP), request={"model": "claude-sonnet-5"}).refusal("submit", {})
+    assert "what the better model is asked was asked of it before, as the first one" in said
+    assert table(database) == rows and len(paid(claude_emulator)) == asked
+    # A version of its own asks all of it, under other names.
+    make(None, request={"model": BETTER, "version": "1"}).night()
+    assert len(paid(claude_emulator)) == asked + RECORDS
 
 
 @only_whole
@@ -228,6 +250,25 @@ def test_partitions_and_a_part_of_the_records(
     assert len(paid(claude_emulator)) == RECORDS // 2 + 8
     nights.night("1")
     assert Counter(row[1] for row in table(database).values()) == {None: 30, "size = 1": 10}
+    assert len(paid(claude_emulator)) == RECORDS * 5 // 4
+
+
+def test_a_condition_that_fails_for_a_record_is_told_from_a_damaged_file(
+    make: Make, database: Path, claude_emulator: EmulatorProcess, tmp_path: Path
+) -> None:
+    make(None).night()
+    for condition in (
+        "12 // size > 5",
+        "strptime(summary, '%Y') is null",
+        "repeat('x', size << 40) = ''",
+    ):
+        said = make(Escalate(to=BETTER, when=condition)).refusal("submit", {})
+        assert f"escalate: when ({condition}) fails for a record" in said and "try_cast" in said
+    for path in (tmp_path / "store").rglob("results/*.parquet"):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:64] + bytes(len(whole) - 128) + whole[-64:])
+    # That is made again.
+    make(Escalate(to=BETTER, when="size = 1")).submit()
     assert len(paid(claude_emulator)) == RECORDS * 5 // 4
 
 

@@ -129,7 +129,7 @@ def test_what_is_open_of_a_variant_that_is_gone_is_collected_and_what_waits_is_n
     assert rows(database) == every("base", "short")
     assert len(paid(claude_emulator)) == 2 * RECORDS
     said = left.tick().skip_message
-    assert "1 file of what is no variant of packages (any more) (told) will not be sent" in said
+    assert "1 file of what packages does not ask (any more) (told) will not be sent" in said
     make({"base": {}, "told": THREE["told"]}).until_quiet()
     assert rows(database) == every("base", "short", "told")
     assert len(paid(claude_emulator)) == 3 * RECORDS

@@ -92,6 +92,9 @@ def materialize(
         selections = []
         escalate = pipeline.escalate
         looked_at = 0
+        better = (
+            (lambda columns: bound(pipeline.by_scope[ESCALATED], columns)) if escalate else None
+        )
         for scope in scopes:
             is_better = scope.variant == ESCALATED
             if escalate is not None and not is_better:
@@ -118,6 +121,7 @@ def materialize(
                     unsettled=escalate.unsettled if escalate and not is_better else None,
                     unsettled_into=among,
                     noted={SEEN: looked_at} if is_better else None,
+                    compile_better=None if is_better else better,
                 )
 
             # A file of an earlier night may be gone or damaged: it can be made again.
