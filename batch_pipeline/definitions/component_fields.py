@@ -365,7 +365,7 @@ class EscalateToFields(Fields):
     max_tokens_limit: OptionalWhole = Field(
         None, description="How many tokens an answer that was cut short may get at most."
     )
-    params: dict[str, Any] | None = Field(None, description="Further parameters of the request.")
+    params: Anything = Field({}, description="Further parameters of the request.")
     cache: OptionalText = Field(None, description="Cache the shared prefix: 5m or 1h.")
     output_mode: OptionalText = Field(None, description="json_schema or tool.")
     version: OptionalText = Field(None, description="A version of the question of one's own.")
