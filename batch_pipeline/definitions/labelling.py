@@ -10,9 +10,8 @@ from batch_pipeline.definitions.rows import destination_of, earlier_names
 from batch_pipeline.errors import InputError
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.records.connections import memory_connection
-from batch_pipeline.requests.compiled import answer_columns
+from batch_pipeline.requests.compiled import columns_of
 from batch_pipeline.requests.label import Label
-from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results.compared import Compared, compare_rows, keep_labels
 from batch_pipeline.results.join import MEMORY
 from batch_pipeline.results.sample import Sample, read_labels, write_sample
@@ -51,9 +50,7 @@ def write(
     answers: bool,
 ) -> Sample:
     """Write records to label to a CSV file; see ``write_sample``."""
-    request = pipeline.request
-    output = answer_columns(OutputSchema.from_(request.output), request.calls_tools, request.cites)
-    outputs = [f"{pipeline.output_prefix}{name}" for name, _ in output]
+    outputs = [f"{pipeline.output_prefix}{name}" for name, _ in columns_of(pipeline.request)]
     with compared(pipeline, store) as (con, label, found, folder):
         declared = [name for name in pipeline.by_variant if name in found.variants]
         return write_sample(

@@ -34,6 +34,8 @@ CITATIONS = "citations"
 """Name of the column of what the model cites, where documents ask for it; after the prefix."""
 THINKING = "thinking"
 """Name of the column of what the model thought, where that is kept; after the prefix."""
+BESIDES = (TOOL_CALLS, CITATIONS, THINKING)
+"""What stands beside an answer, and is not what was asked for."""
 EMPTY, LINE, FILE = "empty", "line", "file"
 """Kinds of rejection: of a record that leaves nothing to ask, of a ready request that no batch takes, of a record
 whose file cannot be sent."""
@@ -425,6 +427,12 @@ def answer_columns(
     columns += [(TOOL_CALLS, "JSON")] if tool_calls else []
     columns += [(CITATIONS, "JSON")] if citations else []
     return columns + ([(THINKING, "VARCHAR")] if thinking else [])
+
+
+def columns_of(template: MessageTemplate) -> list[tuple[str, str]]:
+    """Return the same of a template that is not bound to columns."""
+    output = OutputSchema.from_(template.output)
+    return answer_columns(output, template.calls_tools, template.cites, template.keep_thinking)
 
 
 def compile_question(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.requests.compiled import CITATIONS, TOOL_CALLS, CompiledTemplate, answer_columns
+from batch_pipeline.requests.compiled import BESIDES, CompiledTemplate, columns_of
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.requests.schema_reader import SchemaReader
 from batch_pipeline.requests.template import MessageTemplate
@@ -41,8 +41,7 @@ def label_of(label: Any, template: MessageTemplate, output_prefix: str) -> Label
         InputError: it is no label, or not plain what it is compared with.
     """
     output = OutputSchema.from_(template.output)
-    found = answer_columns(output, template.calls_tools, template.cites)
-    kinds = {name: kind for name, kind in found if name not in (TOOL_CALLS, CITATIONS)}
+    kinds = {name: kind for name, kind in columns_of(template) if name not in BESIDES}
     example = f'{{"{next(iter(kinds), "field")}": "column"}}'
     if isinstance(label, str) and label:
         if len(kinds) != 1:
@@ -89,13 +88,13 @@ def agreed_columns(template: MessageTemplate, output_prefix: str) -> list[str]:
     Classes are fields whose schema lists their texts, and true or false.
     """
     output = OutputSchema.from_(template.output)
-    found = answer_columns(output, template.calls_tools, template.cites)
+    found = [(name, kind) for name, kind in columns_of(template) if name not in BESIDES]
     classes = [
         name
         for name, kind in found
         if kind == "BOOLEAN" or (output is not None and _is_enum(name, output))
     ]
-    names = classes or [name for name, _ in found if name not in (TOOL_CALLS, CITATIONS)]
+    names = classes or [name for name, _ in found]
     return [f"{output_prefix}{name}" for name in names]
 
 

@@ -7,8 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from batch_pipeline.errors import InputError
-from batch_pipeline.requests.compiled import answer_columns
-from batch_pipeline.requests.schema import OutputSchema
+from batch_pipeline.requests.compiled import columns_of
 from batch_pipeline.requests.template import MessageTemplate
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
@@ -81,7 +80,7 @@ def changed_template(base: MessageTemplate, what: str, changes: Any) -> MessageT
         template = replace(base, **made)
     except InputError as error:
         raise InputError(f"{what}: {error}") from None
-    mine, common = _columns(template), _columns(base)
+    mine, common = dict(columns_of(template)), dict(columns_of(base))
     if mine != common:
         raise InputError(
             f"{what} gives the answer other columns than the request: {_listed(mine)}, and not "
@@ -89,12 +88,6 @@ def changed_template(base: MessageTemplate, what: str, changes: Any) -> MessageT
             "and types; ask another question in a pipeline of its own."
         )
     return template
-
-
-def _columns(template: MessageTemplate) -> dict[str, str]:
-    """Return the columns of a template's answer: name to DuckDB type."""
-    output = OutputSchema.from_(template.output)
-    return dict(answer_columns(output, template.calls_tools, template.cites))
 
 
 def _listed(columns: Mapping[str, str]) -> str:

@@ -224,6 +224,7 @@ def test_a_table_that_lost_its_rows_is_put_right_and_a_store_that_lost_its_answe
         (["a"], "it must be a dict"),
         ({"a": {"prompt": "nothing"}}, "variants['a']: prompt reads no column"),
         ({"a": {"output": None}}, "gives the answer other columns than the request: answer VARCHAR"),
+        ({"a": {"keep_thinking": True}}, "thinking VARCHAR, and not"),
     ],
 )  # fmt: skip
 def test_what_is_no_variant_is_refused_when_it_is_declared(

@@ -8,7 +8,10 @@ import pytest
 from scipy.stats import binomtest, t
 from sklearn import metrics
 
+from batch_pipeline import MessageTemplate
 from batch_pipeline.records.connections import memory_connection
+from batch_pipeline.requests.compiled import columns_of
+from batch_pipeline.requests.label import agreed_columns, label_of
 from batch_pipeline.results import chart
 from batch_pipeline.results.cheaper_variant import cheaper_variant
 from batch_pipeline.results.score_tables import (
@@ -201,3 +204,12 @@ def test_a_cheaper_variant_that_answers_as_well_is_advised(tmp_path: Path) -> No
     # 10,000 records of each variant, at 1.50 USD less for 1,000.
     assert found[1] == 15
     assert shown(0.8) is None and shown(0.88, labelled=99) is None
+
+
+def test_what_the_model_thought_is_no_answer_to_compare() -> None:
+    asked = MessageTemplate(
+        model="claude-haiku-4-5", max_tokens=50, prompt="{{ text }}", keep_thinking=True
+    )
+    assert [name for name, _ in columns_of(asked)] == ["answer", "thinking"]
+    assert agreed_columns(asked, "my_") == ["my_answer"]
+    assert label_of("right", asked, "my_").answer == "my_answer"
