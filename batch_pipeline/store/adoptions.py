@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy import RowMapping, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from batch_pipeline.store.ledger import Ledger
@@ -16,11 +16,11 @@ from batch_pipeline.store.submissions import (
     Situation,
     add_file,
     next_number,
+    take_generation,
 )
 from batch_pipeline.store.tables import (
     FileState,
     candidates,
-    generations,
     request_files,
     reservations,
     submissions,
@@ -86,16 +86,7 @@ def commit_adoption(ledger: Ledger, scope: Scope, read: Situation, new: NewAdopt
     """
     try:
         with ledger.write() as tx:
-            won = tx.execute(
-                update(generations)
-                .where(
-                    generations.c.pipeline == scope.pipeline,
-                    generations.c.partition == scope.partition,
-                    generations.c.generation == read.generation,
-                )
-                .values(generation=read.generation + 1)
-            ).rowcount
-            if not won:
+            if not take_generation(tx, scope, read):
                 return None
             number = next_number(tx, scope.pipeline)
             submission = dict(

@@ -368,6 +368,21 @@ def situation(ledger: Ledger, scope: Scope) -> Situation:
         return Situation(generation, index, list(settled.scalars()))
 
 
+def take_generation(tx: Connection, scope: Scope, read: Situation) -> bool:
+    """Begin the next generation of a scope; False: another process has begun it since ``read``."""
+    return bool(
+        tx.execute(
+            update(generations)
+            .where(
+                generations.c.pipeline == scope.pipeline,
+                generations.c.partition == scope.partition,
+                generations.c.generation == read.generation,
+            )
+            .values(generation=read.generation + 1)
+        ).rowcount
+    )
+
+
 def commit_selection(
     ledger: Ledger,
     scope: Scope,
@@ -389,16 +404,7 @@ def commit_selection(
     """
     now = ledger.clock.now()
     with ledger.write() as tx:
-        won = tx.execute(
-            update(generations)
-            .where(
-                generations.c.pipeline == scope.pipeline,
-                generations.c.partition == scope.partition,
-                generations.c.generation == read.generation,
-            )
-            .values(generation=read.generation + 1)
-        ).rowcount
-        if not won:
+        if not take_generation(tx, scope, read):
             return None
         if complete and read.settled:
             tx.execute(
