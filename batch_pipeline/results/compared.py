@@ -1,7 +1,6 @@
 """What scores are computed from: each answer of the results table beside its label."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import duckdb
@@ -9,8 +8,6 @@ import duckdb
 from batch_pipeline.errors import BatchPipelineError, InputError
 from batch_pipeline.records.connections import (
     first_line,
-    memory_connection,
-    open_database,
     quote_files,
     quote_name,
     quote_text,
@@ -154,14 +151,7 @@ def _copy_rows(
     variant = VARIANT if VARIANT in spelled else "''"
     own = spelled.get(label.column.lower())
     labelled = f"cast({quote_name(own)} as varchar)" if own else "null::varchar"
-    with ExitStack() as stack:
-        if isinstance(destination, DuckDBTable):
-            opened = open_database(
-                destination.path, read_only=True, wait_seconds=destination.lock_wait_seconds
-            )
-            con = stack.enter_context(opened).connection
-        else:
-            con = stack.enter_context(memory_connection(MEMORY))
+    with destination.connection(MEMORY) as con:
         query = (
             f"select [{key}] as key, {variant} as variant, cast({quote_name(answer)} as varchar) as answer,"
             f" {labelled} as label, _status as status, _cost_usd as cost from {destination.relation(con)} as source"

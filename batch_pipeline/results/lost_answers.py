@@ -6,7 +6,6 @@ they were sent, would send them again.
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import duckdb
@@ -15,7 +14,6 @@ from sqlalchemy import RowMapping, select
 from batch_pipeline.records.columns import ASKED_ROW, asked_row, file_columns
 from batch_pipeline.records.connections import (
     memory_connection,
-    open_database,
     quote_files,
     quote_name,
     quote_text,
@@ -96,14 +94,7 @@ def copy_answered(destination: DuckDBTable | ParquetDataset, key: Sequence[str],
     if not columns:
         return False
     shown = ["_custom_id", *(columns[name.lower()] for name in key if name.lower() in columns)]
-    with ExitStack() as stack:
-        if isinstance(destination, DuckDBTable):
-            opened = open_database(
-                destination.path, read_only=True, wait_seconds=destination.lock_wait_seconds
-            )
-            con = stack.enter_context(opened).connection
-        else:
-            con = stack.enter_context(memory_connection(MEMORY))
+    with destination.connection(MEMORY) as con:
         rows = destination.relation(con)
         copy = (
             f"copy (select {', '.join(map(quote_name, shown))} from {rows} as source"

@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,8 +14,6 @@ from batch_pipeline.records.columns import RESULT_COLUMNS
 from batch_pipeline.records.connections import (
     first_line,
     let_read,
-    memory_connection,
-    open_database,
     quote_files,
     quote_name,
     quote_text,
@@ -25,7 +22,6 @@ from batch_pipeline.records.reading import closest
 from batch_pipeline.records.sources import VARIANT
 from batch_pipeline.requests.label import Label
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
-from batch_pipeline.results.join import MEMORY
 
 LABEL = ("label", "_label")
 """What the column to fill is called: the second where the source has the first."""
@@ -105,14 +101,7 @@ def write_sample(
     spelled = {name.lower(): name for name in destination.columns()}
     key = ", ".join(f"cast({quote_name(spelled[one.lower()])} as varchar)" for one in keys)
     own = {name.lower() for name in columns}
-    with ExitStack() as stack:
-        if isinstance(destination, DuckDBTable):
-            opened = open_database(
-                destination.path, read_only=True, wait_seconds=destination.lock_wait_seconds
-            )
-            reader = stack.enter_context(opened).connection
-        else:
-            reader = stack.enter_context(memory_connection(MEMORY))
+    with destination.connection() as reader:
         let_read(reader, [f"{folder}/chosen.parquet"])
         shown = ", ".join(f"any_value(cast(t.{quote_name(one)} as varchar))" for one in columns)
         rows = reader.execute(
