@@ -285,7 +285,7 @@ class BatchPipeline:
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
-        vars(self)["declared_at"] = _caller()
+        vars(self)["_declared_at"] = _caller()
         if not NAME.fullmatch(self.name):
             raise InputError(
                 "A pipeline's name must start with a letter and hold only letters, digits and "
@@ -459,10 +459,10 @@ class BatchPipeline:
                 f" {column!r}."
             )
 
-    @cached_property
+    @property
     def declared_at(self) -> tuple[str, int] | None:
         """The file and line that declares it; None where that is no file of Python."""
-        return None
+        return vars(self)["_declared_at"]
 
     def results(
         self, where: str | None = None, key: str | Sequence[str] | None = None

@@ -13,7 +13,7 @@ from batch_pipeline.requests.prices import geo_factor
 from batch_pipeline.requests.ready import EACH_LINE
 from batch_pipeline.requests.template import MessageTemplate
 from batch_pipeline.requests.token_rate import BY_BYTES, TokenRate
-from batch_pipeline.requests.weight import SEARCH, Weight, weigh, weigh_alike
+from batch_pipeline.requests.weight import Weight, searches_at_most, weigh, weigh_alike
 
 MORE = 2
 """How many times more tokens lines may be allowed than earlier ones, for those to tell how long answers are."""
@@ -52,8 +52,9 @@ class Lines:
         one.output_max += params["max_tokens"]
         if SHORT in line:
             one.cache = "1h" if LONG in line or one.cache == "1h" else "5m"
-        searches = _searches(params)
-        one.searches = None if None in (searches, one.searches) else one.searches + searches  # type: ignore[operator]
+        searches = searches_at_most(params.get("tools") or ())
+        if one.searches is not None:
+            one.searches = None if searches is None else one.searches + searches
         factor = geo_factor(params["model"], params.get("inference_geo"))
         # By the dearest of them, so that a cap holds; what is not known is not known of all.
         one.factor = None if factor is None or one.factor is None else max(one.factor, float(factor))  # fmt: skip
@@ -131,14 +132,3 @@ def _weight(
 
 def _template(model: str) -> MessageTemplate:
     return MessageTemplate(model=model, max_tokens=1, build=dict, columns=["any"], version="any")
-
-
-def _searches(params: Mapping[str, Any]) -> int | None:
-    """Return how many web searches a request may run; None when nothing limits them."""
-    found = 0
-    for tool in params.get("tools") or ():
-        if isinstance(tool, Mapping) and str(tool.get("type", "")).startswith(SEARCH):
-            if not isinstance(tool.get("max_uses"), int):
-                return None
-            found += tool["max_uses"]
-    return found

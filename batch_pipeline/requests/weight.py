@@ -5,7 +5,7 @@ it may cost by the prices and the budget of that moment.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from decimal import Decimal
 from typing import Any, Literal
@@ -200,6 +200,7 @@ def weigh(
     if lengths.is_cut and not lengths.tell_of(template.max_tokens):
         longest = None
     output_p99 = _of(requests, longest, output_max)
+    each = searches_at_most(template.params.get("tools") or ())
     return Weight(
         model=template.model,
         requests=requests,
@@ -215,7 +216,7 @@ def weigh(
         # Twice as many tokens are at most twice what is more.
         output_p99=None if output_p99 is None else min(output_p99 + 2 * more_tokens, output_max),
         output_max=output_max,
-        searches=_searches(template, requests),
+        searches=None if each is None else each * requests,
         listed=factor is not None,
         billed=lengths.billed,
         factor=1.0 if factor is None else float(factor),
@@ -234,15 +235,15 @@ def _of(requests: int, each: float | None, most: int) -> int | None:
     return None if each is None else min(math.ceil(requests * each), most)
 
 
-def _searches(template: MessageTemplate, requests: int) -> int | None:
-    """Return how many web searches there may be; None when nothing limits them."""
-    each = 0
-    for tool in template.params.get("tools") or ():
+def searches_at_most(tools: Iterable[Any]) -> int | None:
+    """Return how many web searches a request with such tools may run; None when nothing limits them."""
+    found = 0
+    for tool in tools:
         if isinstance(tool, Mapping) and str(tool.get("type", "")).startswith(SEARCH):
             if not isinstance(tool.get("max_uses"), int):
                 return None
-            each += tool["max_uses"]
-    return each * requests
+            found += tool["max_uses"]
+    return found
 
 
 def more_tokens_in(path: str, max_tokens: int) -> int:
