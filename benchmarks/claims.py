@@ -6,6 +6,7 @@ docs/money.md.
 """
 
 import json
+import logging
 import os
 import re
 import tempfile
@@ -288,6 +289,7 @@ def written(page: str, table: str) -> str:
 def main(shared: int, invoices: int, write: bool) -> None:
     """Play what this field claims on the emulator, and print what came of it."""
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
+    logging.disable(logging.CRITICAL)  # Dagster tells of each step of each night
     with tempfile.TemporaryDirectory() as folder, emulated(Path(folder)) as play:
         rows: list[Row] = []
         for row in claims(play, shared, invoices):
