@@ -560,6 +560,11 @@ class BatchPipeline:
             return self
         return self._asking(self.request, variant) if variant else self
 
+    @property
+    def caches(self) -> bool:
+        """Whether what requests share is cached, by any way of asking."""
+        return any(one.request.cache for one in self.by_scope.values())
+
     @cached_property
     def compared(self) -> Label | None:
         """What answers are compared with; None: nothing."""

@@ -107,7 +107,7 @@ def quality_of(store: Store, scope: Scope, keys: Sequence[str]) -> Quality | Non
     Raises:
         duckdb.Error, OSError: a file of the store cannot be read.
     """
-    night = _night(store, scope)
+    night = night_of(store, scope)
     if not night:
         return None
     first, *again = night
@@ -160,7 +160,7 @@ def quality_of(store: Store, scope: Scope, keys: Sequence[str]) -> Quality | Non
     )
 
 
-def _night(store: Store, scope: Scope) -> list[RowMapping]:
+def night_of(store: Store, scope: Scope) -> list[RowMapping]:
     """Return the last settled submission that did more than ask again, and those after it, which did."""
     settled = store.ledger.rows(
         select(submissions)

@@ -148,7 +148,7 @@ PAGES = (
         "group",
         f"{LOCATION}/asset-groups/invoices",
         ("invoices", "incoming", "records", "requests", "batches", "results", "approvals",
-         "Asset checks", "2 / 2 Passed", "anthropic", "DuckDB"),
+         "Asset checks", "3 / 3 Passed", "anthropic", "DuckDB"),
         size=(1250, 1850),
     ),
     Page(

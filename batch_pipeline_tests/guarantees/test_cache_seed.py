@@ -1,9 +1,11 @@
 """The first request fills the cache, and the others are sent when it has."""
 
 import anthropic
+import dagster as dg
 import pytest
 
 from batch_pipeline import InputError, MessageTemplate
+from batch_pipeline.definitions.assets.checks import check_specs
 from batch_pipeline_tests.support.api_requests import requests
 from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.house import RECORDS, House
@@ -114,3 +116,31 @@ def test_a_seed_that_another_pipelines_lost_reply_keeps_back_stops_nothing(house
     house.clock.advance(1900)
     run.tick_and_run()
     assert sizes(house) == [1, 39]
+
+
+def test_a_cache_that_is_read_less_than_before_is_warned_of(house: House) -> None:
+    house.sql("insert into notes select i, 'note ' || i, 0 from range(40, 200) t(i)")
+    run = house.nights({"system": SYSTEM, "cache": "1h"})
+
+    def checked() -> dg.AssetCheckResult:
+        house.sql("update notes set text = text || ' again'")
+        run.submit(allow_reask=True)
+        found = run.collect()
+        [one] = [
+            one for one in found.get_asset_check_evaluations() if one.check_name == "cache_hit_rate"
+        ]
+        assert one.severity == dg.AssetCheckSeverity.WARN or one.passed
+        return one
+
+    first = checked()
+    assert first.passed and "too few earlier answers" in str(first.description)
+    usual = checked()
+    assert usual.passed and usual.metadata["expected"].value > 0.9
+    house.emulator.configure(rates={"cache_miss": 0.6})
+    bad = checked()
+    assert not bad.passed and "more was written than expected" in str(bad.description)
+    read, least = bad.metadata["hit_rate"].value, bad.metadata["least"].value
+    assert abs(read - hits(house)) < 1e-9 and read < 0.6 < least
+    # What is not to be cached has no such check.
+    names = [spec.name for spec in check_specs(dg.AssetKey("a"))]
+    assert "cache_hit_rate" not in names and run.pipeline.caches

@@ -1,4 +1,7 @@
-"""The two checks that every pipeline has on ``NAME/results``: each record has its row, and no paid answer is about to be lost."""
+"""The checks that a pipeline has on ``NAME/results`` by itself.
+
+Each record has its row; no paid answer is about to be lost; and where it caches, the cache is read as expected.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,15 +12,27 @@ from batch_pipeline.errors import counted
 
 if TYPE_CHECKING:
     from batch_pipeline.results.account import Account
+    from batch_pipeline.results.cache_hits import CacheHits
     from batch_pipeline.results.holding import Holding
     from batch_pipeline.results.retention import Retention
 
 CHECK = "every_record_accounted_for"
 RETENTION_CHECK = "answers_fetched_in_time"
+CACHE_CHECK = "cache_hit_rate"
 
 
-def check_specs(results: dg.AssetKey) -> list[dg.AssetCheckSpec]:
-    """Return the checks of an asset ``results``; the first one is blocking."""
+def check_specs(results: dg.AssetKey, *, caches: bool = False) -> list[dg.AssetCheckSpec]:
+    """Return the checks of an asset ``results``; the first one is blocking.
+
+    Args:
+        results: the asset.
+        caches: whether its pipeline caches what requests share.
+    """
+    cache = dg.AssetCheckSpec(
+        CACHE_CHECK,
+        asset=results,
+        description="The last submission read as much from the prompt cache as the ones before it, but for chance.",
+    )
     return [
         dg.AssetCheckSpec(
             CHECK,
@@ -31,7 +46,45 @@ def check_specs(results: dg.AssetKey) -> list[dg.AssetCheckSpec]:
             asset=results,
             description="No paid answers come near the 29 days after which the API drops them.",
         ),
+        *([cache] if caches else []),
     ]
+
+
+def cache_read(found: Sequence["CacheHits"]) -> dg.AssetCheckResult:
+    """Return the result of the check on the cache: of the submission that is furthest below what was expected.
+
+    Args:
+        found: of each partition whose last submission was to cache something.
+    """
+    known = [one for one in found if one.expected is not None and one.least is not None]
+    if not known:
+        said = "No submission has settled yet whose cache could be compared with earlier ones"
+        if found:
+            said = f"Submission {found[0].number:,} read {found[0].rate:.1%}; there are too few earlier answers to compare it with"
+        return dg.AssetCheckResult(check_name=CACHE_CHECK, passed=True, description=f"{said}.")
+    worst = min(known, key=lambda one: one.rate - (one.least or 0))
+    passed = worst.rate >= (worst.least or 0)
+    tail = "" if passed else (
+        ": more was written than expected, at more than the price of plain input. `batch-pipeline advise` says what the "
+        "cache costs or saves"
+    )  # fmt: skip
+    return dg.AssetCheckResult(
+        check_name=CACHE_CHECK,
+        passed=passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            f"Submission {worst.number:,} read {worst.rate:.1%} of what it cached; {worst.expected:.1%} was expected, and "
+            f"it is hardly ever below {worst.least:.1%}{tail}."
+        ),
+        metadata={
+            "hit_rate": worst.rate,
+            "expected": worst.expected,
+            "least": worst.least,
+            "cache_read_tokens": worst.read,
+            "cache_write_tokens": worst.written,
+            "submission": worst.number,
+        },
+    )
 
 
 def in_time(kept: "Retention") -> dict[str, Any]:

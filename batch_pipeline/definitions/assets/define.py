@@ -169,7 +169,10 @@ def _results(pipeline: BatchPipeline, spec: dg.AssetSpec) -> dg.AssetsDefinition
         "results",
         spec.with_io_manager_key(key),
         results,
-        check_specs=[*check_specs(spec.key), *threshold_specs(spec.key, pipeline.thresholds)],
+        check_specs=[
+            *check_specs(spec.key, caches=pipeline.caches),
+            *threshold_specs(spec.key, pipeline.thresholds),
+        ],
         resource_defs={key: loader_of(pipeline)},
     )
 

@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping
 
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.definitions import lineage, metadata
-from batch_pipeline.definitions.assets.checks import accounted_for, in_time
+from batch_pipeline.definitions.assets.checks import accounted_for, cache_read, in_time
 from batch_pipeline.definitions.assets.reports import reports
 from batch_pipeline.definitions.assets.step import (
     count_rows,
@@ -27,6 +27,7 @@ from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.requests.label import agreed_columns
 from batch_pipeline.results.account import account
 from batch_pipeline.results.advice import Advice, advise
+from batch_pipeline.results.cache_hits import cache_hits_of
 from batch_pipeline.results.collect import Collected, collect, keep_answers, refused_alike
 from batch_pipeline.results.escalated import escalation_of
 from batch_pipeline.results.publish import Published, publish
@@ -140,6 +141,9 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
         if pipeline.escalate is not None and (settled or collected):
             shown |= _escalated(store, pipeline)
         checked = threshold_results(store, scopes, pipeline)
+        if pipeline.caches:
+            hits = [cache_hits_of(store, scope) for scope in scopes]
+            checked.append(cache_read([one for one in hits if one is not None]))
         late = ""
         if by := pipeline.deadline:
             found = overdue(store, pipeline.name, by.due, partitions)
