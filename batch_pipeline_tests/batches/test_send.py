@@ -25,6 +25,7 @@ from batch_pipeline.store.queue import hold_of
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileState, request_files
 from batch_pipeline_tests.batches.conftest import Desk
+from batch_pipeline_tests.support.extent import only_whole
 
 
 def created(desk: Desk) -> int:
@@ -422,6 +423,7 @@ from batch_pipeline.batches.outcome import ApiUnavailable, NotAccepted
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches import send as sending
 from batch_pipeline.store.store import open_store
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline.store.submissions import Scope
 root, url, where = sys.argv[1:]
 store, api = open_store(root), BatchesApi("test-key", url, 10.0)
@@ -434,6 +436,7 @@ sending.send(store, api, Scope("p", "", api.identify()), SendPolicy(timeout_seco
 """
 
 
+@only_whole
 @pytest.mark.parametrize("where", ["after_claim", "after_reply"])
 def test_a_sender_killed_around_the_call_is_paid_once(desk: Desk, where: str) -> None:
     desk.put(3, 2)

@@ -7,12 +7,14 @@ import pytest
 from batch_pipeline.batches.cancel import cancel, cancellable
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline_tests.support.dagster_nights import Nights
+from batch_pipeline_tests.support.extent import only_whole
 
 
 def cancel_all(run: Nights):
     return cancel(run.store.open(), run.claude.api(), "packages")
 
 
+@only_whole
 @pytest.mark.played
 def test_the_answered_part_of_a_cancelled_batch_is_collected_and_the_rest_is_asked_tomorrow(
     nights, claude_emulator: EmulatorProcess, clock

@@ -138,6 +138,7 @@ def test_a_better_answer_stays_without_escalation_and_is_put_back_when_the_first
     assert len(paid(claude_emulator)) == asked + RECORDS
 
 
+@only_whole
 def test_a_pipeline_that_has_answers_gets_escalation_and_what_failed_after_all_attempts_is_escalated(
     make: Make, database: Path, claude_emulator: EmulatorProcess
 ) -> None:

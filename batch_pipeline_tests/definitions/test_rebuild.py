@@ -63,6 +63,7 @@ def test_a_store_whose_ledger_is_lost_is_not_taken_for_a_new_one(
     assert claude_emulator.bill()["requests"] == 300
 
 
+@only_whole
 @pytest.mark.played
 def test_a_ledger_rebuilt_after_finished_nights_asks_and_pays_nothing(
     nights, claude_emulator: EmulatorProcess, warehouse: Path

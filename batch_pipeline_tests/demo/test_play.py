@@ -99,6 +99,7 @@ def test_a_live_night_asks_a_few_records_and_never_twice(
     assert not (demo_project / ".demo/store").exists()
 
 
+@only_whole
 def test_a_live_night_sends_nothing_when_nobody_says_yes(
     demo_project: Path, screen: Screen, claude_emulator, monkeypatch: pytest.MonkeyPatch
 ):

@@ -16,7 +16,9 @@ HISTORY = "CHANGELOG.md"  # tells what was, so nothing in it is run
 PAGES = sorted(
     path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")) if path.name != HISTORY
 )
-GUIDES = [path for path in PAGES if path.parent.name == "howto"]  # by situation: they play nights
+GUIDES = [path for path in PAGES if path.parent.name == "howto"]  # by situation
+NIGHTS = [path for path in PAGES if path in GUIDES or path.name == "testing.md"]
+"""Pages whose blocks play nights, or run tests: `make soak` runs them, the sample reads them."""
 TEXT = "text"  # pictures, and what a command prints
 _HTML_CODE = re.compile(r"<\s*(pre|code|script)\b", re.IGNORECASE)
 

@@ -6,7 +6,7 @@ import pytest
 from sybil import Example
 
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline_tests.docs.pages import GUIDES, PAGES, ROOT, TEXT, blocks
+from batch_pipeline_tests.docs.pages import NIGHTS, PAGES, ROOT, TEXT, blocks
 from batch_pipeline_tests.docs.project import Project
 from batch_pipeline_tests.docs.python_blocks import PythonBlocks
 from batch_pipeline_tests.docs.reading import ReadBlocks
@@ -42,7 +42,7 @@ def run_blocks(page: Path, project: Project, emulator: EmulatorProcess) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=only_whole if page in GUIDES else ()) for page in PAGES],
+    [pytest.param(page, marks=only_whole if page in NIGHTS else ()) for page in PAGES],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_the_blocks_of_a_page_work(
@@ -53,10 +53,10 @@ def test_the_blocks_of_a_page_work(
         assert claude_emulator.bill()["requests"] == 20 + 0 + 1
 
 
-def test_the_blocks_of_the_guides_read_well(project: Project) -> None:
+def test_the_blocks_that_are_not_run_read_well(project: Project) -> None:
     read = ReadBlocks(project)
     readers = {"python": read.python, "yaml": read.yaml, "shell": read.shell}
-    for page in GUIDES:
+    for page in NIGHTS:
         document = blocks(page, {**readers, TEXT: lambda example: None})
         document.namespace.update({"__name__": page.stem, "claude_emulator": project.emulator})
         for example in document.examples():

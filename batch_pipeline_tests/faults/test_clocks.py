@@ -45,6 +45,7 @@ def test_our_clock_jumps_back_after_replies_were_lost(
     assert len(claude_emulator.batches()) == 4
 
 
+@only_whole
 def test_our_clock_jumps_back_between_any_two_steps(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:

@@ -268,6 +268,7 @@ def test_results_without_end_are_broken_off_and_what_is_ours_counts(
     night.judge_good()
 
 
+@only_whole
 def test_a_download_that_breaks_is_tried_again_within_seconds_and_then_less_and_less_often(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:

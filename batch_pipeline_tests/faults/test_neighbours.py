@@ -59,6 +59,7 @@ def lose_two(emulator: EmulatorProcess) -> None:
     emulator.fault("create", "drop_after", nth=3)
 
 
+@only_whole
 @on_both_ledgers
 def test_batches_of_other_programs_of_the_same_sizes_are_told_from_ours(
     night: Night, claude_emulator: EmulatorProcess

@@ -119,6 +119,7 @@ def served(emulator: EmulatorProcess, batch_id: str) -> list[bytes]:
         return reply.read().splitlines()
 
 
+@only_whole
 def test_damage_that_stays_is_accepted_after_an_hour_and_said_loudly(
     night: Night, claude_emulator: EmulatorProcess
 ) -> None:

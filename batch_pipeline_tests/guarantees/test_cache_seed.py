@@ -118,6 +118,7 @@ def test_a_seed_that_another_pipelines_lost_reply_keeps_back_stops_nothing(house
     assert sizes(house) == [1, 39]
 
 
+@only_whole
 def test_a_cache_that_is_read_less_than_before_is_warned_of(house: House) -> None:
     house.sql("insert into notes select i, 'note ' || i, 0 from range(40, 200) t(i)")
     run = house.nights({"system": SYSTEM, "cache": "1h"})

@@ -76,6 +76,7 @@ def test_attempts_are_counted_as_ever(house: House) -> None:
     assert tokens(house) == [2, 4]
 
 
+@only_whole
 @pytest.mark.parametrize(
     "change",
     [{"max_tokens": 300}, {"system": "Be brief.", "cache": "1h", "version": "1"}],

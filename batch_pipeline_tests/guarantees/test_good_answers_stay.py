@@ -30,6 +30,7 @@ FAILURES = {status: {status} for status in ("errored", "expired", "truncated", "
 }
 
 
+@only_whole
 @pytest.mark.parametrize("status", ["errored", "expired", "invalid", "truncated", "refused"])
 def test_a_forced_attempt_that_fails_does_not_take_the_place_of_an_answer(
     house: House, status: str

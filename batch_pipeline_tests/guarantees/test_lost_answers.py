@@ -171,6 +171,7 @@ def test_asked_again_on_purpose_is_sent_file_by_file(house: House, looks: list[s
     assert house.paid == 3 * RECORDS and house.statuses() == {"answered": RECORDS} and not looks
 
 
+@only_whole
 def test_a_table_that_cannot_be_read_is_waited_for_an_hour(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

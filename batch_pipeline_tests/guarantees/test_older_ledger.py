@@ -337,6 +337,7 @@ def test_another_root_does_not_pay_small_partitions_either(house: House) -> None
     assert house.paid == 30 and not house.paid_twice
 
 
+@only_whole
 @pytest.mark.parametrize("change", ["new", "changed", "failed"])
 def test_a_store_restored_with_its_ledger_does_not_pay_the_last_night_again(
     house: House, change: str

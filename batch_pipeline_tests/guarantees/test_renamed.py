@@ -88,6 +88,7 @@ def test_old_code_that_still_runs_is_refused(house: House) -> None:
     assert house.paid == RECORDS and house.statuses() == {"answered": RECORDS}
 
 
+@only_whole
 def test_two_names_with_work_of_their_own_are_refused(house: House) -> None:
     house.nights().night()
     house.nights(name="remarks", destination=None).night()

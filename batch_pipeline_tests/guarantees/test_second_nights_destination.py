@@ -521,6 +521,7 @@ RETYPED = {
 }
 
 
+@only_whole
 @pytest.mark.parametrize("kind", RETYPED)
 def test_a_retyped_key_that_is_asked_again_on_purpose_has_one_row_per_record(
     town: Callable[..., Town], kind: str

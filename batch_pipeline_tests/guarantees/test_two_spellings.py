@@ -253,6 +253,7 @@ def test_most_contents_changed_stops_and_a_few_do_not(house: House) -> None:
     assert house.paid == RECORDS + 20
 
 
+@only_whole
 def test_force_a_changed_question_and_new_records_do_not_stop(house: House) -> None:
     house.nights().night()
     house.nights().night(force=True)
