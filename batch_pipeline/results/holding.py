@@ -6,13 +6,13 @@ through Python. Keys themselves are read from the store's rows only where a hash
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 import pyarrow as pa
 
 from batch_pipeline.records.columns import file_columns
-from batch_pipeline.records.connections import quote_files, with_enough_memory
+from batch_pipeline.records.connections import quote_files, quote_text, with_enough_memory
 from batch_pipeline.records.identity import key_hash_sql
 from batch_pipeline.results import sql
 from batch_pipeline.results.merging import CUSTOM_ID, STATUS, Snapshot, cast_columns
@@ -20,6 +20,19 @@ from batch_pipeline.results.widening import Schema, read_widened, schemas_of, wi
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import IndexRow
 from batch_pipeline.store.variants import ESCALATED, variant_of
+
+# Table among: the keys of some index files, but for what is only selected in them.
+AMONG = """
+create or replace temp table among as
+select distinct key_hash from {rows} where status <> 'pending'
+"""
+NO_INDEX = "(select null::uuid, '' where false) as none(key_hash, status)"
+
+# File: every custom_id that a row of these keys ever had.
+CUSTOM_IDS = """
+copy (select distinct custom_id from read_parquet({index}) semi join among using (key_hash))
+to {path} (format parquet)
+"""
 
 # Table there: each row of the table, by its custom_id, the hash that a record with its key has, and
 # its status.
@@ -153,18 +166,33 @@ class Holding:
     staying: int = 0
 
     @property
+    def is_exact(self) -> bool:
+        """Whether the table has each record's latest row once, and nothing else."""
+        return self == Holding(records=self.records)
+
+    def beside(self, others: int) -> "Holding":
+        """Return the same of a table that has the rows of so many other records as well."""
+        return replace(self, records=self.records + others)
+
+    @property
     def is_hurt(self) -> bool:
         """Whether somebody changed the table, so that it must be put right."""
         return bool(self.lost or self.doubled or self.back)
 
 
-def find_winners(store: Store, con: duckdb.DuckDBPyConnection, index: Sequence[IndexRow]) -> None:
+def find_winners(
+    store: Store,
+    con: duckdb.DuckDBPyConnection,
+    index: Sequence[IndexRow],
+    among: Sequence[IndexRow] | None = None,
+) -> None:
     """Make the table ``winners``: for each key ever selected, in which index file its latest row is.
 
     Args:
         store: where the files are; registered with ``con``.
         con: a connection of our own.
         index: all index files of the pipeline, at least one.
+        among: those of which the keys alone are wanted; None: all keys are.
     """
     # Files are told apart by their place in the list: DuckDB may spell a URL in a way of its own.
     files = pa.table(
@@ -177,8 +205,21 @@ def find_winners(store: Store, con: duckdb.DuckDBPyConnection, index: Sequence[I
         }
     )
     con.register("files", files)
-    query = sql.WINNERS.format(index=_index(store, index))
+    only = ""
+    if among is not None:
+        rows = f"read_parquet({_index(store, among)})" if among else NO_INDEX
+        with_enough_memory(con, lambda: con.execute(AMONG.format(rows=rows)))
+        only = " and i.key_hash in (select key_hash from among)"
+    query = sql.WINNERS.format(index=_index(store, index), among=only)
     with_enough_memory(con, lambda: con.execute(f"create or replace temp table winners as {query}"))
+
+
+def write_custom_ids(
+    store: Store, con: duckdb.DuckDBPyConnection, index: Sequence[IndexRow], path: str
+) -> None:
+    """Write the custom_ids of all rows of the keys that ``find_winners`` was about, to a local file."""
+    query = CUSTOM_IDS.format(index=_index(store, index), path=quote_text(path))
+    with_enough_memory(con, lambda: con.execute(query))
 
 
 def compare(

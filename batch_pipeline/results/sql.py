@@ -143,7 +143,7 @@ with ranked as (
               (files.number << 20) + i.attempt * 4 + (i.status = 'answered')::int as rank
        from (select *, file_index as position from read_parquet({index}, union_by_name = true)) as i
        join files using (position)
-       where i.status <> 'pending' and (i.status = 'answered' or not files.escalated)),
+       where i.status <> 'pending' and (i.status = 'answered' or not files.escalated){among}),
      latest as (
        select key_hash, arg_max(custom_id, rank) as custom_id, arg_max(status, rank) as status,
               arg_max(position, rank) as position, arg_max(content_hash, rank) as content_hash,

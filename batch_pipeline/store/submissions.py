@@ -104,6 +104,8 @@ class IndexRow:
     request: str | None = None  # a hash of what its requests had in common, if that is known
     rows: str | None = None  # the file of the rows that it is about
     answers: str | None = None  # the kept answers that these were made of
+    is_selection: bool = False  # it says what was selected, and not what came of that
+    settles: bool = True  # it says more than what was asked
 
 
 @dataclass(frozen=True)
@@ -551,17 +553,27 @@ def next_seq(tx: Connection, submission_id: str) -> int:
 def index_files(ledger: Ledger, pipeline: str) -> list[IndexRow]:
     """Return every index file of a pipeline that counts, whatever its endpoint."""
     mine = submissions.c.pipeline == pipeline, submissions.c.state != "abandoned"
-    selected = select(
-        submissions.c.index_path, submissions.c.number, submissions.c.partition
-    ).where(*mine)
+    about = submissions.c.number, submissions.c.partition
+    selected = select(submissions.c.index_path, *about, submissions.c.counts).where(*mine)
     collected = (
-        select(request_files.c.index_path, submissions.c.number, submissions.c.partition)
+        select(request_files.c.index_path, *about)
         .join(submissions, submissions.c.id == request_files.c.submission_id)
         .where(*mine)
     )
     with ledger.read() as tx:
         return [
-            IndexRow(*row) for query in (selected, collected) for row in tx.execute(query) if row[0]
+            *(
+                IndexRow(
+                    name,
+                    number,
+                    partition,
+                    is_selection=True,
+                    settles=bool(counts.get("deleted")),
+                )
+                for name, number, partition, counts in tx.execute(selected)
+                if name
+            ),
+            *(IndexRow(*row) for row in tx.execute(collected) if row[0]),
         ]
 
 
