@@ -14,6 +14,7 @@ import pyarrow as pa
 from batch_pipeline.records.columns import file_columns
 from batch_pipeline.records.connections import quote_files, quote_text, with_enough_memory
 from batch_pipeline.records.identity import key_hash_sql
+from batch_pipeline.records.index_rows import IndexRows, index_rows, located
 from batch_pipeline.results import sql
 from batch_pipeline.results.merging import CUSTOM_ID, STATUS, Snapshot, cast_columns
 from batch_pipeline.results.widening import Schema, read_widened, schemas_of, widened
@@ -30,7 +31,7 @@ NO_INDEX = "(select null::uuid, '' where false) as none(key_hash, status)"
 
 # File: every custom_id that a row of these keys ever had.
 CUSTOM_IDS = """
-copy (select distinct custom_id from read_parquet({index}) semi join among using (key_hash))
+copy (select distinct custom_id from ({index}) semi join among using (key_hash))
 to {path} (format parquet)
 """
 
@@ -126,7 +127,7 @@ BACK = """
 create or replace temp table back as
 with dead as (select key_hash from winners where status = 'deleted')
 select distinct custom_id from there
-where custom_id in (select custom_id from read_parquet({index}) semi join dead using (key_hash))
+where custom_id in (select custom_id from ({index}) semi join dead using (key_hash))
 """
 
 COUNTS = """
@@ -194,9 +195,11 @@ def find_winners(
         index: all index files of the pipeline, at least one.
         among: those of which the keys alone are wanted; None: all keys are.
     """
-    # Files are told apart by their place in the list: DuckDB may spell a URL in a way of its own.
+    # Files are told apart by numbers: DuckDB may spell a URL in a way of its own.
+    rows = _index(store, index)
     files = pa.table(
         {
+            "file": pa.array(rows.numbers, pa.int64()),
             "position": pa.array(range(len(index)), pa.int64()),
             "number": pa.array([row.number for row in index], pa.int64()),
             "escalated": pa.array(
@@ -207,10 +210,10 @@ def find_winners(
     con.register("files", files)
     only = ""
     if among is not None:
-        rows = f"read_parquet({_index(store, among)})" if among else NO_INDEX
-        with_enough_memory(con, lambda: con.execute(AMONG.format(rows=rows)))
+        keys = f"({_index(store, among).sql})" if among else NO_INDEX
+        with_enough_memory(con, lambda: con.execute(AMONG.format(rows=keys)))
         only = " and i.key_hash in (select key_hash from among)"
-    query = sql.WINNERS.format(index=_index(store, index), among=only)
+    query = sql.WINNERS.format(index=rows.sql, among=only)
     with_enough_memory(con, lambda: con.execute(f"create or replace temp table winners as {query}"))
 
 
@@ -218,7 +221,7 @@ def write_custom_ids(
     store: Store, con: duckdb.DuckDBPyConnection, index: Sequence[IndexRow], path: str
 ) -> None:
     """Write the custom_ids of all rows of the keys that ``find_winners`` was about, to a local file."""
-    query = CUSTOM_IDS.format(index=_index(store, index), path=quote_text(path))
+    query = CUSTOM_IDS.format(index=_index(store, index).sql, path=quote_text(path))
     with_enough_memory(con, lambda: con.execute(query))
 
 
@@ -262,7 +265,7 @@ def compare(
         STAYS,
         STAY,
         "create or replace temp table astray as select null::varchar as custom_id where false",
-        BACK.format(index=_index(store, index)),
+        BACK.format(index=_index(store, index).sql),
     )
     for step in steps:
         with_enough_memory(con, lambda step=step: con.execute(step))
@@ -332,5 +335,5 @@ def _types(key: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
     return {name: lower.get(name.lower(), "VARCHAR") for name in key}
 
 
-def _index(store: Store, index: Sequence[IndexRow]) -> str:
-    return quote_files(store.files.url(row.name) for row in index)
+def _index(store: Store, index: Sequence[IndexRow]) -> IndexRows:
+    return index_rows(located(index, store.files.url))
