@@ -54,6 +54,8 @@ COMPRESSION = "zstd, COMPRESSION_LEVEL 1"
 """Of records.parquet. Measured per record of 1 KB, written and read by the next stage: 5.7 µs of CPU, snappy
 5.6, zstd as it is 7.3, none 2.5. With none, and in much of what snappy writes, a byte that changed on the
 disk would be read as if it were right, and be asked."""
+FEW_ROWS = 200_000
+"""So many rows of a source are looked up in the index, and not the other way round."""
 ROW_GROUP_SIZE = 2_048
 """Rows per Parquet row group of records.parquet: small, so that wide rows need little memory."""
 
@@ -101,6 +103,7 @@ class Comparison:
         texts = [f"CAST(source.{quote_name(name)} AS VARCHAR)" for name in together]
         self.hash_together = f", hash({', '.join(texts)}) AS together" if together else ""
         self.together = ", together" if together else ""
+        self.rows = 0  # of the table _bp_hashed
         self.duplicates = 0
         self.noted = self.corrected = 0  # records of the table _bp_attempts; those with an answer
         self.rules = tuple(rules)
@@ -170,8 +173,8 @@ class Comparison:
             except duckdb.Error:
                 self._try_rules(source)
                 raise
-        (rows,) = one_row(self.con, "SELECT count(*) FROM _bp_hashed")
-        if rows > MANY_ROWS:
+        (self.rows,) = one_row(self.con, "SELECT count(*) FROM _bp_hashed")
+        if self.rows > MANY_ROWS:
             allow_memory(self.con, MEMORY_LIMIT)
         self._check_keys()
 
@@ -246,20 +249,28 @@ class Comparison:
         is_open = "open.key_hash = hashed.key_hash"
         if not by_key:
             is_open += f" AND open.content_hash = hashed.content_hash AND open.version = {version}"
+        place = {
+            "version": version,
+            "force": "true" if force else "false",
+            "moves": "false" if drops_into is None else "true",
+            "partition": quote_text(drops_into or ""),
+        }
+        few = self.rows <= FEW_ROWS
+        among = " WHERE key_hash IN (SELECT key_hash FROM _bp_hashed)" if few else ""
+        self.con.execute(statements.OFTEN.format(among=among))
+        self.con.execute(statements.PLAIN.format(**place))
+        self.con.execute(statements.REST)
         self.con.execute(statements.OPEN.format(group=group))
         self.con.execute(
             statements.VERDICTS.format(
                 in_group="CASE WHEN hashed.rule IS NOT NULL"
                 " THEN past.ruled AND past.content_hash = hashed.content_hash"
                 f" ELSE NOT past.ruled AND {'true' if by_key else same_group} END",
-                version=version,
-                force="true" if force else "false",
                 max_attempts=int(max_attempts),
                 request=quote_text(request) if request else "NULL",
                 most_doublings=int(most_doublings),
                 is_open=is_open,
-                moves="false" if drops_into is None else "true",
-                partition=quote_text(drops_into or ""),
+                **place,
             )
         )
         return dict(self.con.execute(statements.COUNTS).fetchall())

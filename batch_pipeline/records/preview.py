@@ -23,6 +23,7 @@ from batch_pipeline.store.submissions import (
     Scope,
     index_elsewhere,
     latest_records,
+    placed,
 )
 from batch_pipeline.store.tables import request_files, submissions
 from batch_pipeline.store.variants import partition_of, variant_of
@@ -150,8 +151,7 @@ def preview_records(
             together=question.cache_by,
             index=[] if store is None else _index(store, scope),
             elsewhere=[
-                IndexFile(store.files.url(row.name), row.number, row.partition)
-                for row in index_elsewhere(store.ledger, scope)
+                IndexFile.of(row, store.files.url) for row in index_elsewhere(store.ledger, scope)
             ]
             if store is not None
             else [],
@@ -201,12 +201,14 @@ def _index(store: Store, scope: Scope) -> list[IndexFile]:
         .where(*mine)
     )
     with store.ledger.read() as tx:
-        rows = [row for query in (selected, collected) for row in tx.execute(query) if row[0]]
-    return [
-        IndexFile.of(IndexRow(name, number, partition_of(partition), *rest), store.files.url)
-        for name, number, partition, *rest in rows
-        if variant_of(partition) == scope.variant
-    ]
+        rows = [
+            IndexRow(name, number, partition_of(partition), *rest)
+            for query in (selected, collected)
+            for name, number, partition, *rest in tx.execute(query)
+            if name and variant_of(partition) == scope.variant
+        ]
+        rows = placed(tx, scope.pipeline, rows)
+    return [IndexFile.of(row, store.files.url) for row in rows]
 
 
 def _each(

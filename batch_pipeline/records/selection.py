@@ -17,7 +17,6 @@ from batch_pipeline.records.columns import file_columns, stored_columns
 from batch_pipeline.records.comparison import Comparison, one_row
 from batch_pipeline.records.connections import (
     let_read,
-    quote_files,
     quote_text,
     with_enough_memory,
 )
@@ -29,6 +28,7 @@ from batch_pipeline.records.escalation import (
     write_unsettled,
 )
 from batch_pipeline.records.files import FilesRead
+from batch_pipeline.records.index_rows import Located, index_rows
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import source_columns
 from batch_pipeline.records.reask import (
@@ -78,12 +78,26 @@ class IndexFile:
     rows: str | None = None  # the file of the rows that it is about
     answers: str | None = None  # the kept answers that these were made of
     beside: bool = False  # it is of the other model of an escalation
+    compacted: str | None = None  # the compaction that has its rows
+    place: int | None = None  # its place in that
 
     @classmethod
     def of(cls, row: IndexRow, url: Callable[[str], str], beside: bool = False) -> "IndexFile":
         """Return an index file of the ledger; ``url`` says where a file of the store is."""
-        rows, answers = (url(name) if name else None for name in (row.rows, row.answers))
-        return cls(url(row.name), row.number, row.partition, row.request, rows, answers, beside)
+        rows, answers, compacted = (
+            url(name) if name else None for name in (row.rows, row.answers, row.compacted)
+        )
+        return cls(
+            url(row.name),
+            row.number,
+            row.partition,
+            row.request,
+            rows,
+            answers,
+            beside,
+            compacted,
+            row.place,
+        )
 
 
 @dataclass(frozen=True)
@@ -371,14 +385,14 @@ def _view_index(con: duckdb.DuckDBPyConnection, view: str, index: Sequence[Index
     if not index:
         con.execute(statements.EMPTY_INDEX.format(view=view))
         return
-    paths = [file.path for file in index]
-    let_read(con, paths)
+    rows = index_rows([Located(file.path, file.compacted, file.place) for file in index])
+    let_read(con, rows.paths)
     files = ", ".join(
-        f"({position}, {int(file.number)}::BIGINT, {quote_text(file.partition)}, "
+        f"({number}, {position}, {int(file.number)}::BIGINT, {quote_text(file.partition)}, "
         f"{quote_text(file.request) if file.request else 'NULL'}::VARCHAR, {file.beside})"
-        for position, file in enumerate(index)
+        for position, (number, file) in enumerate(zip(rows.numbers, index, strict=True))
     )
-    con.execute(statements.INDEX.format(view=view, paths=quote_files(paths), files=files))
+    con.execute(statements.INDEX.format(view=view, rows=rows.sql, files=files))
 
 
 def _find_gone(con: duckdb.DuckDBPyConnection, partition_key: str, look: bool) -> int:

@@ -18,7 +18,8 @@ SELECT key_hash, content_hash, version, custom_id, attempt, number, partition, d
        file, status, truncated, rejected, beside, attempt = 0 AS ruled, (number << 20) + attempt * 4 + standing AS rank
 FROM (
     SELECT rows.key_hash, rows.content_hash, rows.version, rows.custom_id,
-           CAST(rows.attempt AS BIGINT) AS attempt, files.number, files.partition, rows.status, file,
+           CAST(rows.attempt AS BIGINT) AS attempt, files.number, files.partition, rows.status,
+           CAST(files.position AS UBIGINT) AS file,
            files.request, files.beside, rows.status = 'truncated' AS truncated,
            rows.status = 'rejected' AS rejected,
            rows.status = 'deleted' AS deleted,
@@ -30,8 +31,8 @@ FROM (
                 WHEN 'deleted' THEN 1
                 -- An answer is never asked again because a file is damaged.
                 ELSE error('an index file has the status ' || rows.status) END AS standing
-    FROM (SELECT *, file_index AS file FROM read_parquet({paths})) AS rows
-    JOIN (VALUES {files}) AS files (file, number, partition, request, beside) USING (file)
+    FROM ({rows}) AS rows
+    JOIN (VALUES {files}) AS files (file, position, number, partition, request, beside) USING (file)
 )
 """
 
@@ -73,13 +74,40 @@ KEYLESS_ROWS = """
 SELECT {keys} FROM _bp_hashed WHERE {is_null} LIMIT {examples}
 """
 
+OFTEN = """
+-- Table _bp_often: the keys of which the index has more than one row: of these the whole history counts.
+CREATE OR REPLACE TEMP TABLE _bp_often AS
+SELECT key_hash FROM _bp_index{among} GROUP BY key_hash HAVING count(*) > 1
+"""
+
+PLAIN = """
+-- Table _bp_plain: the rows of _bp_hashed (by rowid) of whose key the index has one row, an answer to what
+-- would be asked now. They are most of a source, and it stands as it is.
+CREATE OR REPLACE TEMP TABLE _bp_plain AS
+SELECT hashed.rowid AS id, past.attempt, past.rank
+FROM _bp_index AS past JOIN _bp_hashed AS hashed
+    ON hashed.key_hash = past.key_hash AND hashed.content_hash = past.content_hash
+WHERE past.version = {version} AND past.rank & 3 = 3 AND NOT past.deleted AND NOT past.beside
+  AND NOT past.ruled AND hashed.rule IS NULL AND NOT ({force} AND hashed.wanted)
+  -- A key that came from another partition is published again.
+  AND NOT ({moves} AND past.partition <> {partition})
+  AND past.key_hash NOT IN (SELECT key_hash FROM _bp_often)
+"""
+
+REST = """
+-- Table _bp_rest: the other rows of _bp_hashed.
+CREATE OR REPLACE TEMP TABLE _bp_rest AS
+SELECT hashed.rowid AS id, key_hash, content_hash, wanted, rule FROM _bp_hashed AS hashed
+WHERE rowid NOT IN (SELECT id FROM _bp_plain)
+"""
+
 OPEN = """
--- Table _bp_open: the groups with an attempt that is selected or sent but not settled.
+-- Table _bp_open: the groups of _bp_rest with an attempt that is selected or sent but not settled.
 CREATE OR REPLACE TEMP TABLE _bp_open AS
 SELECT DISTINCT {group} FROM (
     SELECT key_hash, content_hash, version
     FROM _bp_index
-    WHERE NOT deleted
+    WHERE NOT deleted AND key_hash IN (SELECT key_hash FROM _bp_rest)
     GROUP BY key_hash, content_hash, version, number, attempt
     HAVING max(rank & 3) = 0
 )
@@ -91,7 +119,7 @@ VERDICTS = """
 -- was cut short. Attempts count since the request became what it is now: a correction asks again.
 CREATE OR REPLACE TEMP TABLE _bp_verdicts AS
 WITH history AS (
-    SELECT hashed.rowid AS id, past.number, past.rank, past.attempt, past.partition,
+    SELECT hashed.id, past.number, past.rank, past.attempt, past.partition,
            past.rank * 2 + CAST(past.deleted AS BIGINT) AS past,
            {in_group} AND NOT past.deleted AND NOT past.beside AS in_group,
            past.content_hash = hashed.content_hash AS same_content,
@@ -101,7 +129,7 @@ WITH history AS (
            coalesce(past.request = {request}, true) AS same_request,
            past.rejected, past.truncated, past.ruled OR past.beside AS ruled,
            past.content_hash = hashed.content_hash AND past.version <> {version} AND NOT past.beside AS other_version
-    FROM _bp_index AS past JOIN _bp_hashed AS hashed USING (key_hash)
+    FROM _bp_index AS past JOIN _bp_rest AS hashed USING (key_hash)
 ),
 state AS (
     SELECT id, max(number) AS key_number, bool_or(other_version) AS other_version,
@@ -121,7 +149,7 @@ state AS (
            arg_max(partition, past) AS partition
     FROM history GROUP BY id
 )
-SELECT hashed.rowid AS id, coalesce(state.attempts, 0) AS attempts, state.latest,
+SELECT hashed.id, coalesce(state.attempts, 0) AS attempts, state.latest,
        hashed.rule IS NOT NULL AS ruled,
        CAST(least(coalesce(state.cut_short, 0), {most_doublings}) AS INTEGER) AS doubled,
        CASE
@@ -143,9 +171,11 @@ SELECT hashed.rowid AS id, coalesce(state.attempts, 0) AS attempts, state.latest
            WHEN state.latest & 3 < 2 THEN 'exhausted'
            ELSE 'settled'
        END AS verdict
-FROM _bp_hashed AS hashed
-LEFT JOIN state ON state.id = hashed.rowid
+FROM _bp_rest AS hashed
+LEFT JOIN state ON state.id = hashed.id
 LEFT JOIN _bp_open AS open ON {is_open}
+UNION ALL
+SELECT id, attempt, rank, false, 0, 'settled' FROM _bp_plain
 """
 
 COUNTS = """

@@ -161,7 +161,7 @@ def select_submission(
                 ],
                 together=question.cache_by,
                 elsewhere=[
-                    IndexFile(store.files.url(row.name), row.number, row.partition)
+                    IndexFile.of(row, store.files.url)
                     for row in (*index_elsewhere(store.ledger, scope), *before)
                 ],
                 earlier=[

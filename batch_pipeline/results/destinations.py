@@ -45,17 +45,18 @@ class Destination(ABC):
         """
         self._rows().check(wanted)
 
-    def snapshot(self, key: Sequence[str], path: str) -> "Snapshot":
+    def snapshot(self, key: Sequence[str], path: str | None, only: str | None = None) -> "Snapshot":
         """Return what is there now, with the rows' custom_ids and keys in a local file ``path``.
 
         Args:
             key: the key columns.
-            path: the file to write.
+            path: the file to write; None: none, the tally alone is wanted.
+            only: a local Parquet file of custom_ids: it is about the rows that have one of them.
 
         Raises:
             InputError: what is there was not made by this package, or under another key.
         """
-        return self._rows().snapshot(key, path)
+        return self._rows().snapshot(key, path, only)
 
     def whose(self) -> tuple[int, str]:
         """Return which state of it this is, as a snapshot says it, and the pipeline that it names.

@@ -23,7 +23,6 @@ from batch_pipeline.records.connections import (
     open_database,
     quote_files,
     quote_name,
-    quote_text,
     with_enough_memory,
 )
 from batch_pipeline.records.fingerprint import look_at_database
@@ -37,11 +36,11 @@ from batch_pipeline.results.merging import (
     Writer,
     check_key_is_there,
     columns_in,
+    copy_rows,
     grown_columns,
     is_read_only,
     nearest,
     rows_to_merge,
-    snapshot_sql,
 )
 from batch_pipeline.results.table_rows import TableRows
 from batch_pipeline.results.table_shape import (
@@ -52,6 +51,7 @@ from batch_pipeline.results.table_shape import (
     shape_of,
 )
 from batch_pipeline.results.wider import fitting
+from batch_pipeline.store.tally import Tally
 
 MERGE_MEMORY = "100MB"
 """What a merge may hold at first. Rows that are not committed yet stay in memory as far as it goes."""
@@ -142,12 +142,13 @@ class DuckDBRows:
                 " view may read that."
             )
 
-    def snapshot(self, key: Sequence[str], path: str) -> Snapshot:
+    def snapshot(self, key: Sequence[str], path: str | None, only: str | None = None) -> Snapshot:
         """Return what the table holds now, with its rows' custom_ids and keys in a file.
 
         Args:
             key: the key columns.
-            path: a local file to write.
+            path: a local file to write; None: none.
+            only: a local Parquet file of custom_ids: other rows are left out.
 
         Raises:
             InputError: the table was not made by this package, or under another key.
@@ -164,10 +165,18 @@ class DuckDBRows:
             if not columns:
                 return Snapshot(generation, {}, ours, None, owner)
             check_key_is_there(key, columns, self.describe())
-            rows = snapshot_sql(key, self._full_name(database.catalog))
-            copy = f"COPY ({rows}) TO {quote_text(path)} (FORMAT parquet)"
-            with_enough_memory(con, lambda: con.execute(copy))
-        return Snapshot(generation, columns, ours, path, owner)
+            name = self._full_name(database.catalog)
+
+            def copy() -> Tally:
+                # Another connection of this process may write meanwhile.
+                con.execute("BEGIN TRANSACTION")
+                try:
+                    return copy_rows(con, name, columns, key, path, only)
+                finally:
+                    con.execute("ROLLBACK")
+
+            tally = with_enough_memory(con, copy)
+        return Snapshot(generation, columns, ours, path, owner, tally)
 
     def whose(self) -> tuple[int, str]:
         """Return which state of the table this is, and the pipeline whose it is; "" when none says so."""

@@ -6,20 +6,34 @@ through Python. Keys themselves are read from the store's rows only where a hash
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 import pyarrow as pa
 
 from batch_pipeline.records.columns import file_columns
-from batch_pipeline.records.connections import quote_files, with_enough_memory
+from batch_pipeline.records.connections import quote_files, quote_text, with_enough_memory
 from batch_pipeline.records.identity import key_hash_sql
+from batch_pipeline.records.index_rows import IndexRows, index_rows, located
 from batch_pipeline.results import sql
 from batch_pipeline.results.merging import CUSTOM_ID, STATUS, Snapshot, cast_columns
 from batch_pipeline.results.widening import Schema, read_widened, schemas_of, widened
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import IndexRow
 from batch_pipeline.store.variants import ESCALATED, variant_of
+
+# Table among: the keys of some index files, but for what is only selected in them.
+AMONG = """
+create or replace temp table among as
+select distinct key_hash from {rows} where status <> 'pending'
+"""
+NO_INDEX = "(select null::uuid, '' where false) as none(key_hash, status)"
+
+# File: every custom_id that a row of these keys ever had.
+CUSTOM_IDS = """
+copy (select distinct custom_id from ({index}) semi join among using (key_hash))
+to {path} (format parquet)
+"""
 
 # Table there: each row of the table, by its custom_id, the hash that a record with its key has, and
 # its status.
@@ -113,7 +127,7 @@ BACK = """
 create or replace temp table back as
 with dead as (select key_hash from winners where status = 'deleted')
 select distinct custom_id from there
-where custom_id in (select custom_id from read_parquet({index}) semi join dead using (key_hash))
+where custom_id in (select custom_id from ({index}) semi join dead using (key_hash))
 """
 
 COUNTS = """
@@ -153,22 +167,39 @@ class Holding:
     staying: int = 0
 
     @property
+    def is_exact(self) -> bool:
+        """Whether the table has each record's latest row once, and nothing else."""
+        return self == Holding(records=self.records)
+
+    def beside(self, others: int) -> "Holding":
+        """Return the same of a table that has the rows of so many other records as well."""
+        return replace(self, records=self.records + others)
+
+    @property
     def is_hurt(self) -> bool:
         """Whether somebody changed the table, so that it must be put right."""
         return bool(self.lost or self.doubled or self.back)
 
 
-def find_winners(store: Store, con: duckdb.DuckDBPyConnection, index: Sequence[IndexRow]) -> None:
+def find_winners(
+    store: Store,
+    con: duckdb.DuckDBPyConnection,
+    index: Sequence[IndexRow],
+    among: Sequence[IndexRow] | None = None,
+) -> None:
     """Make the table ``winners``: for each key ever selected, in which index file its latest row is.
 
     Args:
         store: where the files are; registered with ``con``.
         con: a connection of our own.
         index: all index files of the pipeline, at least one.
+        among: those of which the keys alone are wanted; None: all keys are.
     """
-    # Files are told apart by their place in the list: DuckDB may spell a URL in a way of its own.
+    # Files are told apart by numbers: DuckDB may spell a URL in a way of its own.
+    rows = _index(store, index)
     files = pa.table(
         {
+            "file": pa.array(rows.numbers, pa.int64()),
             "position": pa.array(range(len(index)), pa.int64()),
             "number": pa.array([row.number for row in index], pa.int64()),
             "escalated": pa.array(
@@ -177,8 +208,21 @@ def find_winners(store: Store, con: duckdb.DuckDBPyConnection, index: Sequence[I
         }
     )
     con.register("files", files)
-    query = sql.WINNERS.format(index=_index(store, index))
+    only = ""
+    if among is not None:
+        keys = f"({_index(store, among).sql})" if among else NO_INDEX
+        with_enough_memory(con, lambda: con.execute(AMONG.format(rows=keys)))
+        only = " and i.key_hash in (select key_hash from among)"
+    query = sql.WINNERS.format(index=rows.sql, among=only)
     with_enough_memory(con, lambda: con.execute(f"create or replace temp table winners as {query}"))
+
+
+def write_custom_ids(
+    store: Store, con: duckdb.DuckDBPyConnection, index: Sequence[IndexRow], path: str
+) -> None:
+    """Write the custom_ids of all rows of the keys that ``find_winners`` was about, to a local file."""
+    query = CUSTOM_IDS.format(index=_index(store, index).sql, path=quote_text(path))
+    with_enough_memory(con, lambda: con.execute(query))
 
 
 def compare(
@@ -221,7 +265,7 @@ def compare(
         STAYS,
         STAY,
         "create or replace temp table astray as select null::varchar as custom_id where false",
-        BACK.format(index=_index(store, index)),
+        BACK.format(index=_index(store, index).sql),
     )
     for step in steps:
         with_enough_memory(con, lambda step=step: con.execute(step))
@@ -291,5 +335,5 @@ def _types(key: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
     return {name: lower.get(name.lower(), "VARCHAR") for name in key}
 
 
-def _index(store: Store, index: Sequence[IndexRow]) -> str:
-    return quote_files(store.files.url(row.name) for row in index)
+def _index(store: Store, index: Sequence[IndexRow]) -> IndexRows:
+    return index_rows(located(index, store.files.url))

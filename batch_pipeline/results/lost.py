@@ -24,6 +24,7 @@ from batch_pipeline.results.download import Answers, Lines, fetch_again, read_li
 from batch_pipeline.results.file_records import custom_ids_of
 from batch_pipeline.results.join import Question, write_parquet
 from batch_pipeline.results.readable import UNREADABLE, is_readable
+from batch_pipeline.store.compactions import compactions_of, forget
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import planned_in
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
@@ -112,6 +113,11 @@ def make_again(
     Raises:
         LostFileError: some cannot be made again.
     """
+    # What is compacted stands in the index files, too, which are read themselves from now on.
+    compacted = [one.name for one in compactions_of(store.ledger, pipeline).used]
+    whole = store.files.present(compacted) if compacted and not thorough else set()
+    is_lost = len(whole - store.files.damaged(whole)) < len(compacted)
+    forgot = is_lost and forget(store.ledger, pipeline)
     done, failed = rebuild_lost(store, api, pipeline, max_attempts, today, thorough=thorough)
     if done:
         tell(
@@ -124,7 +130,7 @@ def make_again(
             "sent or changed. If the store is older than its ledger, and there is no later copy of it, docs/operations.md "
             "says how to go on."
         )
-    return bool(done)
+    return bool(done) or forgot
 
 
 def rebuild_lost(

@@ -19,6 +19,7 @@ from batch_pipeline.records.connections import (
     quote_text,
     with_enough_memory,
 )
+from batch_pipeline.records.index_rows import index_rows, located
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.join import MEMORY
 from batch_pipeline.store.store import Store
@@ -33,7 +34,7 @@ TO_SEND = (FileState.READY, FileState.SENDING, FileState.UNKNOWN, FileState.HELD
 LOST = """
 create or replace temp table lost as
 select there.*, known.custom_id is not null as settled from read_parquet({there}) as there
-left join (select custom_id, bool_or(status = 'answered') as answered from read_parquet({index})
+left join (select custom_id, bool_or(status = 'answered') as answered from ({index})
            where status not in ('pending', 'deleted') group by custom_id)
     as known on known.custom_id = there._custom_id
 where _custom_id is not null and not coalesce(known.answered, false)
@@ -121,13 +122,11 @@ def answered(
     Raises:
         duckdb.Error, FileNotFoundError: a file of the store cannot be read.
     """
-    index = [row.name for row in index_files(store.ledger, scope.pipeline)]
+    index = index_rows(located(index_files(store.ledger, scope.pipeline), store.files.url))
     found: list[Answered] = []
     with memory_connection(MEMORY) as con:
         store.files.register(con)
-        sql = LOST.format(
-            there=quote_files([there]), index=quote_files(map(store.files.url, index))
-        )
+        sql = LOST.format(there=quote_files([there]), index=index.sql)
         with_enough_memory(con, lambda: con.execute(sql))
         if not con.execute("select 1 from lost limit 1").fetchone():
             return [], True

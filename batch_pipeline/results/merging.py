@@ -10,8 +10,10 @@ import duckdb
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.columns import stored_type
-from batch_pipeline.records.connections import quote_files, quote_name
+from batch_pipeline.records.connections import quote_files, quote_name, quote_text
+from batch_pipeline.records.identity import column_text_sql
 from batch_pipeline.results.wider import wider_type
+from batch_pipeline.store.tally import NO_ROWS, Tally
 
 OUR_COLUMNS = ("_custom_id", "_status")
 """Every table of results has these; a table without them was not made by this package."""
@@ -34,8 +36,9 @@ class Snapshot:
         columns: name to DuckDB type, in order; empty when there is no table.
         ours: the names of the columns that this package wrote; None when nobody knows.
         path: a local Parquet file, a row per row: its custom_id, its status, its key columns; None
-            when there are no rows.
+            when there are no rows, or none were asked for.
         owner: the pipeline whose results it says it holds; "" when it does not say.
+        tally: of what the file holds, or would hold.
     """
 
     generation: int
@@ -43,6 +46,7 @@ class Snapshot:
     ours: frozenset[str] | None
     path: str | None
     owner: str = ""
+    tally: Tally = NO_ROWS
 
 
 def _never(_name: str) -> bool:
@@ -221,18 +225,42 @@ def check_key_is_there(key: Sequence[str], columns: Mapping[str, str], destinati
             )
 
 
-def snapshot_sql(key: Sequence[str], rows: str) -> str:
-    """Return SQL for the rows of a snapshot's file.
+def copy_rows(
+    con: duckdb.DuckDBPyConnection,
+    rows: str,
+    columns: Mapping[str, str],
+    key: Sequence[str],
+    path: str | None,
+    only: str | None,
+) -> Tally:
+    """Write the file of a snapshot; return the tally of what it holds.
 
     Args:
-        key: the key columns.
+        con: a connection; what it reads stays as it is between two statements.
         rows: SQL that stands for the destination's rows.
+        columns: their columns, name to DuckDB type.
+        key: the key columns.
+        path: a local file; None: nothing is written.
+        only: a local Parquet file of custom_ids: other rows are left out; None: none is.
     """
     keys = ", ".join(f"source.{quote_name(name)}" for name in key)
-    return (
-        f"SELECT source._custom_id AS {CUSTOM_ID}, source._status AS {STATUS}, {keys}"
-        f" FROM {rows} AS source"
-    )
+    among = ""
+    if only is not None:
+        among = f" WHERE source._custom_id IN (SELECT custom_id FROM read_parquet({quote_files([only])}))"
+    if path is not None:
+        con.execute(
+            f"COPY (SELECT source._custom_id AS {CUSTOM_ID}, source._status AS {STATUS}, {keys}"
+            f" FROM {rows} AS source{among}) TO {quote_text(path)} (FORMAT parquet)"
+        )
+    types = {name.lower(): kind for name, kind in columns.items()}
+    texts = [column_text_sql(name, types[name.lower()]) for name in key]
+    found = con.execute(
+        "SELECT count(*), bit_xor(row), CAST(sum(row) AS VARCHAR) FROM (SELECT"
+        f" hash(source._custom_id, source._status, {', '.join(texts)}) AS row"
+        f" FROM {rows} AS source{among})"
+    ).fetchone()
+    count, xor, total = found or (0, 0, "0")
+    return Tally(count, xor or 0, int(total or 0))
 
 
 def is_read_only(path: Path) -> bool:

@@ -15,7 +15,6 @@ from batch_pipeline.records.connections import (
     SMALL_MEMORY,
     is_unreadable,
     memory_connection,
-    quote_text,
     with_enough_memory,
 )
 from batch_pipeline.results.bucket_merge import DATA_FOLDER, merge_buckets, rows_sql
@@ -28,12 +27,13 @@ from batch_pipeline.results.merging import (
     Wanted,
     Writer,
     check_key_is_there,
+    copy_rows,
     is_read_only,
     nearest,
-    snapshot_sql,
 )
 from batch_pipeline.results.readable import rows_of
 from batch_pipeline.store.files import is_whole_parquet
+from batch_pipeline.store.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -93,12 +93,13 @@ class ParquetRows:
                     " or name another destination."
                 )
 
-    def snapshot(self, key: Sequence[str], path: str) -> Snapshot:
+    def snapshot(self, key: Sequence[str], path: str | None, only: str | None = None) -> Snapshot:
         """Return what the dataset holds now, with its rows' custom_ids and keys in a file.
 
         Args:
             key: the key columns.
-            path: a local file to write.
+            path: a local file to write; None: none.
+            only: a local Parquet file of custom_ids: other rows are left out.
 
         Raises:
             InputError: the folder holds something else, or was filled under another key.
@@ -110,19 +111,22 @@ class ParquetRows:
         check_key_is_there(key, manifest.columns, self._place)
         there = self._there(manifest)
         try:
-            self._copy(there, key, path)
+            tally = self._copy(there, key, path, only)
         except Exception as error:
             readable = self._readable(there, error)
-            self._copy(readable, key, path)
+            tally = self._copy(readable, key, path, only)
         # Nobody adds columns to these files: all are ours.
         ours = frozenset(name.lower() for name in manifest.columns)
-        return Snapshot(manifest.number, manifest.columns, ours, path, manifest.owner)
+        return Snapshot(manifest.number, manifest.columns, ours, path, manifest.owner, tally)
 
-    def _copy(self, manifest: Manifest, key: Sequence[str], path: str) -> None:
+    def _copy(
+        self, manifest: Manifest, key: Sequence[str], path: str | None, only: str | None
+    ) -> Tally:
         with memory_connection(SMALL_MEMORY) as con:
-            rows = snapshot_sql(key, rows_sql(con, self._url, manifest))
-            copy = f"COPY ({rows}) TO {quote_text(path)} (FORMAT parquet)"
-            with_enough_memory(con, lambda: con.execute(copy))
+            rows = rows_sql(con, self._url, manifest)
+            return with_enough_memory(
+                con, lambda: copy_rows(con, rows, manifest.columns, key, path, only)
+            )
 
     def _readable(self, manifest: Manifest, error: Exception) -> Manifest:
         """Return the state without the files that are damaged in their middle; raise ``error`` if none is."""

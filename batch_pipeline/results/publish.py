@@ -24,8 +24,9 @@ from batch_pipeline.records.connections import (
 )
 from batch_pipeline.records.sources import VARIANT
 from batch_pipeline.results import sql
+from batch_pipeline.results.comparing import Comparing
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
-from batch_pipeline.results.holding import Holding, compare, find_winners
+from batch_pipeline.results.holding import Holding
 from batch_pipeline.results.join import MEMORY, write_parquet
 from batch_pipeline.results.lost_answers import state_of
 from batch_pipeline.results.merging import Merged, OvertakenError, Rows, Snapshot, Writer
@@ -145,7 +146,7 @@ class _Publishing:
         report = Published()
         with self.store.files.scratch() as folder, ExitStack() as stack:
             # Before anything else is read: a merge into another state than this one is refused.
-            there = self.destination.snapshot(self.key, f"{folder}/there.parquet")
+            there = self.destination.snapshot(self.key, None)
             # In this order: whatever the index names is among the collected files, whoever collects
             # meanwhile. What was collected after the index was read is left to the next look.
             index = index_files(self.store.ledger, self.pipeline)
@@ -164,8 +165,6 @@ class _Publishing:
                 with self.store.ledger.write() as tx:
                     self._carry_on(tx, there)
                 raise OvertakenError  # by ourselves: its state is another one now
-            con = stack.enter_context(memory_connection(MEMORY))
-            self.store.files.register(con)
             place = {row.name: position for position, row in enumerate(index)}
             files = [
                 file
@@ -174,17 +173,23 @@ class _Publishing:
                 and (file["index_path"] is None or file["index_path"] in place)
             ]
             fresh = [place[file["index_path"]] for file in files if file["index_path"] in place]
-            find_winners(self.store, con, index)
-            results = _results(collected)
-            report.before = report.after = compare(
-                self.store, con, index, there, fresh, self.key, results
-            )
             lost = _lost_columns(there)
+            con = stack.enter_context(memory_connection(MEMORY))
+            self.store.files.register(con)
+            table = Comparing(
+                self.store, con, self.pipeline, self.destination, self.key, index, fresh,
+                _results(collected), folder, there,
+            )  # fmt: skip
+            table.look(whole=everything or lost)
+            report.before = report.after = table.holding
             if only_hurt and not (report.before.is_hurt or lost):
+                if not table.is_noted:
+                    with self.store.ledger.write() as tx:
+                        table.note(tx)
                 return report
             merged = None
             rows = self._rows(con, collected, index, there, everything or lost, folder)
-            gone = self._gone(con, there, folder) if report.before.back else None
+            gone = self._gone(con, table.there, folder) if report.before.back else None
             report.superseded = _superseded(self.store, con, files)
             if rows is not None or gone is not None:
                 # What is latest was read a while ago: somebody may have published if we slept.
@@ -194,9 +199,10 @@ class _Publishing:
                 merged = _merge(self.destination, rows, self.key, gone, writer)
                 report.inserted, report.updated = merged.inserted, merged.updated
                 report.deleted = merged.deleted
-                after = self.destination.snapshot(self.key, f"{folder}/after.parquet")
-                report.after = compare(self.store, con, index, after, [], self.key, results)
+                table.look_again()
+                report.after = table.holding
         with self.store.ledger.write() as tx:
+            table.note(tx)
             if merged is not None:
                 self._carry_on(tx, there, [file["partition"] for file in collected])
             tx.execute(
@@ -211,7 +217,7 @@ class _Publishing:
         """Note that the table's next state is of our own making, and holds nothing that we did not know."""
         # The merge was refused if the state was another one.
         after = state_of(self.destination, there.generation + 1)
-        if there.generation == 0 and there.path is None:
+        if there.generation == 0 and not there.columns:
             begin(tx, self.pipeline, set(partitions), after)
         carry_on(tx, self.pipeline, state_of(self.destination, there.generation), after)
 

@@ -141,9 +141,8 @@ WINNERS = """
 with ranked as (
        select i.key_hash, i.custom_id, i.status, i.content_hash, i.version, files.position,
               (files.number << 20) + i.attempt * 4 + (i.status = 'answered')::int as rank
-       from (select *, file_index as position from read_parquet({index}, union_by_name = true)) as i
-       join files using (position)
-       where i.status <> 'pending' and (i.status = 'answered' or not files.escalated)),
+       from ({index}) as i join files using (file)
+       where i.status <> 'pending' and (i.status = 'answered' or not files.escalated){among}),
      latest as (
        select key_hash, arg_max(custom_id, rank) as custom_id, arg_max(status, rank) as status,
               arg_max(position, rank) as position, arg_max(content_hash, rank) as content_hash,

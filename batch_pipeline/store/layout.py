@@ -11,6 +11,7 @@
 <pipeline>/<submission>/manifest-00025.json     what the ledger says of it, when it had that many files
 <pipeline>/labels/20260301T230000-1a2b3c.parquet  labels that people gave: key and label
 <pipeline>/scores/20260301T230000-1a2b3c.parquet  how good the answers were then: a figure a row
+<pipeline>/compacted/20260301T230000-1a2b3c.parquet  the rows of many index files, which stay
 <pipeline>/renamed-to-<pipeline>-1a2b3c.json      which submissions went over to a new name
 ledger.json                                     which ledger all this belongs to
 """
@@ -99,6 +100,11 @@ def renamed_name(pipeline: str, to: str, part: str) -> str:
 def table_name(pipeline: str) -> str:
     """Return the folder of the results table of a pipeline that has no destination of its own."""
     return f"{pipeline}/table"
+
+
+def compacted_name(pipeline: str, part: str | None = None) -> str:
+    """Return the name of a file with the rows of many index files, or of their folder."""
+    return f"{pipeline}/compacted" + (f"/{part}.parquet" if part else "")
 
 
 def labels_name(pipeline: str, part: str | None = None) -> str:

@@ -19,12 +19,12 @@ ALLOWED = " (with answers that the store does not know)"
 
 def has_seen(ledger: Ledger, pipeline: str, partition: str, state: str) -> bool:
     """Return whether what waits may be sent, as far as this state of the table tells."""
-    return _value(ledger, _key("seen", pipeline, partition)) in (state, state + ALLOWED)
+    return value_of(ledger, key_of("seen", pipeline, partition)) in (state, state + ALLOWED)
 
 
 def knows_all(ledger: Ledger, pipeline: str, partition: str, state: str) -> bool:
     """Return whether all answers in this state of the table are known to the store."""
-    return _value(ledger, _key("seen", pipeline, partition)) == state
+    return value_of(ledger, key_of("seen", pipeline, partition)) == state
 
 
 def see(ledger: Ledger, pipeline: str, partition: str, state: str, *, knows: bool) -> None:
@@ -38,12 +38,12 @@ def see(ledger: Ledger, pipeline: str, partition: str, state: str, *, knows: boo
         knows: all of the answers in it are known to the store.
     """
     with ledger.write() as tx:
-        _put(tx, _key("seen", pipeline, partition), state if knows else state + ALLOWED)
+        put(tx, key_of("seen", pipeline, partition), state if knows else state + ALLOWED)
 
 
 def carry_on(tx: Connection, pipeline: str, before: str, after: str) -> None:
     """Note that a merge of our own made one state of another, if that one was seen."""
-    prefix = _key("seen", pipeline, "")[: -len(_short(""))]
+    prefix = key_of("seen", pipeline, "")[: -len(_short(""))]
     for more in ("", ALLOWED):
         tx.execute(
             update(meta)
@@ -55,40 +55,43 @@ def carry_on(tx: Connection, pipeline: str, before: str, after: str) -> None:
 def begin(tx: Connection, pipeline: str, partitions: Iterable[str], state: str) -> None:
     """Note the first state of a table that our own merge made."""
     for partition in partitions:
-        _put(tx, _key("seen", pipeline, partition), state)
+        put(tx, key_of("seen", pipeline, partition), state)
 
 
 def in_vain_since(ledger: Ledger, pipeline: str, partition: str) -> datetime:
     """Return since when the table cannot be looked at, which is now unless it was noted earlier."""
-    key = _key("vain", pipeline, partition)
-    noted = _value(ledger, key)
+    key = key_of("vain", pipeline, partition)
+    noted = value_of(ledger, key)
     if noted is not None:
         return datetime.fromisoformat(noted)
     now = ledger.clock.now()
     with ledger.write() as tx:
-        _put(tx, key, now.isoformat())
+        put(tx, key, now.isoformat())
     return now
 
 
 def forget_vain(ledger: Ledger, pipeline: str, partition: str) -> None:
     """Note that the table can be looked at."""
-    key = _key("vain", pipeline, partition)
-    if _value(ledger, key) is not None:
+    key = key_of("vain", pipeline, partition)
+    if value_of(ledger, key) is not None:
         with ledger.write() as tx:
             tx.execute(delete(meta).where(meta.c.key == key))
 
 
-def _value(ledger: Ledger, key: str) -> str | None:
+def value_of(ledger: Ledger, key: str) -> str | None:
+    """Return what is noted under a key; None when nothing is."""
     with ledger.read() as tx:
         return tx.execute(select(meta.c.value).where(meta.c.key == key)).scalar()
 
 
-def _put(tx: Connection, key: str, value: str) -> None:
+def put(tx: Connection, key: str, value: str) -> None:
+    """Note a value under a key, in the place of an earlier one."""
     if not tx.execute(update(meta).where(meta.c.key == key).values(value=value)).rowcount:
         tx.execute(insert(meta).values(key=key, value=value))
 
 
-def _key(kind: str, pipeline: str, partition: str) -> str:
+def key_of(kind: str, pipeline: str, partition: str) -> str:
+    """Return the key of a note of a kind, short enough for whatever names."""
     return f"{kind}/{_short(pipeline)}/{_short(partition)}"
 
 

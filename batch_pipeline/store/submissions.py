@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, select, upd
 from sqlalchemy.exc import IntegrityError
 
 from batch_pipeline.store.addresses import normal_address, same_address
+from batch_pipeline.store.compactions import read_compactions
 from batch_pipeline.store.ledger import Ledger
 from batch_pipeline.store.scopes import is_of
 from batch_pipeline.store.tables import (
@@ -104,6 +105,10 @@ class IndexRow:
     request: str | None = None  # a hash of what its requests had in common, if that is known
     rows: str | None = None  # the file of the rows that it is about
     answers: str | None = None  # the kept answers that these were made of
+    is_selection: bool = False  # it says what was selected, and not what came of that
+    settles: bool = True  # it says more than what was asked
+    compacted: str | None = None  # the compaction that has its rows
+    place: int | None = None  # its place in that
 
 
 @dataclass(frozen=True)
@@ -354,6 +359,7 @@ def situation(ledger: Ledger, scope: Scope) -> Situation:
             for name, number, partition, *rest in tx.execute(query)
             if name and variant_of(partition) == scope.variant
         ]
+        index = placed(tx, scope.pipeline, index)
         # Whatever their endpoint: what was asked elsewhere cannot be retried here, and a sensor
         # that went on asking for it would never be quiet.
         settled = tx.execute(
@@ -548,26 +554,46 @@ def next_seq(tx: Connection, submission_id: str) -> int:
     return 0 if last is None else last + 1
 
 
+def placed(tx: Connection, pipeline: str, rows: Sequence[IndexRow]) -> list[IndexRow]:
+    """Return index files of a pipeline, each with where its rows are compacted, if they are."""
+    places = read_compactions(tx, pipeline).places()
+    found = [(row, places.get(row.name)) for row in rows]
+    return [
+        replace(row, compacted=place[0], place=place[1]) if place else row for row, place in found
+    ]
+
+
 def index_files(ledger: Ledger, pipeline: str) -> list[IndexRow]:
     """Return every index file of a pipeline that counts, whatever its endpoint."""
     mine = submissions.c.pipeline == pipeline, submissions.c.state != "abandoned"
-    selected = select(
-        submissions.c.index_path, submissions.c.number, submissions.c.partition
-    ).where(*mine)
+    about = submissions.c.number, submissions.c.partition
+    selected = select(submissions.c.index_path, *about, submissions.c.counts).where(*mine)
     collected = (
-        select(request_files.c.index_path, submissions.c.number, submissions.c.partition)
+        select(request_files.c.index_path, *about)
         .join(submissions, submissions.c.id == request_files.c.submission_id)
         .where(*mine)
     )
     with ledger.read() as tx:
-        return [
-            IndexRow(*row) for query in (selected, collected) for row in tx.execute(query) if row[0]
+        rows = [
+            *(
+                IndexRow(
+                    name,
+                    number,
+                    partition,
+                    is_selection=True,
+                    settles=bool(counts.get("deleted")),
+                )
+                for name, number, partition, counts in tx.execute(selected)
+                if name
+            ),
+            *(IndexRow(*row) for row in tx.execute(collected) if row[0]),
         ]
+        return placed(tx, pipeline, rows)
 
 
 def index_elsewhere(ledger: Ledger, scope: Scope) -> list[IndexRow]:
     """Return the collected index files of a pipeline at other endpoints than the scope's."""
-    rows = ledger.rows(
+    query = (
         select(request_files.c.index_path, submissions.c.number, submissions.c.partition)
         .join(submissions, submissions.c.id == request_files.c.submission_id)
         .where(
@@ -577,11 +603,13 @@ def index_elsewhere(ledger: Ledger, scope: Scope) -> list[IndexRow]:
             request_files.c.index_path.is_not(None),
         )
     )
-    return [
-        IndexRow(row["index_path"], row["number"], partition_of(row["partition"]))
-        for row in rows
-        if variant_of(row["partition"]) == scope.variant
-    ]
+    with ledger.read() as tx:
+        rows = [
+            IndexRow(name, number, partition_of(partition))
+            for name, number, partition in tx.execute(query)
+            if variant_of(partition) == scope.variant
+        ]
+        return placed(tx, scope.pipeline, rows)
 
 
 def index_beside(ledger: Ledger, scope: Scope) -> list[IndexRow]:
@@ -603,12 +631,13 @@ def index_beside(ledger: Ledger, scope: Scope) -> list[IndexRow]:
         .where(*mine)
     )
     with ledger.read() as tx:
-        return [
+        rows = [
             IndexRow(name, number, partition_of(partition))
             for query in (selected, collected)
             for name, number, partition in tx.execute(query)
             if name
         ]
+        return placed(tx, scope.pipeline, rows)
 
 
 def asked_beside(ledger: Ledger, scope: Scope, version: str) -> bool:

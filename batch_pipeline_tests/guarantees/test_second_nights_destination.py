@@ -24,7 +24,7 @@ from batch_pipeline import (
     ParquetDataset,
 )
 from batch_pipeline.emulator import EmulatorProcess
-from batch_pipeline.results import publish
+from batch_pipeline.results import comparing, holding, publish
 from batch_pipeline.store.clock import going_by
 from batch_pipeline.store.tables import leases
 from batch_pipeline_tests.support.clock import HandClock
@@ -622,3 +622,66 @@ def test_a_publisher_that_slept_looks_again_before_it_writes(
     rows = here.run.rows()
     assert slept and here.paid == RECORDS + 3 and len(rows) == RECORDS + 2
     assert rows[3]["word"] == "newer"
+
+
+def test_a_table_that_nobody_changed_is_known_by_its_tally_and_any_change_is_noticed(
+    town: Callable[..., Town], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what came since is compared; after a change by hand, all of it once."""
+    compared: list[int | None] = []  # index files whose keys were compared; None: all keys
+
+    def spied(store: Any, con: Any, index: Any, among: Any = None) -> None:
+        compared.append(None if among is None else len(among))
+        holding.find_winners(store, con, index, among)
+
+    monkeypatch.setattr(comparing, "find_winners", spied)
+    here = town()
+    here.run.night()
+    first = here.run.rows()
+    assert compared == [None]
+    here.run.submit()
+    compared.clear()
+    here.sql(*MORE_WORK)
+    here.run.night()
+    assert compared == [0, 1]
+    assert len(here.run.rows()) == RECORDS + 2 and here.run.rows()[3]["word"] == "changed"
+    for change in (
+        "update results set _custom_id = (select _custom_id from results where id = 8) where id = 7",
+        "update results set id = 50 where id = 7",
+        "update results set id = 15 - id where id in (7, 8)",
+        "delete from results where id = 7; insert into results from results where id = 8",
+    ):
+        here.sql(*change.split(";"))
+        compared.clear()
+        here.run.submit()
+        assert compared[0] is None, change
+        after = here.run.rows()
+        assert after[7]["answer"] == first[7]["answer"], change
+        assert after[8]["_custom_id"] == first[8]["_custom_id"], change
+        here.sql("delete from results where id = 50")
+        here.run.submit()
+        compared.clear()
+        here.run.submit()
+        assert compared == [0], change
+    assert here.paid == RECORDS + 3
+    # A row that only its tally tells of, which is nothing to put right: it is looked at once.
+    here.sql("update results set _status = 'errored' where id = 7")
+    here.run.submit()
+    compared.clear()
+    here.run.submit()
+    assert compared == [0]
+
+
+def test_what_is_noted_of_a_table_is_of_no_use_to_another(town: Callable[..., Town]) -> None:
+    """A table that was brought back from a backup has what it had then, and gets what came since."""
+    here = town()
+    here.run.night()
+    backup = f"{here.database}.backup"
+    shutil.copyfile(here.database, backup)
+    here.sql(*MORE_WORK)
+    here.run.night()
+    shutil.copyfile(backup, here.database)
+    here.sql(*MORE_WORK)
+    here.run.night()
+    assert here.paid == RECORDS + 3
+    assert len(here.run.rows()) == RECORDS + 2 and here.run.rows()[3]["word"] == "changed"

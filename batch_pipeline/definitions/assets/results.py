@@ -29,6 +29,7 @@ from batch_pipeline.results.account import account
 from batch_pipeline.results.advice import Advice, advise
 from batch_pipeline.results.cache_hits import cache_hits_of
 from batch_pipeline.results.collect import Collected, collect, keep_answers, refused_alike
+from batch_pipeline.results.compacting import compact
 from batch_pipeline.results.escalated import escalation_of
 from batch_pipeline.results.publish import Published, publish
 from batch_pipeline.results.retention import retention
@@ -131,6 +132,7 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
             each = {scope.key: scope for scope in scopes}
             rows = [rows_in(pipeline, destination, key) for key in each]
             count_rows(context, pipeline, [*each.values()], rows)
+        compact_index(store, pipeline.name)
         settled = [one for report in accounts for one in report.balanced_now]
         advice = metadata.of_advice(
             next(filter(None, (_advice(store, pipeline, one) for one in reversed(settled))), [])
@@ -162,6 +164,14 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
             *checked,
         ],
     )
+
+
+def compact_index(store: Store, pipeline: str) -> None:
+    """Compact the index of a pipeline: that it is not is no reason for a run to fail."""
+    try:
+        compact(store, pipeline)
+    except Exception:
+        log.warning("The index of %s is not compacted.", pipeline, exc_info=True)
 
 
 def _escalated(store: Store, pipeline: BatchPipeline) -> dict[str, Any]:
