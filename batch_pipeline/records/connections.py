@@ -75,10 +75,17 @@ def _within_limit(memory_limit: str) -> str:
 
 
 @contextmanager
-def memory_connection(memory_limit: str = MEMORY_LIMIT) -> Iterator[duckdb.DuckDBPyConnection]:
+def memory_connection(
+    memory_limit: str = MEMORY_LIMIT, threads: int | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield an in-memory DuckDB with UTC, a memory limit, and a folder of its own to spill to.
 
     Where wide rows may need more than ``memory_limit``, work inside ``with_enough_memory``.
+
+    Args:
+        memory_limit: what it may hold at first.
+        threads: how many it works on; None: one for each core. For statements about a few thousand
+            rows more than one cost more than they bring.
     """
     with tempfile.TemporaryDirectory(
         prefix="batch-pipeline-", ignore_cleanup_errors=True
@@ -91,6 +98,7 @@ def memory_connection(memory_limit: str = MEMORY_LIMIT) -> Iterator[duckdb.DuckD
                 "preserve_insertion_order": False,
                 # A name in a user's query never means a Python variable of ours.
                 "python_enable_replacements": False,
+                **({} if threads is None else {"threads": threads}),
             },
         )
         try:

@@ -41,8 +41,8 @@ from batch_pipeline.records.sources import VARIANT, Source
 from batch_pipeline.records.submission import counts_of
 from batch_pipeline.requests.compiled import CompiledTemplate
 from batch_pipeline.results.download import Incomplete, custom_id_of
-from batch_pipeline.results.join import Question
 from batch_pipeline.results.judge import Counts, judge_file
+from batch_pipeline.results.question import Question
 from batch_pipeline.store.adoptions import (
     NewAdoption,
     commit_adoption,

@@ -19,14 +19,16 @@ from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch
 from batch_pipeline.errors import HeldError, counted
 from batch_pipeline.records.connections import first_line, memory_connection
 from batch_pipeline.results.download import Answers, Incomplete, answers_of, pause
+from batch_pipeline.results.file_records import submission_of
 from batch_pipeline.results.join import (
     MEMORY,
+    Batch,
     Joined,
-    Question,
     join_batch,
     join_rejected,
     join_reused,
 )
+from batch_pipeline.results.question import Question
 from batch_pipeline.results.readable import UNREADABLE, is_readable
 from batch_pipeline.results.refusal import shared_refusal
 from batch_pipeline.store.layout import index_name, results_name, safe_part
@@ -128,7 +130,7 @@ class _Connection:
     def get(self) -> duckdb.DuckDBPyConnection:
         """Return the connection."""
         if self._open is None:
-            self._open = self._stack.enter_context(memory_connection(MEMORY))
+            self._open = self._stack.enter_context(memory_connection(MEMORY, threads=1))
         return self._open
 
     def drop(self) -> None:
@@ -191,12 +193,16 @@ class _Pass:
 
     def _one(self, file: RowMapping) -> Joined | None:
         """Collect one file; None when another process did so first, or there is nothing to add."""
-        store, connection = self.store, self.connection.get()
-        asks = file["kind"] in (FileKind.BATCH, FileKind.LATE)
-        answers = answers_of(store, self.api, file, connection) if asks else None
-        joined, values = join_file(
-            store, file, answers, self.max_attempts, self.today, connection=connection
-        )
+        store = self.store
+        with ExitStack() as stack:
+            answers = batch = None
+            if file["kind"] in (FileKind.BATCH, FileKind.LATE):
+                connection, submission = self.connection.get(), submission_of(store, file)
+                batch = Batch(stack, store, connection, file, submission, self.today)
+                answers = answers_of(store, self.api, file, batch.requested, batch)
+            joined, values = join_file(
+                store, file, answers, self.max_attempts, self.today, batch=batch
+            )
         with store.ledger.write() as tx:
             moved = store.ledger.move(
                 tx,
@@ -277,8 +283,7 @@ def _later(store: Store, file: RowMapping) -> None:
 
 def _damaged(store: Store, file: RowMapping) -> str:
     """Return which file is in the way of a file's rows, in words: what is damaged does not say so itself."""
-    mine = select(submissions).where(submissions.c.id == file["submission_id"])
-    submission = store.ledger.rows(mine)[0]
+    submission = submission_of(store, file)
     names = [submission["records_path"], submission["rejected_path"]]
     damaged = [name for name in names if name and not is_readable(store, name)]
     if not damaged:
@@ -299,7 +304,7 @@ def join_file(
     max_attempts: int,
     today: Question | None = None,
     lost: Collection[str] = (),
-    connection: duckdb.DuckDBPyConnection | None = None,
+    batch: Batch | None = None,
 ) -> tuple[Joined | None, dict[str, Any]]:
     """Write a file's rows and index into the store.
 
@@ -308,16 +313,14 @@ def join_file(
         file: the ledger's row of the file.
         answers: the kept answers of a batch; None for a file that asks nothing.
         max_attempts: how often a record is asked at most.
-        today: the question of today's code, if there is one (see `join.Question`).
+        today: the question of today's code, if there is one (see `Question`).
         lost: names of other files' rows that are known to be lost.
-        connection: DuckDB, one of our own that is used for several files in turn; None: one is opened.
+        batch: what is at hand of the file's batch already; None: nothing.
 
     Returns:
         What was joined (None when the file adds no row), and what the ledger is to say of it.
     """
-    submission = store.ledger.rows(
-        select(submissions).where(submissions.c.id == file["submission_id"])
-    )[0]
+    submission = submission_of(store, file)
     values: dict[str, Any] = {
         "results_path": None,
         "index_path": None,
@@ -336,7 +339,7 @@ def join_file(
             case _:
                 assert answers is not None, "a batch is joined to its answers"
                 joined = join_batch(
-                    store, file, submission, answers, max_attempts, folder, today, connection
+                    store, file, submission, answers, max_attempts, folder, today, batch
                 )
                 # What no line tells may have been answered, and paid. Of a file without a batch,
                 # whoever gave it up wrote down what is known.
@@ -346,8 +349,8 @@ def join_file(
         if joined is None:
             return None, values
         # A process that was overtaken in its sleep must not write over what another one collected.
-        batch = safe_part(file["batch_id"] or file["kind"])
-        part = f"{file['seq']:05d}-{batch}-{store.files.new_part()}"
+        named = safe_part(file["batch_id"] or file["kind"])
+        part = f"{file['seq']:05d}-{named}-{store.files.new_part()}"
         where = (file["pipeline"], file["submission_id"], part)
         counts = joined.counts
         return joined, values | {

@@ -6,18 +6,19 @@ not lost when it is garbled the next time.
 
 import hashlib
 import shutil
+from collections.abc import Set
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Protocol
 
-import duckdb
 from sqlalchemy import RowMapping, update
 
 from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.lines import LARGE_LINE_BYTES, SHOWN_BYTES, is_overfull, lines_in
 from batch_pipeline.batches.outcome import NoSuchBatch
 from batch_pipeline.errors import BatchPipelineError, counted, plain
-from batch_pipeline.results.file_records import custom_ids_of, custom_ids_sent
+from batch_pipeline.results.file_records import Requested, custom_ids_of, custom_ids_sent
 from batch_pipeline.results.json_text import parsed
 from batch_pipeline.results.readable import UNREADABLE
 from batch_pipeline.store.adoptions import is_adopted
@@ -47,11 +48,21 @@ class Answers:
         name: the file in the store; None when there is nothing to read.
         damage: what is wrong with them; None when they are whole.
         lost: requests of the batch whose answer, if there was one, nobody can read.
+        are_judged: whether a reader has judged them already.
     """
 
     name: str | None
     damage: str | None
     lost: int = 0
+    are_judged: bool = False
+
+
+class Reader(Protocol):
+    """Who reads answers whole as soon as they came, so that no line is parsed twice."""
+
+    def are_whole(self, path: str, asked: Set[str], expected: int) -> bool:
+        """Return whether the answers of a local file are whole: then they are read. It never raises."""
+        ...
 
 
 @dataclass
@@ -68,7 +79,7 @@ class Lines:
         twice: of these, further results of a custom_id.
     """
 
-    asked: set[str]
+    asked: Set[str]
     expected: int
     answered: set[str] = field(default_factory=set)
     lines: int = 0
@@ -129,7 +140,8 @@ def answers_of(
     store: Store,
     api: BatchesApi,
     file: RowMapping,
-    connection: duckdb.DuckDBPyConnection | None = None,
+    requested: Requested | None = None,
+    reader: Reader | None = None,
 ) -> Answers:
     """Return the kept answers of an ended batch, downloading them first if need be.
 
@@ -137,7 +149,8 @@ def answers_of(
         store: where the files and the ledger are.
         api: the endpoint.
         file: the ledger's row of the batch's file.
-        connection: DuckDB, one of our own; None: one is opened.
+        requested: the records of its request file; None: they are looked up.
+        reader: is given what was downloaded before it is kept.
 
     Raises:
         Incomplete: what was served is not complete, and there is time left to try again.
@@ -147,7 +160,7 @@ def answers_of(
         return Answers(None, file["error"])  # it was never sent, or given up: nothing to fetch
     downloads, first = file["downloads"], file["first_download_at"] or store.clock.now()
     kept = file["answers_path"]
-    asked = _asked(store, file, connection)
+    asked = _asked(store, file, requested)
     expected = file["answered"] or file["requests"]
     if not downloads:
         first = store.clock.now()  # what was tried so far brought nothing
@@ -171,7 +184,11 @@ def answers_of(
             is_ours = True
             try:
                 excess = _fetch(store, api, file, fresh, expected)
-                served = _read_local(fresh, lines(fresh))
+                if reader and asked and not excess and reader.are_whole(fresh, asked, expected):
+                    placed = _place(store, file, fresh)
+                    answers = _keep(store, file, placed, downloads, first, None, 0)
+                    return replace(answers, are_judged=True)
+                served = read_local(fresh, lines(fresh))
                 if served.damage is None and not excess:
                     return _keep(store, file, _place(store, file, fresh), downloads, first, None, 0)
                 damage = ", ".join(filter(None, (excess, served.damage)))
@@ -210,9 +227,7 @@ def answers_of(
     raise Incomplete(message)
 
 
-def _asked(
-    store: Store, file: RowMapping, connection: duckdb.DuckDBPyConnection | None
-) -> set[str] | None:
+def _asked(store: Store, file: RowMapping, requested: Requested | None) -> Set[str] | None:
     """Return the custom_ids of a file's requests; None when neither its records nor the file tell.
 
     Answers do not wait for a file of the store that is lost: the API drops them after 29 days. Of a batch that
@@ -221,7 +236,7 @@ def _asked(
     if is_adopted(store.ledger, file["submission_id"]):
         return custom_ids_sent(store, file)
     try:
-        return custom_ids_of(store, file, connection)
+        return custom_ids_of(store, file) if requested is None else requested.custom_ids
     except UNREADABLE:
         return custom_ids_sent(store, file)
 
@@ -325,7 +340,7 @@ def fetch_again(store: Store, api: BatchesApi, file: RowMapping) -> str:
             raise ValueError(
                 f"its answers are gone from the store and from the API: {error}"
             ) from None
-        damage = _read_local(local, lines).damage
+        damage = read_local(local, lines).damage
         if damage is not None and not file["damaged"]:
             raise ValueError(f"its answers are gone, and came back incomplete ({damage})")
         name = _place(store, file, local)
@@ -350,7 +365,8 @@ def _is_last(store: Store, downloads: int, first) -> bool:
     return downloads >= MOST_DOWNLOADS and seconds_since(store.clock, first) >= SPREAD_SECONDS
 
 
-def _read_local(path: str, lines: Lines) -> Lines:
+def read_local(path: str, lines: Lines) -> Lines:
+    """Count the lines of a local file of answers."""
     with open(path, "rb") as results:
         for line in lines_in(results):
             lines.take(line)

@@ -27,7 +27,7 @@ from batch_pipeline.records.earlier import look_back
 from batch_pipeline.records.identity import key_hash_sql
 from batch_pipeline.records.rules import RULE
 from batch_pipeline.records.sources import VARIANT
-from batch_pipeline.results.join import Question
+from batch_pipeline.results.question import Question
 from batch_pipeline.store.scopes import variants_in
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import index_files, latest_records

@@ -1,12 +1,12 @@
 """Joining answers to the records they were asked about, by DuckDB, one file at a time."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 from sqlalchemy import RowMapping, select
 
 from batch_pipeline.records import rules
@@ -20,19 +20,17 @@ from batch_pipeline.records.columns import (
 )
 from batch_pipeline.records.connections import (
     memory_connection,
-    one_thread,
     quote_files,
     quote_name,
     quote_text,
     with_enough_memory,
 )
-from batch_pipeline.requests.compiled import CITATIONS, THINKING, TOOL_CALLS, answer_columns
-from batch_pipeline.requests.own_prices import OwnPrices, prices_to_store
-from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results import sql
 from batch_pipeline.results.download import Answers
-from batch_pipeline.results.file_records import asked_as, asked_ids, view_requested
-from batch_pipeline.results.judge import Counts, judge_file
+from batch_pipeline.results.file_records import Requested
+from batch_pipeline.results.judge import Counts
+from batch_pipeline.results.judged import JudgedAnswers
+from batch_pipeline.results.question import Question
 from batch_pipeline.results.widening import read_widened, schemas_of, widened
 from batch_pipeline.store.adoptions import ADOPTED
 from batch_pipeline.store.store import Store
@@ -45,14 +43,6 @@ ROW_GROUP_BYTES = (
     16_000_000  # a row group is held in memory while it is written, and rows may be wide
 )
 COMPRESSION = "snappy"  # rows are read once more soon, and seldom after
-JUDGED_TYPES = {
-    "custom_id": "varchar", "status": "varchar", "error": "varchar", "model": "varchar",
-    "stop_reason": "varchar", "input_tokens": "bigint", "output_tokens": "bigint",
-    "cache_read_tokens": "bigint", "cache_write_tokens": "bigint", "cost": "decimal(38,15)",
-    "answer": "varchar", "tool_calls": "varchar", "citations": "varchar",
-    "thinking": "varchar",
-}  # fmt: skip
-"""The columns of a batch of judged rows, as DuckDB sees them."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +55,6 @@ class _Billed:
     cache_write_tokens: str = "judged.cache_write_tokens"
     cost: str = "cast(judged.cost as double)"
     duplicate_of: str = "null::varchar"
-    asked_as: str = "_custom_id"
 
 
 BILLED = _Billed()
@@ -77,115 +66,69 @@ BILLED_ONCE = _Billed(
     _ASKED.format(BILLED.cache_write_tokens),
     f"case when records._duplicate_of is null then {BILLED.cost} else 0 end",
     "records._duplicate_of",
-    "_bp_asked_as",
 )
 """Where some rows are duplicates: these show that nothing was billed for them."""
 
 
-@dataclass(frozen=True)
-class Question:
-    """What an answer must look like, as it was when it was asked (the code may have changed since).
+class Batch:
+    """A batch whose rows are to be made. Nothing of it is read before it is needed.
 
-    The ledger keeps the JSON Schema of an output, and no pydantic class. When answers come, the class
-    of today's code judges them if its schema is the one that was asked: its validators are those of
-    today. If it has another schema by now, or is gone, the schema that was asked judges alone.
+    Args:
+        stack: keeps local copies of the store's files for as long as they are read.
+        store: where the files are.
+        connection: DuckDB, one of our own, with one thread.
+        file: the ledger's row of the request file.
+        submission: the ledger's row of its submission.
+        today: the question of today's code (see `Question`).
 
     Attributes:
-        output: the schema of answers; None for plain text.
-        prefix: put before the names of the output's columns.
-        tool_calls: the user declared tools: there is a column for what the model calls.
-        prices: that the user declared: what answers cost. Today's go before those of the asking.
-        citations: documents asked for citations: there is a column for them.
-        others: of today's code, the questions of the other variants.
-        thinking: what the model thought is kept: there is a column for it.
+        requested: the records of its request file.
     """
 
-    output: OutputSchema | None
-    prefix: str
-    tool_calls: bool = False
-    prices: OwnPrices = field(default_factory=dict)
-    citations: bool = False
-    thinking: bool = False
-    others: "tuple[Question, ...]" = ()
+    def __init__(
+        self,
+        stack: ExitStack,
+        store: Store,
+        connection: duckdb.DuckDBPyConnection,
+        file: RowMapping,
+        submission: RowMapping,
+        today: Question | None,
+    ) -> None:
+        self.requested = Requested(stack, store, connection, submission, file)
+        self._file, self._submission, self._today = file, submission, today
 
-    @classmethod
-    def stored(cls, value: dict[str, Any], today: "Question | None" = None) -> "Question":
-        """Read a question from the ledger.
+    @cached_property
+    def question(self) -> Question:
+        """What an answer must look like."""
+        return Question.stored(self._submission["question"], self._today)
+
+    @cached_property
+    def judged(self) -> JudgedAnswers:
+        """Its answers."""
+        priced_at = self._file["ended_at"] or self._submission["created_at"]
+        return JudgedAnswers(self.requested, self.question, priced_at)
+
+    def are_whole(self, path: str, asked: Set[str], expected: int) -> bool:
+        """Judge the answers of a local file if they are whole, so that its lines are parsed once.
+
+        Whatever hinders that is met again when rows are made of them. It must not keep answers from being
+        counted and kept before.
 
         Args:
-            value: as `to_store` returned it.
-            today: the question of today's code, whose class judges if it asks for the same.
+            path: the file.
+            asked: the custom_ids of the batch's requests.
+            expected: lines that the API says there are.
+
+        Returns:
+            Whether each request has its one line, and there is no other. Only then they are judged.
         """
-        output = OutputSchema.stored(value["output"])
-        # Questions of earlier versions do not say whether there are tools.
-        tools = value.get("tool_calls", False)
-        prices, cites = value.get("prices", {}), value.get("citations", False)
-        thinks = value.get("thinking", False)
-        if today is None:
-            return cls(output, value["prefix"], tools, prices, cites, thinks)
-        for one in (today, *today.others):
-            if output is None or one.output is None:
-                same = output is one.output
-            else:
-                same = output.fingerprint == one.output.fingerprint
-            if same:
-                output, tools = one.output, value.get("tool_calls", one.tool_calls)
-                break
-        return cls(output, value["prefix"], tools, {**prices, **today.prices}, cites, thinks)
-
-    def to_store(self) -> dict[str, Any]:
-        """Return what the ledger keeps of a question."""
-        question = {
-            "output": None if self.output is None else self.output.declared,
-            "prefix": self.prefix,
-            "tool_calls": self.tool_calls,
-        }
-        question |= {"prices": prices_to_store(self.prices)} if self.prices else {}
-        question |= {"thinking": True} if self.thinking else {}
-        return question | ({"citations": True} if self.citations else {})
-
-    def outdates(self, today: "Question | None") -> bool:
-        """Whether today's class has another schema than was asked, so that it does not judge."""
-        models = [
-            one.output.model
-            for one in ((today, *today.others) if today else ())
-            if one.output is not None and one.output.model is not None
-        ]
-        return bool(models) and (self.output is None or self.output.model not in models)
-
-    @property
-    def columns(self) -> list[tuple[str, str]]:
-        """The output's columns and their DuckDB types."""
-        columns = answer_columns(self.output, self.tool_calls, self.citations, self.thinking)
-        return [(f"{self.prefix}{name}", kind) for name, kind in columns]
-
-    def parsed(self) -> str:
-        """Return SQL for the typed fields of a judged answer; NULL unless it was answered."""
-        typed = (
-            "struct_pack(answer := answer)"
-            if self.output is None
-            else f"json_transform(answer, {quote_text(self.output.structure)})"
-        )
-        return f"case when status = 'answered' then {typed} end"
-
-    def select_list(self) -> str:
-        """Return SQL that makes the output's columns of those fields."""
-        names = ["answer"] if self.output is None else [name for name, _ in self.output.columns]
-        fields = [
-            f"judged.fields.{quote_name(name)} as {quote_name(self.prefix + name)}"
-            for name in names
-        ]
-        if self.tool_calls:
-            fields.append(f"judged.tool_calls::json as {quote_name(self.prefix + TOOL_CALLS)}")
-        if self.citations:
-            fields.append(f"judged.citations::json as {quote_name(self.prefix + CITATIONS)}")
-        if self.thinking:
-            fields.append(f"judged.thinking as {quote_name(self.prefix + THINKING)}")
-        return ", ".join(fields)
-
-    def null_list(self) -> str:
-        """Return SQL for the output's columns of a record that has no answer."""
-        return ", ".join(f"null::{kind} as {quote_name(name)}" for name, kind in self.columns)
+        try:
+            if asked != self.requested.custom_ids:
+                return False
+            self.judged.fill(path)
+        except Exception:
+            return False
+        return self.judged.are_whole(expected)
 
 
 @dataclass
@@ -211,7 +154,7 @@ def join_batch(
     max_attempts: int,
     folder: str,
     today: Question | None = None,
-    connection: duckdb.DuckDBPyConnection | None = None,
+    batch: Batch | None = None,
 ) -> Joined:
     """Judge a batch's kept answers and join them to the records of its request file.
 
@@ -223,40 +166,27 @@ def join_batch(
         max_attempts: how often a record is asked at most.
         folder: gets the files.
         today: the question of today's code (see `Question`).
-        connection: one of our own, used for several files in turn; None: one is opened.
+        batch: what is at hand of it already; None: nothing.
     """
-    question = Question.stored(submission["question"], today)
-    counts = Counts()
     with ExitStack() as stack:
-        if connection is None:
-            connection = stack.enter_context(memory_connection(MEMORY))
-        view_requested(stack, store, connection, submission, file)
-        _empty_table(connection, question)
-        if answers.name is not None:
-            path = stack.enter_context(store.files.local(answers.name))
-            for batch in judge_file(
-                path,
-                question.output,
-                priced_at=file["ended_at"] or submission["created_at"],
-                counts=counts,
-                asked=asked_ids(connection),
-                tools=question.tool_calls,
-                prices=question.prices,
-                citations=question.citations,
-                thinking=question.thinking,
-            ):
-                _put(connection, batch, question)
+        if batch is None:
+            connection = stack.enter_context(memory_connection(MEMORY, threads=1))
+            batch = Batch(stack, store, connection, file, submission, today)
+        requested, judged, question = batch.requested, batch.judged, batch.question
+        connection = requested.connection
+        if not answers.are_judged:
+            judged.clear()
+            if answers.name is not None:
+                judged.fill(stack.enter_context(store.files.local(answers.name)))
         # A second batch of the same file is there for what it answered, not for what it lacks.
         join = "inner" if file["kind"] == FileKind.LATE else "left"
-        billed = (
-            BILLED_ONCE if _has_duplicates(connection) else _Billed(asked_as=asked_as(connection))
-        )
         query = sql.JOINED.format(
-            source=_source_list(connection, "asked"),
+            source=_source_list(requested.columns),
             output=question.select_list(),
             join=join,
-            billed=billed,
-            attempts=_attempts(_columns(connection, "recipients")),
+            billed=BILLED_ONCE if requested.has_duplicates else BILLED,
+            asked_as=requested.asked_as,
+            attempts=_attempts(requested.columns),
         )
         unanswered = "canceled" if _was_withdrawn(file) else "missing"
         parameters = {
@@ -269,28 +199,19 @@ def join_batch(
         with _in_order(connection):
             write_parquet(connection, query, rows_path, parameters)
             connection.execute(
-                "create or replace temp table joined as "
-                + sql.OUTCOMES.format(join=join, billed=billed),
+                "create or replace temp table joined as " + sql.OUTCOMES.format(join=join),
                 {"unanswered": unanswered},
             )
-        joined = _summed_up(connection, rows_path, submission["version"], max_attempts, folder)
-        joined.refusals = dict(connection.execute(sql.REFUSALS).fetchall())
-        found = connection.execute("select count(*) from joined where _is_asked").fetchone()
-        joined.asked = found[0] if found else 0
+        joined = _summed_up(
+            connection, rows_path, submission["version"], max_attempts, folder, "_is_asked"
+        )
+        if "rejected" in joined.statuses:
+            joined.refusals = dict(connection.execute(sql.REFUSALS).fetchall())
     if submission["question"].get(ADOPTED):
-        counts.add_foreign()
-    joined.counts = counts
+        judged.counts.add_foreign()
+    joined.counts = judged.counts
     joined.judged_by_schema_alone = question.outdates(today)
     return joined
-
-
-def _has_duplicates(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Whether the view ``recipients`` may hold more than ``asked`` does."""
-    return BILLED_ONCE.asked_as in _columns(connection, "recipients")
-
-
-def _columns(connection: duckdb.DuckDBPyConnection, view: str) -> set[str]:
-    return {row[0] for row in connection.execute(f"describe {view}").fetchall()}
 
 
 def _attempts(columns: Collection[str]) -> str:
@@ -298,36 +219,18 @@ def _attempts(columns: Collection[str]) -> str:
     return f"records.{PAST_ATTEMPTS}::json" if PAST_ATTEMPTS in columns else "null::json"
 
 
-def _empty_table(connection: duckdb.DuckDBPyConnection, question: Question) -> None:
-    """Make the table ``judged``, without rows."""
-    columns = ", ".join(f"null::{kind} as {name}" for name, kind in JUDGED_TYPES.items())
-    connection.execute(
-        "create or replace temp table judged as "
-        + sql.JUDGED.format(parsed=question.parsed(), rows=f"(select {columns} limit 0)")
-    )
-
-
-def _put(connection: duckdb.DuckDBPyConnection, batch: pa.RecordBatch, question: Question) -> None:
-    """Put judged rows into the table ``judged``."""
-    connection.register("batch", pa.Table.from_batches([batch]))
-    query = "insert into judged " + sql.JUDGED.format(parsed=question.parsed(), rows="batch")
-    with_enough_memory(connection, lambda: connection.execute(query))
-    connection.unregister("batch")
-
-
 @contextmanager
 def _in_order(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Let a join of ``asked`` and ``judged`` stream through the records as they are, for the block.
 
-    One thread gives rows always in the same order, and what is kept in memory of the join are the
-    answers: records may be wide documents.
+    One thread, which such a connection has, gives rows always in the same order, and what is kept in memory
+    of the join are the answers: records may be wide documents.
     """
-    with one_thread(connection):
-        connection.execute("set disabled_optimizers = 'join_order,build_side_probe_side'")
-        try:
-            yield
-        finally:
-            connection.execute("reset disabled_optimizers")
+    connection.execute("set disabled_optimizers = 'join_order,build_side_probe_side'")
+    try:
+        yield
+    finally:
+        connection.execute("reset disabled_optimizers")
 
 
 def _was_withdrawn(file: RowMapping) -> bool:
@@ -348,7 +251,7 @@ def join_rejected(store: Store, file: RowMapping, submission: RowMapping, folder
         columns = file_columns(connection, records)
         duplicates = ASKED_ROW in columns
         query = sql.REJECTED.format(
-            source=_source_list(connection, records),
+            source=_source_list(columns),
             output=question.null_list(),
             records=quote_files([records]),
             duplicate_of="records._duplicate_of" if duplicates else "null::varchar",
@@ -387,7 +290,7 @@ def join_reused(
             parameters["answered_at"] = submission["created_at"]
             parts.append(
                 sql.RULED.format(
-                    source=_source_list(connection, records),
+                    source=_source_list(file_columns(connection, records)),
                     output=question.select_list(),
                     parsed=question.parsed(),
                     records=quote_files([records]),
@@ -420,7 +323,7 @@ def _reused(
         for name, kind in question.columns
     )  # fmt: skip
     return sql.REUSED.format(
-        source=_source_list(connection, records),
+        source=_source_list(file_columns(connection, records)),
         output=output,
         duplicate_of="earlier._duplicate_of" if DUPLICATE_OF in columns else "null::varchar",
         attempts="earlier._attempts" if "_attempts" in columns else "null::json",
@@ -441,12 +344,10 @@ def results_files(store: Store, pipeline: str) -> list[str]:
     return [row["results_path"] for row in rows]
 
 
-def _source_list(connection: duckdb.DuckDBPyConnection, records: str) -> str:
-    """Return the source's columns, as SQL that reads them from ``records``."""
-    relation = records if records == "asked" else f"read_parquet({quote_files([records])})"
-    described = connection.execute(f"describe select * from {relation}").fetchall()
+def _source_list(columns: Iterable[str]) -> str:
+    """Return those of records' columns that are the source's, as SQL that reads them from ``records``."""
     return ", ".join(
-        f"records.{quote_name(row[0])}" for row in described if row[0] not in HIDDEN_COLUMNS
+        f"records.{quote_name(name)}" for name in columns if name not in HIDDEN_COLUMNS
     )
 
 
@@ -492,24 +393,31 @@ def _summed_up(
     version: str,
     max_attempts: int,
     folder: str,
+    is_asked: str = "false",
 ) -> Joined:
-    """Write the index of the rows in ``joined``, and return what they came to."""
+    """Write the index of the rows in ``joined``, and return what they came to.
+
+    Args:
+        connection: has ``joined``.
+        rows_path: the file of the rows.
+        version: of their question.
+        max_attempts: how often a record is asked at most.
+        folder: gets the index.
+        is_asked: SQL for whether a row is one of a request.
+    """
     index_path = f"{folder}/index.parquet"
     index = sql.INDEX.replace("$version", quote_text(version))
     write_parquet(connection, f"{index} order by _custom_id", index_path)
-    statuses = dict(
-        connection.execute(
-            "select _status, count(*) from joined group by all order by all"
-        ).fetchall()
+    sums = sql.SUMS.format(
+        attempts=int(max_attempts), final=FINAL, overflowed=sql.OVERFLOWED, is_asked=is_asked
     )
-    retryable = connection.execute(
-        f"select count(*) from joined where _attempt < {int(max_attempts)} "
-        f"and _status not in {FINAL} and not {sql.OVERFLOWED}"
-    ).fetchone()
+    found = connection.execute(sums).fetchall()
+    statuses = {status: count for status, count, _, _ in found}
     return Joined(
         rows_path,
         index_path,
         sum(statuses.values()),
         statuses,
-        retryable[0] if retryable else 0,
+        sum(retryable for _, _, retryable, _ in found),
+        asked=sum(asked for _, _, _, asked in found),
     )

@@ -12,6 +12,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batch_pipeline.batches.lines import LARGE_LINE_BYTES, is_overfull, lines_in
 from batch_pipeline.requests.compiled import ANSWER_TOOL
 from batch_pipeline.requests.correction import READS
 from batch_pipeline.requests.own_prices import OwnPrices
@@ -441,8 +442,10 @@ def judge_file(
     lines: list[bytes] = []
     size = 0
     with open(path, "rb") as source:
-        for line in source:
-            if line.isspace():
+        for line in lines_in(source):
+            if len(line) > LARGE_LINE_BYTES and is_overfull(line):
+                counts.lines += 1
+                counts.damaged += 1
                 continue
             lines.append(line)
             size += len(line)
@@ -498,7 +501,7 @@ class _Judging:
                     self._counts.see_foreign(row[COST])
                     continue
                 self._left.remove(custom_id)
-            if row[WRITTEN] or USES_TOOLS in line:
+            if row[WRITTEN] or (plain is None and USES_TOOLS in line):
                 self._counts.add_usage(line)
             rows.append(row)
         if rows:

@@ -21,8 +21,9 @@ from batch_pipeline.records.connections import (
 )
 from batch_pipeline.results.collect import join_file
 from batch_pipeline.results.download import Answers, Lines, fetch_again, read_lines
-from batch_pipeline.results.file_records import custom_ids_of
-from batch_pipeline.results.join import Question, write_parquet
+from batch_pipeline.results.file_records import custom_ids_of, submission_of
+from batch_pipeline.results.join import write_parquet
+from batch_pipeline.results.question import Question
 from batch_pipeline.results.readable import UNREADABLE, is_readable
 from batch_pipeline.store.compactions import compactions_of, forget
 from batch_pipeline.store.store import Store
@@ -83,7 +84,7 @@ def with_lost_files(
         pipeline: whose files.
         max_attempts: how often a record is asked at most.
         action: what reads the store's files; it must bear being repeated.
-        today: the question of today's code, if there is one (see `join.Question`).
+        today: the question of today's code, if there is one (see `Question`).
         tell: gets a line about what was made again.
 
     Raises:
@@ -149,7 +150,7 @@ def rebuild_lost(
         api: the endpoint; asked only when the answers are gone, too.
         pipeline: whose files.
         max_attempts: how often a record is asked at most.
-        today: the question of today's code, if there is one (see `join.Question`).
+        today: the question of today's code, if there is one (see `Question`).
         thorough: read every file, to find one that is damaged in its middle. Else only what is gone,
             emptied or cut short is found, at little cost.
 
@@ -241,7 +242,7 @@ class _Rebuilding:
                 raise ValueError(f"{file['path']} and the rows made from it are both gone")
             query = FROM_REJECTED.format(
                 rows=self._urls([file["results_path"]]),
-                records=self._urls([_of(self.store, file)["records_path"]]),
+                records=self._urls([submission_of(self.store, file)["records_path"]]),
             )
             self._write(query, file["path"])
             self.done.append(file["path"])
@@ -350,12 +351,6 @@ def _told(
     for file in lists:
         found[file["path"]] = "", {"": file["requests"]}
     return found
-
-
-def _of(store: Store, file: RowMapping) -> RowMapping:
-    """Return the submission of a file."""
-    mine = select(submissions).where(submissions.c.id == file["submission_id"])
-    return store.ledger.rows(mine)[0]
 
 
 def _name_again(store: Store, file: RowMapping, values: dict[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from batch_pipeline.errors import StoreError, counted
 from batch_pipeline.records.connections import memory_connection, quote_files
 from batch_pipeline.results.download import Lines, read_lines
-from batch_pipeline.results.file_records import custom_ids_in
+from batch_pipeline.results.file_records import custom_ids_of
 from batch_pipeline.results.join import FINAL
 from batch_pipeline.store.high_water import attempts_in, behind
 from batch_pipeline.store.layout import OWNER, safe_part
@@ -366,7 +366,7 @@ def _kept(
     """Return which kept answers of a batch are the best, and whether they are whole."""
     best: tuple[int, str, str | None] | None = None
     for name in answers:
-        lines = Lines(custom_ids_in(store, submission, file), file["requests"])
+        lines = Lines(custom_ids_of(store, file, submission), file["requests"])
         read_lines(store, name, lines)
         if best is None or lines.lost < best[0]:
             best = (lines.lost, name, lines.damage)

@@ -20,16 +20,31 @@ select {source}, {output},
        cast($answered_at as timestamptz) as _answered_at,
        {billed.duplicate_of} as _duplicate_of,
        {attempts} as _attempts
-from recipients as records {join} join judged on judged.custom_id = records.{billed.asked_as}
+from recipients as records {join} join judged on judged.custom_id = records.{asked_as}
 """
 
 # How it went with each of these records, without what is wide.
 OUTCOMES = """
-select records._key_hash, records._content_hash, records._custom_id, records._attempt,
+select narrow._key_hash, narrow._content_hash, narrow._custom_id, narrow._attempt,
        coalesce(judged.status, $unanswered) as _status, judged.stop_reason as _stop_reason,
        case when judged.status = 'rejected' then judged.error end as _error,
-       {billed.duplicate_of} is null as _is_asked
-from recipients as records {join} join judged on judged.custom_id = records.{billed.asked_as}
+       narrow._duplicate_of is null as _is_asked
+from narrow {join} join judged on judged.custom_id = narrow.asked_as
+"""
+
+# Of the recipients, what tells how it went with them.
+NARROW = """
+select {asked_as} as asked_as, _key_hash, _content_hash, _custom_id, _attempt,
+       {duplicate_of} as _duplicate_of
+from recipients
+"""
+
+# What joined rows came to: by status how many there are, how many may be asked again, how many are requests.
+SUMS = """
+select _status, count(*),
+       count(*) filter (_attempt < {attempts} and _status not in {final} and not {overflowed}),
+       count(*) filter ({is_asked})
+from joined group by all order by all
 """
 
 # The records that a request file asked: its range of rows without those that could not be asked.

@@ -30,8 +30,8 @@ from pydantic import (
 
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.requests.schema import OutputSchema
-from batch_pipeline.results.join import Question
 from batch_pipeline.results.judge import judge_line
+from batch_pipeline.results.question import Question
 from batch_pipeline_tests.requests.test_schema import INVOICE, Invoice, schema_of
 from batch_pipeline_tests.results.test_judge import NOW, succeeded
 from batch_pipeline_tests.support.extent import only_whole

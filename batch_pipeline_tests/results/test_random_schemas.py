@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batch_pipeline.requests.schema import OutputSchema
-from batch_pipeline.results.join import Question
 from batch_pipeline.results.judge import judge_line
+from batch_pipeline.results.question import Question
 from batch_pipeline_tests.results.test_judge import NOW, succeeded, text, tool
 from batch_pipeline_tests.support.extent import extent
 

@@ -43,9 +43,10 @@ from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.requests.prepare import prepare
 from batch_pipeline.results.account import account
 from batch_pipeline.results.collect import collect
-from batch_pipeline.results.join import Question, results_files
+from batch_pipeline.results.join import results_files
 from batch_pipeline.results.lost import make_again, with_lost_files
 from batch_pipeline.results.publish import publish
+from batch_pipeline.results.question import Question
 from batch_pipeline.store import ledger
 from batch_pipeline.store.clock import Clock
 from batch_pipeline.store.cost_unknown import costs_unknown

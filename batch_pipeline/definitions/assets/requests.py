@@ -10,7 +10,7 @@ from batch_pipeline.errors import counted
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.requests.prepare import Pricing, prepare
-from batch_pipeline.results.join import Question
+from batch_pipeline.results.question import Question
 from batch_pipeline.store.variants import asked_by
 
 

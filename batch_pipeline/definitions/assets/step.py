@@ -17,7 +17,7 @@ from batch_pipeline.definitions.variants import scopes_of
 from batch_pipeline.pipeline import BatchPipeline
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results import lost
-from batch_pipeline.results.join import Question
+from batch_pipeline.results.question import Question
 from batch_pipeline.store.refusals import forget_refusal
 from batch_pipeline.store.renaming import take_over, take_over_as_noted
 from batch_pipeline.store.store import Store
