@@ -36,7 +36,7 @@ from batch_pipeline.results.judge import Counts, judge_file
 from batch_pipeline.results.widening import read_widened, schemas_of, widened
 from batch_pipeline.store.adoptions import ADOPTED
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.tables import FileKind, FileState, request_files
+from batch_pipeline.store.tables import FileKind, FileState, is_live, request_files
 
 FINAL = ("answered", "refused", "rejected", "paused", *rules.STATUSES)
 MEMORY = "200MB"  # per connection, before more is given
@@ -244,6 +244,7 @@ def join_batch(
                 prices=question.prices,
                 citations=question.citations,
                 thinking=question.thinking,
+                live=is_live(file["batch_id"]),
             ):
                 _put(connection, batch, question)
         # A second batch of the same file is there for what it answered, not for what it lacks.
