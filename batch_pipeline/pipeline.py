@@ -236,7 +236,7 @@ class BatchPipeline:
             ``{"field": "column"}``. The asset ``NAME/scores`` says how good the answers are. Needs the extra
             ``scores``.
         answer_by: by when answers are wanted: ``07:00`` in UTC, or an ``AnswerBy`` with a zone. What is late then
-            is reported; nothing is paid for that.
+            is reported, and nothing is paid for that; with ``late="live"`` it is cancelled and asked at full price.
         escalate: which answers a better model is asked for in the same night, and which one: ``Escalate(to=...)``. Its
             answer takes the place of the first one; ``_escalated`` says why.
 
@@ -352,6 +352,11 @@ class BatchPipeline:
         if self.max_attempts < 1:
             raise InputError(
                 f"Pipeline {self.name}: max_attempts is {self.max_attempts}; it must be 1 or more."
+            )
+        if self.deadline is not None and self.deadline.late == "live" and self.max_attempts < 2:
+            raise InputError(
+                f'Pipeline {self.name}: answer_by has late="live", and max_attempts is {self.max_attempts}: what is '
+                "cancelled because it is late would not be asked again. Set max_attempts to 2 or more."
             )
 
     def _check_chain(self) -> None:

@@ -28,6 +28,7 @@ from batch_pipeline.batches.wire import (
     Page,
     as_list,
     batch_of,
+    message_refusal,
     moment_of,
     reading,
     refusal,
@@ -178,15 +179,7 @@ class BatchesApi:
         except anthropic.APIConnectionError as error:
             if isinstance(error.__cause__, NotAccepted):
                 raise error.__cause__ from None
-            if isinstance(
-                error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout
-            ):
-                raise NotAccepted(
-                    f"{self.base_url} could not be reached: {error.__cause__}"
-                ) from error
-            raise OutcomeUnknown(
-                f"no reply from {self.base_url}: {error.__cause__ or error}"
-            ) from error
+            raise _connection_trouble(error, self.base_url) from error
         except (httpx2.HTTPError, anthropic.AnthropicError, ValueError) as error:
             raise OutcomeUnknown(
                 f"a reply from {self.base_url} that cannot be read: {error}"
@@ -406,6 +399,67 @@ class BatchesApi:
                 return {"type": "errored", "error": json.loads(said)}
             return {"type": "succeeded", "message": dict(reply.json())}
 
+    def message(self, params: Mapping[str, Any]) -> bytes:
+        """Ask one request now, at full price. It is sent once; nothing asks it again.
+
+        Args:
+            params: the request's parameters.
+
+        Returns:
+            What a batch's results would say of it, as JSON on one line: that it succeeded, with the message byte
+            for byte, or that it errored, with the API's error.
+
+        Raises:
+            NotAccepted: it was not taken, and is not billed.
+            OutcomeUnknown: no reply, or one that proves nothing: it may be billed.
+            PipelineRefused: the API refuses this account or key.
+        """
+        self._deadline.begin(self._timeout)
+        try:
+            return self._message(params)
+        except BatchPipelineError as error:
+            raise self._hide(error) from None
+
+    def _message(self, params: Mapping[str, Any]) -> bytes:
+        try:
+            reply = self._sender.post(
+                MESSAGES_PATH,
+                content=json.dumps(params).encode(),
+                cast_to=httpx2.Response,
+                options={
+                    "headers": {
+                        "Content-Type": "application/json",
+                        **self._asking,
+                        **self._named(),
+                    },
+                    "max_retries": 0,
+                    "follow_redirects": False,
+                    "timeout": httpx2.Timeout(self._timeout, connect=CONNECT_SECONDS),
+                },
+            )
+        except anthropic.APIStatusError as error:
+            if (refused := message_refusal(error, self.base_url)) is not None:
+                raise refused from None
+            said = self._without_secrets(json.dumps(error.body))
+            return f'{{"type":"errored","error":{said}}}'.encode()
+        except anthropic.APIConnectionError as error:
+            raise _connection_trouble(error, self.base_url) from error
+        except (httpx2.HTTPError, anthropic.AnthropicError, ValueError) as error:
+            raise OutcomeUnknown(
+                f"a reply from {self.base_url} that cannot be read: {error}"
+            ) from error
+        try:
+            said = reply.content
+            if json.loads(said)["type"] != "message":
+                raise ValueError("it is no message")
+        except (LookupError, TypeError, ValueError, RecursionError, httpx2.HTTPError) as error:
+            raise OutcomeUnknown(
+                f"a reply from {self.base_url} that is no message: {error}"
+            ) from error
+        # Line ends in it can only stand between its parts.
+        flat = said.replace(b"\n", b" ").replace(b"\r", b" ")
+        return b'{"type":"succeeded","message":' + flat + b"}"
+
     def _reading(self) -> reading:
         """Begin a look: all of it has one deadline."""
         self._deadline.begin(self._timeout)
@@ -460,6 +514,16 @@ class BatchesApi:
         """Let no request, redirected or not, carry the key to another host."""
         if _origin(str(request.url)) != self._origin:
             raise httpx2.UnsupportedProtocol(f"refused to send the API key to {request.url.host}")
+
+
+def _connection_trouble(
+    error: anthropic.APIConnectionError, base_url: str
+) -> NotAccepted | OutcomeUnknown:
+    """Return what a connection that failed says about the call: whether the API can have got it."""
+    cause = error.__cause__
+    if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
+        return NotAccepted(f"{base_url} could not be reached: {cause}")
+    return OutcomeUnknown(f"no reply from {base_url}: {cause or error}")
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""Cancelling on purpose: what a person does not want any more. No run and no sensor does so.
+"""Cancelling on purpose: what a person does not want any more. What is late is cancelled in ``overtime``.
 
 What the API has answered by then is paid, and collected. What was not sent yet is withdrawn. A file
 whose reply was lost is looked for first, and is withdrawn when the API does not have it.
@@ -19,7 +19,13 @@ from batch_pipeline.store.tables import FileKind, FileState, request_files, subm
 from batch_pipeline.store.variants import scope_name
 
 WITHDRAWN = "Canceled by a person before it was sent."
-CANCELLABLE = (FileState.READY, FileState.SENDING, FileState.UNKNOWN, FileState.IN_PROGRESS)
+CANCELLABLE = (
+    FileState.READY,
+    FileState.SENDING,
+    FileState.UNKNOWN,
+    FileState.IN_PROGRESS,
+    FileState.ASKING,
+)
 
 
 @dataclass

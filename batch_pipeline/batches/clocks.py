@@ -23,6 +23,7 @@ from batch_pipeline.store.tables import (
 )
 
 TOLERATED = timedelta(seconds=5)  # between the clocks of two machines
+BY_LEASE = (FileState.SENDING, FileState.ASKING)
 WRITTEN = ("sent_at", "attempt_ended_at", "first_download_at", "absent_since", "resent_at")
 
 
@@ -86,7 +87,7 @@ def _from_now(row: RowMapping, now: datetime) -> dict[str, Any]:
         ahead = max(row[name] for name in new) - now
         if row["not_before"] and row["not_before"] > now:
             new["not_before"] = row["not_before"] - ahead
-        if "sent_at" in new and row["state"] == FileState.SENDING and row["lease_until"]:
+        if "sent_at" in new and row["state"] in BY_LEASE and row["lease_until"]:
             new["lease_until"] = row["lease_until"] - (row["sent_at"] - now)
     if row["first_sent_at"] and row["first_sent_at"] > late:
         new["first_sent_at"] = (

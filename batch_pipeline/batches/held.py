@@ -331,7 +331,7 @@ def _decide(store: Store, file_id: str, to: FileState, note: str, **values) -> N
 def _was_unknown(store: Store, file_id: str) -> bool:
     """Whether a file is held because nobody knows what became of it, and not because it was refused."""
     rows = store.ledger.rows(_last_hold(file_id, transitions.c.from_state))
-    unsure = (FileState.UNKNOWN, FileState.IN_PROGRESS)
+    unsure = (FileState.UNKNOWN, FileState.IN_PROGRESS, FileState.ASKING)
     return bool(rows) and rows[0]["from_state"] in unsure
 
 

@@ -135,7 +135,7 @@ def _attempt(
             )
 
     try:
-        length, betas = _length(store, file), betas_of(ledger, file["submission_id"])
+        length, betas = length_of(store, file), betas_of(ledger, file["submission_id"])
         started = file["lease_until"] - timedelta(seconds=policy.lease_seconds)
         if (now() - started).total_seconds() > policy.lease_seconds / 2:
             raise NotAccepted(
@@ -200,7 +200,7 @@ def _attempt(
         tell(f"sent {name} as {batch.id}")
 
 
-def _length(store: Store, file: RowMapping) -> int:
+def length_of(store: Store, file: RowMapping) -> int:
     """Return the bytes of a file's body, if the file is still as it was written.
 
     Raises:

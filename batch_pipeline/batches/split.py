@@ -66,7 +66,7 @@ def split(store: Store, file: RowMapping, reason: str) -> bool:
             for path, part in placed:
                 new = NewFile(
                     next_seq(tx, file["submission_id"]), path, part.requests, part.bytes,
-                    part.first_row, part.last_row, part.kind, _part_of(file, part),
+                    part.first_row, part.last_row, part.kind, part_of(file, part),
                 )  # fmt: skip
                 state = FileState.ENDED if part.kind is FileKind.REJECTED else FileState.READY
                 part_id = add_file(
@@ -99,7 +99,7 @@ def _halves(store: Store, file: RowMapping, scratch: str) -> list[tuple[str, New
                 middle = orjson.loads(line)["custom_id"]
             (first if number < first_count else second).write(line)
     row = _row_of(store, file, middle)
-    sizes = [_size(path) for path in paths]
+    sizes = [size_of(path) for path in paths]
     return [
         (paths[0], NewFile(0, None, first_count, sizes[0], file["first_row"], row - 1)),
         (
@@ -109,7 +109,7 @@ def _halves(store: Store, file: RowMapping, scratch: str) -> list[tuple[str, New
     ]
 
 
-def _part_of(file: RowMapping, part: NewFile) -> dict[str, Any] | None:
+def part_of(file: RowMapping, part: NewFile) -> dict[str, Any] | None:
     """Return what a part of a file weighs: of what all requests add up to, as much as its share.
 
     Of several models nobody knows here which part has which: it is weighed by its lines before it is sent.
@@ -149,6 +149,6 @@ def _row_of(store: Store, file: RowMapping, custom_id: str) -> int:
     return found[0]
 
 
-def _size(path: str) -> int:
+def size_of(path: str) -> int:
     with open(path, "rb") as file:
         return file.seek(0, 2) - 1 + ENVELOPE_BYTES

@@ -139,6 +139,23 @@ def refusal(error: anthropic.APIStatusError, base_url: str) -> BatchPipelineErro
     return FileRefused(f"{base_url} refuses the batch ({status}: {text})")
 
 
+def message_refusal(error: anthropic.APIStatusError, base_url: str) -> BatchPipelineError | None:
+    """Return what an error says about a single request; None: the API will not answer it as it is.
+
+    The API's own word that it is overloaded counts: what it did not answer, it does not bill (docs Errors).
+    """
+    found = refusal(error, base_url)
+    if error.status_code == 529 and _is_the_apis(error):
+        retry_after = _seconds(error.response.headers.get("retry-after"))
+        return NotAccepted(f"{base_url} is overloaded: {_message(error)}", retry_after)
+    if isinstance(found, FileRefused | FileTooLarge):
+        if _is_the_apis(error) and 400 <= error.status_code < 500:
+            return None
+        # A redirect, or the page of something between here and the API: nothing was asked.
+        return NotAccepted(f"{base_url} answers {error.status_code} with no reply of the API")
+    return found
+
+
 def _spend_limit(error: anthropic.APIStatusError) -> bool:
     if error.status_code not in (400, 429):
         return False

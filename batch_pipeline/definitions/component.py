@@ -337,7 +337,7 @@ class BatchPipelineComponent(YamlComponent):
         SkipValidation[str | AnswerBy | None],
         Written(
             fields.AnswerByValue,
-            "By when answers are wanted, in UTC, or time and timezone; what is late then is reported. None: at any time.",
+            "By when answers are wanted, in UTC, or time, timezone and late (report or live). None: at any time.",
             values.answer_by,
             None,
             ["07:00", {"time": "07:00", "timezone": "Europe/Berlin"}],

@@ -273,6 +273,12 @@ class AnswerByFields(Fields):
         description="The time of day; of a submission it is the first after it.", examples=["07:00"]
     )
     timezone: Text = Field("UTC", description="The IANA name of the zone that time is in.")
+    late: Text = Field(
+        "report",
+        description="What becomes of what is late: report (it is said), or live (its batches are cancelled, and what "
+        "they leave unanswered is asked through the Messages API, at full price, within the budget).",
+        examples=["live"],
+    )
 
 
 AnswerByValue = Annotated[Text | AnswerByFields | None, OrTemplate()]

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from batch_pipeline.batches.live import AskedLive
 from batch_pipeline.batches.send import Sent
 from batch_pipeline.records.connections import memory_connection, quote_name
 from batch_pipeline.records.selection import Selection
@@ -59,7 +60,7 @@ RESERVED = {
     "_cache_write_tokens": "Input tokens written to the prompt cache.",
     "_cost_usd": "What the answer cost, in US dollars: 0 where nothing was asked; empty when the price is not known.",
     "_custom_id": "The request's id in its batch.",
-    "_batch_id": "The batch's id at the API.",
+    "_batch_id": "The batch's id at the API; of what was asked live, at full price, a name that begins with live_.",
     "_attempt": "How many times this record, with this content, had been asked.",
     "_answered_at": "When the batch ended.",
     "_duplicate_of": "The request that was asked for this record, too, because it is the same; else empty.",
@@ -137,12 +138,15 @@ def of_requests(prepared: Sequence[Prepared]) -> dict[str, Any]:
     return metadata
 
 
-def of_batches(sent: Sequence[Sent], console: str | None = None) -> dict[str, Any]:
+def of_batches(
+    sent: Sequence[Sent], console: str | None = None, asked: Sequence[AskedLive] = ()
+) -> dict[str, Any]:
     """Return the metadata of ``batches``.
 
     Args:
         sent: what was sent.
         console: the page of the Console that lists these batches, where there is one.
+        asked: what was asked live, where anything was.
     """
     metadata: dict[str, Any] = {
         "batches": sum(len(one.batches) for one in sent),
@@ -167,7 +171,10 @@ def of_batches(sent: Sequence[Sent], console: str | None = None) -> dict[str, An
         )
     if console is not None:
         metadata["console"] = dg.MetadataValue.url(console)
-    held = [line for one in sent for line in one.over_budget]
+    if any(one.replies or one.lost or one.left for one in asked):
+        metadata["asked_live"] = sum(one.replies for one in asked)
+        metadata["asked_live_without_reply"] = sum(one.lost for one in asked)
+    held = [line for one in [*asked, *sent] for line in one.over_budget]
     if held:
         metadata["over_budget"] = "; ".join(held)
     waiting = sorted({one.reason for one in sent if one.waiting and one.reason})

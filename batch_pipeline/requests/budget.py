@@ -1,8 +1,9 @@
 """What request files may cost before they are sent: the reserve that caps go by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
+from typing import Any
 
 from sqlalchemy import RowMapping, and_, or_, select, update
 
@@ -27,7 +28,9 @@ from batch_pipeline.store.tables import (
 NANO = Decimal(10) ** 9
 
 
-def reserve_by(kind: Kind, prices: OwnPrices, at: datetime) -> Callable[[RowMapping], int | None]:
+def reserve_by(
+    kind: Kind, prices: OwnPrices, at: datetime
+) -> Callable[[Mapping[str, Any] | RowMapping], int | None]:
     """Return what tells, from a file's ledger row, how many billionths of a dollar it may cost.
 
     Args:
@@ -37,7 +40,7 @@ def reserve_by(kind: Kind, prices: OwnPrices, at: datetime) -> Callable[[RowMapp
     """
     day = utc_day(at)
 
-    def reserve(file: RowMapping) -> int | None:
+    def reserve(file: Mapping[str, Any] | RowMapping) -> int | None:
         if file["weight"] is None:
             return None
         weight = Weight.stored(file["weight"])

@@ -4,6 +4,7 @@ Complete or unknown: whatever it says was used has a known price, or the whole c
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -92,6 +93,7 @@ def answer_cost(
     own: OwnPrices | None = None,
     *,
     ran_code: bool = False,
+    live: bool = False,
 ) -> Decimal | None:
     """Return the USD one answer cost in its batch, None when that is not known.
 
@@ -101,6 +103,7 @@ def answer_cost(
         at: when the batch was processed.
         own: prices that the user declared.
         ran_code: the answer had a container, in which code runs by the hour.
+        live: it was asked through the Messages API, whose tokens cost twice a batch's.
     """
     if not model or not isinstance(usage, Mapping):
         return None
@@ -123,10 +126,14 @@ def answer_cost(
     total = Decimal(0)
     for used in found:
         factor = geo_factor(used.model, usage.get("inference_geo"))
-        cost = None if factor is None else batch_cost(used.model, used.tokens, at, own, factor)
-        if cost is None:
-            return None
-        total += cost
+        # Web searches cost the same in a batch (docs Pricing).
+        searches = Tokens(web_searches=used.tokens.web_searches)
+        parts = ((replace(used.tokens, web_searches=0), 2), (searches, 1)) if live else ((used.tokens, 1),)  # fmt: skip
+        for tokens, times in parts:
+            cost = None if factor is None else batch_cost(used.model, tokens, at, own, factor)
+            if cost is None:
+                return None
+            total += times * cost
     return total
 
 

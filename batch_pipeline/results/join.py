@@ -34,7 +34,7 @@ from batch_pipeline.results.question import Question
 from batch_pipeline.results.widening import read_widened, schemas_of, widened
 from batch_pipeline.store.adoptions import ADOPTED
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.tables import FileKind, FileState, request_files
+from batch_pipeline.store.tables import FileKind, FileState, is_live, request_files
 
 FINAL = ("answered", "refused", "rejected", "paused", *rules.STATUSES)
 MEMORY = "200MB"  # per connection, before more is given
@@ -106,7 +106,8 @@ class Batch:
     def judged(self) -> JudgedAnswers:
         """Its answers."""
         priced_at = self._file["ended_at"] or self._submission["created_at"]
-        return JudgedAnswers(self.requested, self.question, priced_at)
+        live = is_live(self._file["batch_id"])
+        return JudgedAnswers(self.requested, self.question, priced_at, live=live)
 
     def are_whole(self, path: str, asked: Set[str], expected: int) -> bool:
         """Judge the answers of a local file if they are whole, so that its lines are parsed once.

@@ -206,6 +206,7 @@ def judge_line(
     prices: OwnPrices | None = None,
     citations: bool = False,
     thinking: bool = False,
+    live: bool = False,
 ) -> Judged | None:
     """Return what one line of results says, None when it is damaged (no JSON, no custom_id).
 
@@ -217,6 +218,7 @@ def judge_line(
         prices: that the user declared.
         citations: documents asked for citations: they are kept.
         thinking: what the model thought is kept.
+        live: it was asked through the Messages API, at full price.
     """
     # What tools are called with is kept as it was written.
     exact = tools or (output is not None and output.exact and b'"tool_use"' in line)
@@ -228,7 +230,9 @@ def judge_line(
     body = body if isinstance(body, dict) else {}
     match body.get("type"):
         case "succeeded" if isinstance(body.get("message"), dict):
-            judged = _judged_message(custom_id, body["message"], output, priced_at, tools, prices)
+            judged = _judged_message(
+                custom_id, body["message"], output, priced_at, tools, prices, live=live
+            )
             if thinking:
                 judged = judged._replace(thinking=_thinking(body["message"]))
             return judged._replace(citations=_citations(body["message"])) if citations else judged
@@ -253,6 +257,8 @@ def _judged_message(
     priced_at: datetime,
     tools: bool,
     prices: OwnPrices | None,
+    *,
+    live: bool,
 ) -> Judged:
     reported = message.get("usage")
     usage = reported if isinstance(reported, dict) else {}
@@ -269,7 +275,9 @@ def _judged_message(
         _count(usage.get("output_tokens")),
         _count(usage.get("cache_read_input_tokens")),
         _count(usage.get("cache_creation_input_tokens")),
-        answer_cost(model, usage, priced_at, prices, ran_code=bool(message.get("container"))),
+        answer_cost(
+            model, usage, priced_at, prices, ran_code=bool(message.get("container")), live=live
+        ),
         verdict.answer,
         verdict.tool_calls,
     )
@@ -418,6 +426,7 @@ def judge_file(
     prices: OwnPrices | None = None,
     citations: bool = False,
     thinking: bool = False,
+    live: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the judged rows of a results file, in the file's order, in memory of bounded size.
 
@@ -432,13 +441,14 @@ def judge_file(
         prices: that the user declared.
         citations: documents asked for citations: they are kept.
         thinking: what the model thought is kept.
+        live: it was asked through the Messages API, at full price.
 
     Yields:
         Batches of `JUDGED_SCHEMA`. A damaged line gives no row; ``counts.damaged`` counts it.
     """
     counts = Counts() if counts is None else counts
     left = None if asked is None else set(asked)
-    work = _Judging(output, priced_at, tools, counts, left, prices, citations, thinking)
+    work = _Judging(output, priced_at, tools, counts, left, prices, citations, thinking, live)
     lines: list[bytes] = []
     size = 0
     with open(path, "rb") as source:
@@ -468,13 +478,15 @@ class _Judging:
         prices: OwnPrices | None,
         citations: bool,
         thinking: bool,
+        live: bool,
     ) -> None:
+        self._live = live
         self._output, self._priced_at, self._tools = output, priced_at, tools
         self._citations, self._thinking = citations, thinking
         self._counts, self._left, self._prices = counts, left, prices
         # Text fits as it is, and so does what matches the pattern of a simple schema.
         self._pattern = None if output is None else pattern_of(output)
-        is_more = tools or citations or thinking
+        is_more = tools or citations or thinking or live
         has_plain = not is_more and (output is None or self._pattern is not None)
         self._plain = PlainLines(priced_at, prices) if has_plain else None
 
@@ -491,6 +503,7 @@ class _Judging:
                 self._prices,
                 self._citations,
                 self._thinking,
+                self._live,
             )
             if row is None:
                 self._counts.damaged += 1

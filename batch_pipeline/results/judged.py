@@ -27,11 +27,19 @@ class JudgedAnswers:
         requested: the records of the batch's request file.
         question: what an answer must look like.
         priced_at: when the batch was processed; it decides the prices.
+        live: its requests were asked through the Messages API, at full price.
     """
 
-    def __init__(self, requested: Requested, question: Question, priced_at: datetime) -> None:
+    def __init__(
+        self,
+        requested: Requested,
+        question: Question,
+        priced_at: datetime,
+        *,
+        live: bool = False,
+    ) -> None:
         self._requested, self._connection = requested, requested.connection
-        self._question, self._priced_at = question, priced_at
+        self._question, self._priced_at, self._live = question, priced_at, live
         self.counts = Counts()
 
     def clear(self) -> None:
@@ -57,6 +65,7 @@ class JudgedAnswers:
             prices=question.prices,
             citations=question.citations,
             thinking=question.thinking,
+            live=self._live,
         ):
             self._put(batch)
 

@@ -28,6 +28,7 @@ from batch_pipeline.store.submissions import Endpoint, NewFile, add_endpoint, ad
 from batch_pipeline.store.tables import (
     FileKind,
     FileState,
+    is_live,
     numbers,
     request_files,
     submissions,
@@ -169,6 +170,13 @@ def _newest_manifests(names: set[str]) -> list[str]:
     return sorted(name for _, name in newest.values())
 
 
+ASKED_LIVE = (
+    "Its requests were asked live, and the ledger that had the replies is lost. The API has no list of such requests, so "
+    "they may have been paid or not, and nothing asks them again by itself: a person decides"
+)
+"""Why a file of a ledger that was made again waits for a person."""
+
+
 @dataclass
 class _Found:
     """A submission as the store's files tell it: its row, and its files with where they stand."""
@@ -182,11 +190,15 @@ def _submission(store: Store, manifest: dict[str, Any], names: set[str]) -> _Fou
     submission, endpoint = manifest["submission"], Endpoint(**manifest["endpoint"])
     parts = _parts(submission["id"], names)
     cut = {seq for file in manifest["files"] if (seq := _cut_from(file["path"]))}
+    live = {seq for seq, found in parts.items() if found["live"]}
     files = []
     for file in manifest["files"]:
         seq = f"{file['seq']:05d}"
+        asked_live = seq in live or (_cut_from(file["path"]) in live and not parts[seq]["sent"])
         state, values = (
-            (FileState.SPLIT, {}) if seq in cut else _state_of(store, submission, file, parts[seq])
+            (FileState.SPLIT, {})
+            if seq in cut
+            else _state_of(store, submission, file, parts[seq], asked_live=asked_live)
         )
         files.append((file, state, values))
     retryable = sum(values.get("retryable") or 0 for _, _, values in files)
@@ -290,8 +302,8 @@ def _parts(submission: str, names: set[str]) -> dict[str, dict[str, list[str]]]:
         folders = name.split("/")
         if len(folders) != 4 or folders[1] != submission:
             continue
-        if folders[2] == "sent":
-            found[folders[3][:5]]["sent"].append(name)
+        if folders[2] in ("sent", "live"):
+            found[folders[3][:5]][folders[2]].append(name)
         elif part := PART.fullmatch(folders[3]):
             found[part["seq"]][folders[2]].append(name)
     return found
@@ -319,9 +331,17 @@ def _cut_from(path: str | None) -> str | None:
 
 
 def _state_of(
-    store: Store, submission: dict[str, Any], file: dict[str, Any], parts: dict[str, list[str]]
+    store: Store,
+    submission: dict[str, Any],
+    file: dict[str, Any],
+    parts: dict[str, list[str]],
+    *,
+    asked_live: bool = False,
 ) -> tuple[FileState, dict[str, Any]]:
-    """Tell where a file stands, from what there is of it, and what the ledger is to say of it."""
+    """Tell where a file stands, from what there is of it, and what the ledger is to say of it.
+
+    Of one that was ``asked_live``, no list tells what was paid.
+    """
     for results in parts["results"]:
         index = results.replace("/results/", "/index/")
         if index in parts["index"]:
@@ -337,6 +357,12 @@ def _state_of(
     if file["batch_id"]:
         sent |= {name: file[name] for name in ("batch_id", "batch_created_at")}
     batch_id = file["batch_id"] or _batch_of(parts["answers"])
+    if is_live(batch_id) and parts["answers"]:
+        # Which batch that was, the replies' own name tells: no list does.
+        kept = _kept(store, submission, file, parts["answers"])
+        return FileState.ENDED, sent | {"batch_id": batch_id, "ended_at": store.clock.now()} | kept
+    if is_live(batch_id) or (batch_id is None and asked_live):
+        return FileState.HELD, sent | {"error": ASKED_LIVE, "batch_id": None}
     if batch_id is None:
         return FileState.UNKNOWN, sent
     # Whether and when it ended, the API tells; its answers are not fetched again.

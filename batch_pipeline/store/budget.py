@@ -5,7 +5,7 @@ for it, and at each tick of a sensor, which only reads: so a submission goes on 
 month has turned or the cap was raised, and no run is launched for it before.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -40,7 +40,7 @@ class Caps:
     per_month: int | None = None
     endpoint_per_month: int | None = None
     over: Literal["hold", "trim"] = "hold"
-    reserve: Callable[[RowMapping], int | None] = lambda _: None
+    reserve: Callable[[Mapping[str, Any] | RowMapping], int | None] = lambda _: None
     unpriced: str = "set a price"
 
     @property
@@ -135,7 +135,7 @@ class HeldSubmission:
 
 
 def what_is_over(
-    tx: Connection, now: datetime, files: Sequence[RowMapping], caps: Caps
+    tx: Connection, now: datetime, files: Sequence[RowMapping], caps: Caps, *, anew: bool = False
 ) -> Over | None:
     """Return which cap some ready files would pass; None when they fit.
 
@@ -144,13 +144,14 @@ def what_is_over(
         now: the ledger's time.
         files: ready files of one submission; with ``hold`` all of them, with ``trim`` one.
         caps: what may be spent.
+        anew: compare also what was set aside before, because it has another price by now.
     """
     if not caps.any or not files:
         return None
     fresh: list[RowMapping] = []
     for file in files:
         kept = _kept(tx, file)
-        if kept is None or caps.are_lower_than(kept["caps"]):
+        if anew or kept is None or caps.are_lower_than(kept["caps"]):
             fresh.append(file)
     if not fresh:
         return None
@@ -200,13 +201,13 @@ def _set_aside(tx: Connection, file: RowMapping, caps: Caps) -> int:
     return (caps.reserve(file) if kept["nanousd"] is None else kept["nanousd"]) or 0
 
 
-def reserve(tx: Connection, files: Sequence[RowMapping], caps: Caps) -> None:
-    """Set aside what some ready files of one submission may cost, as far as that was not done."""
+def reserve(tx: Connection, files: Sequence[RowMapping], caps: Caps, *, anew: bool = False) -> None:
+    """Set aside what some ready files of one submission may cost, as far as that was not done; ``anew``: in any case."""
     for file in files:
         nanousd, kept = caps.reserve(file), _kept(tx, file)
         values: dict[str, Any] = {"nanousd": nanousd, "caps": caps.to_store()}
         if kept is not None:
-            if caps.are_lower_than(kept["caps"]):
+            if anew or caps.are_lower_than(kept["caps"]):
                 tx.execute(
                     update(reservations)
                     .where(next_attempt(file["id"], file["attempts"]))

@@ -17,7 +17,7 @@ from sqlalchemy import RowMapping, func, select
 
 from batch_pipeline.errors import StoreError, counted
 from batch_pipeline.store.files import Files
-from batch_pipeline.store.layout import sent_name
+from batch_pipeline.store.layout import live_name, sent_name
 from batch_pipeline.store.ledger import Ledger
 from batch_pipeline.store.tables import OPEN, FileState, request_files, submissions, transitions
 
@@ -25,7 +25,13 @@ SUBMISSION = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
 MANIFEST = re.compile(r"manifest-(\d+)\.json")
 SENT = re.compile(r"(\d{5})-(\d{4,})")
 RESULT = re.compile(r"(\d{5})-.+\.parquet")
-NOT_ANSWERED = (FileState.READY, FileState.SENDING, FileState.UNKNOWN, FileState.HELD)
+NOT_ANSWERED = (
+    FileState.READY,
+    FileState.SENDING,
+    FileState.UNKNOWN,
+    FileState.HELD,
+    FileState.ASKING,
+)
 REMOTE_SECONDS = 60.0  # how long a look at an object store is believed
 SHOWN = 3
 
@@ -49,6 +55,16 @@ class Behind:
 def note_attempt(files: Files, file: RowMapping) -> None:
     """Leave a note in the store that a request file is about to be sent."""
     name = sent_name(file["pipeline"], file["submission_id"], file["seq"], file["attempts"])
+    _note(files, name)
+
+
+def note_live(files: Files, file: RowMapping) -> None:
+    """Leave a note in the store that the requests of a file are about to be asked live, which no list will tell."""
+    note_attempt(files, file)
+    _note(files, live_name(file["pipeline"], file["submission_id"], file["seq"]))
+
+
+def _note(files: Files, name: str) -> None:
     with files.scratch() as folder:
         with open(f"{folder}/sent", "wb") as out:
             out.write(b"sent\n")

@@ -4,6 +4,7 @@
 <pipeline>/<submission>/requests/00000-*.jsonl  a request a line, one file per batch
 <pipeline>/<submission>/requests/*.parquet      the records that could not be asked
 <pipeline>/<submission>/sent/00000-0001         that a file is about to be sent: a note per attempt
+<pipeline>/<submission>/live/00000              that the requests of a file are about to be asked live
 <pipeline>/<submission>/report/00-done         that its report was sent, to the first address: or a try
 <pipeline>/<submission>/answers/00000-*.jsonl   what the API returned, byte for byte
 <pipeline>/<submission>/results/00000-*.parquet joined, typed, judged rows
@@ -60,6 +61,11 @@ def request_name(pipeline: str, submission: str, part: str) -> str:
 def sent_name(pipeline: str, submission: str, seq: int, attempt: int) -> str:
     """Return the name of the note that a request file is about to be sent."""
     return f"{pipeline}/{submission}/sent/{seq:05d}-{attempt:04d}"
+
+
+def live_name(pipeline: str, submission: str, seq: int) -> str:
+    """Return the name of the note that the requests of a file are about to be asked live."""
+    return f"{pipeline}/{submission}/live/{seq:05d}"
 
 
 def report_name(pipeline: str, submission: str, note: str | None = None) -> str:

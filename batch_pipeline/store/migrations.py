@@ -7,6 +7,7 @@ from sqlalchemy import Connection, text
 from batch_pipeline.store.reservations import reserve_for_what_was_sent
 from batch_pipeline.store.tables import (
     approvals,
+    live_requests,
     metadata,
     refusals,
     reservations,
@@ -14,7 +15,7 @@ from batch_pipeline.store.tables import (
     token_rates,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 def create(tx: Connection) -> None:
@@ -46,9 +47,14 @@ def _reservations(tx: Connection) -> None:
     reserve_for_what_was_sent(tx)
 
 
+def _live_requests(tx: Connection) -> None:
+    live_requests.create(tx, checkfirst=True)
+
+
 # From the version before to this one.
 MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     2: _cancelling_and_watching,
     3: _refusals_and_sources,
     4: _reservations,
+    5: _live_requests,
 }

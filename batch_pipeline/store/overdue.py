@@ -1,7 +1,7 @@
 """What is not answered by when it was wanted, and how long batches take."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping, func, select
 
 from batch_pipeline.errors import counted
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.tables import OPEN, FileKind, request_files, submissions
+from batch_pipeline.store.tables import LIVE, OPEN, FileKind, request_files, submissions
 from batch_pipeline.store.variants import shown
 
 LOOKED_AT = 200
@@ -92,7 +92,7 @@ def overdue(
     found = []
     for row in known:
         partition = row["partition"]
-        if partition not in wanted or not _is_retry(row):
+        if partition not in wanted or not is_retry(row["counts"]):
             wanted[partition] = due(row["created_at"])
         late = int(waiting.get(row["id"], 0)) + (row["retryable"] if row["retried_at"] is None else 0)  # fmt: skip
         if row["state"] == "selected":
@@ -134,6 +134,7 @@ def batch_lengths(store: Store, pipeline: str) -> Lengths | None:
             request_files.c.pipeline == pipeline,
             request_files.c.kind == FileKind.BATCH,
             request_files.c.batch_id.is_not(None),
+            ~request_files.c.batch_id.startswith(LIVE, autoescape=True),
             request_files.c.sent_at.is_not(None),
             request_files.c.ended_at.is_not(None),
         )
@@ -150,6 +151,6 @@ def _of(ordered: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def _is_retry(row: RowMapping) -> bool:
-    counts = row["counts"]
+def is_retry(counts: Mapping[str, int]) -> bool:
+    """Whether a submission asks nothing but what was asked before, by what its selection found."""
     return 0 < counts.get("asked", 0) == counts.get("retried", 0)

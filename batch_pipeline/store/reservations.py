@@ -128,7 +128,7 @@ def follow(tx: Connection, file: RowMapping, come_from: str, to: str, now: datet
     )
     ahead = next_attempt(file["id"], file["attempts"])
     match come_from, to:
-        case FileState.READY, FileState.SENDING:
+        case FileState.READY, FileState.SENDING | FileState.ASKING:
             tx.execute(update(reservations).where(latest).values(sent_at=now))
         case (
             FileState.SENDING,
@@ -259,6 +259,30 @@ def hand_on(tx: Connection, file: RowMapping, part_id: str, requests: int) -> No
     own = {"file_id": part_id, "attempt": 1, "nanousd": share, "caps": row["caps"]}
     same = {name: row[name] for name in ("submission_id", "pipeline", "endpoint_id")}
     tx.execute(insert(reservations).values(**own, **same))
+
+
+def hand_on_live(
+    tx: Connection, file: RowMapping, part_id: str, requests: int, now: datetime, *, lost: bool
+) -> None:
+    """Let a part of a file that was asked live have its share of what was reserved for the whole.
+
+    Args:
+        tx: the transaction that cuts it.
+        file: the whole.
+        part_id: the part's own row, of the same attempt.
+        requests: of the part.
+        now: the ledger's time.
+        lost: nobody knows what was paid of it, and nobody ever will: all of it goes on counting.
+    """
+    whole = reservations.c.file_id == file["id"], reservations.c.attempt == file["attempts"]
+    row = tx.execute(select(reservations).where(*whole)).mappings().first()
+    if row is None:
+        return
+    share = row["nanousd"] and -(-row["nanousd"] * requests // file["requests"])
+    settled = {"settled_nanousd": share, "settled_at": now} if lost and share is not None else {}
+    tx.execute(
+        insert(reservations).values(**{**row, "file_id": part_id, "nanousd": share, **settled})
+    )
 
 
 def reserve_for_what_was_sent(tx: Connection) -> None:

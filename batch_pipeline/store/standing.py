@@ -20,6 +20,7 @@ from batch_pipeline.store.tables import (
     FileState,
     endpoints,
     holds,
+    is_live,
     request_files,
     submissions,
 )
@@ -66,6 +67,7 @@ class Standing:
         budget: what the caps hold back, a line for each submission.
         budget_waits_for_a_person: whether one of these needs a person's approval.
         watched: files of which a second batch may turn up in the API's list.
+        asking: late files whose requests are asked live.
     """
 
     pipeline: str
@@ -91,6 +93,7 @@ class Standing:
     cost_unknown: int = 0
     looked_at: datetime | None = None
     watched: int = 0
+    asking: int = 0
     over_budget: int = 0
     budget: tuple[str, ...] = ()
     budget_waits_for_a_person: bool = False
@@ -108,13 +111,14 @@ class Standing:
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing goes on by itself any more."""
-        moving = self.open, self.unknown, self.ended, self.ready, self.unbuilt, self.retryable
-        return not any(moving) or (bool(self.holds) and not any(moving[:3]))
+        waits = self.ready, self.unbuilt, self.retryable, self.asking
+        moving = any((self.open, self.unknown, self.ended))
+        return not moving and (bool(self.holds) or not any(waits))
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing is on its way but what a person must decide."""
-        return not (self.open or self.ended or self.ready or self.unknown)
+        return not (self.open or self.ended or self.ready or self.unknown or self.asking)
 
     def line(self, now: datetime) -> str:
         """Say in a sentence what is on its way, for a tick."""
@@ -129,6 +133,8 @@ class Standing:
             parts.append(f"{self.open} open{age}")
         if self.ready:
             parts.append(f"{counted(self.ready, 'file')} to be sent ({WAITS_FOR})")
+        if self.asking:
+            parts.append(f"{counted(self.asking, 'file')} late, and asked live")
         if self.unknown:
             parts.append(f"{counted(self.unknown, 'file')} without a reply, to be reconciled")
         if self.held:
@@ -289,7 +295,9 @@ def _standing(
     back = sum(
         1 for file in files if file["state"] == FileState.READY and file["submission_id"] in over
     )
-    batches = [file for file in files if file["batch_id"] is not None]
+    batches = [
+        file for file in files if file["batch_id"] is not None and not is_live(file["batch_id"])
+    ]
     is_open = [file for file in batches if file["state"] == FileState.IN_PROGRESS]
     created = [file["batch_created_at"] for file in is_open if file["batch_created_at"]]
     unpublished = [
@@ -338,6 +346,7 @@ def _standing(
         over_budget=back,
         unknown=states[FileState.UNKNOWN] + states[FileState.SENDING],
         held=states[FileState.HELD] + waiting,
+        asking=states[FileState.ASKING],
         ended=states[FileState.ENDED] + len(unpublished),
         unbuilt=sum(1 for row in rows if row["state"] == "selected"),
         retryable=sum(row["retryable"] for row in rows if row["retried_at"] is None),

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Float,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -33,11 +34,12 @@ class FileState(StrEnum):
     ENDED = "ended"  # the API is done with it
     COLLECTED = "collected"  # answers kept, rows and index written
     HELD = "held"  # a person must decide; the error says what
-    SPLIT = "split"  # too large for the API: its halves stand in for it
+    SPLIT = "split"  # its parts stand in for it: too large for the API, or asked live and not to the end
+    ASKING = "asking"  # late: its requests are asked one by one, through the Messages API
 
 
 IN_QUEUE = (FileState.SENDING, FileState.UNKNOWN, FileState.IN_PROGRESS)
-OPEN = (FileState.READY, *IN_QUEUE, FileState.ENDED, FileState.HELD)
+OPEN = (FileState.READY, *IN_QUEUE, FileState.ENDED, FileState.HELD, FileState.ASKING)
 
 STEPS = {
     (FileState.READY, FileState.SENDING): "a sender takes it, if the queue has room",
@@ -59,6 +61,9 @@ STEPS = {
     (FileState.HELD, FileState.ENDED): "a person gives it up, it ends without answers",
     (FileState.IN_PROGRESS, FileState.ENDED): "the API is done with the batch, or it is gone",
     (FileState.IN_PROGRESS, FileState.HELD): "only the reply named its batch, which no list shows",
+    (FileState.READY, FileState.ASKING): "late, so its requests are asked live",
+    (FileState.ASKING, FileState.ENDED): "each of its requests has its reply",
+    (FileState.ASKING, FileState.SPLIT): "some have no reply: its parts stand in for it",
     (FileState.ENDED, FileState.COLLECTED): "answers kept, rows and index written",
 }
 """The only steps there are, and why each is taken; anything else is a programming error and raises."""
@@ -94,6 +99,15 @@ class Instant(TypeDecorator):
     def process_result_value(self, value: datetime | None, dialect) -> datetime | None:
         """Read UTC."""
         return None if value is None else value.replace(tzinfo=UTC)
+
+
+LIVE = "live_"
+"""How the batch id of a file begins whose requests were asked live: no batch of the API is called so."""
+
+
+def is_live(batch_id: str | None) -> bool:
+    """Whether a batch id stands for requests that were asked live, at full price."""
+    return batch_id is not None and batch_id.startswith(LIVE)
 
 
 meta = Table(
@@ -231,6 +245,20 @@ request_files = Table(
     Index("request_files_by_endpoint", "endpoint_id", "state"),
     Index("request_files_by_pipeline", "pipeline", "partition", "state"),
     Index("request_files_by_submission", "submission_id"),
+)
+
+# Requests of a file that is asked live: written before each call, the reply after it. One without a reply
+# whose asker is gone may have been paid, and nobody knows.
+live_requests = Table(
+    "live_requests",
+    metadata,
+    Column("file_id", String(64), primary_key=True),
+    Column("custom_id", String(200), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("asked_at", Instant, nullable=False),
+    Column("replied_at", Instant),
+    Column("line", LargeBinary),  # as a batch's results would have it; until they are in the store
+    Column("error", Text),  # why there is no reply
 )
 
 # How the requests of a question become tokens, as the API counted a sample of them.

@@ -17,7 +17,7 @@ PRELOADED = [
     "pytest",
     *(
         f"batch_pipeline_tests.support.{name}"
-        for name in ("crash_steps", "many_processes", "random_walk", "preload")
+        for name in ("crash_steps", "live_asker", "many_processes", "random_walk", "preload")
     ),
 ]
 JOIN_SECONDS = 180.0

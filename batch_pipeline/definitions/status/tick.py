@@ -22,6 +22,7 @@ from batch_pipeline.definitions.budget import caps_of
 from batch_pipeline.definitions.jobs import PIPELINE_TAG, ask_config
 from batch_pipeline.definitions.partition import known_partitions
 from batch_pipeline.definitions.resources import KEY_VARIABLE, BatchStore, ClaudeBatches
+from batch_pipeline.definitions.status.late import cancel_what_is_late, live_needs
 from batch_pipeline.definitions.status.observations import evaluations, looked_at, observations
 from batch_pipeline.definitions.variants import is_declared, left_unsent
 from batch_pipeline.errors import BatchPipelineError
@@ -185,7 +186,13 @@ def _look(
                 said += found.notes
                 if found.list_calls:  # it reads no other account's list
                     whose = _remember(store, claude, endpoint, now)
+            caps = caps_of(pipeline, claude, now)
+            said += cancel_what_is_late(store, api, pipeline, endpoint, caps)
             wanted = _needs(store, pipeline, endpoint, claude)
+            live, over = live_needs(store, pipeline, endpoint, caps)
+            said += over
+            asked = {(one.job, one.partition) for one in wanted}
+            wanted += [one for one in live if (one.job, one.partition) not in asked]
             # A run works for the account that the key belongs to: for another one it would find
             # nothing to do, at every tick again.
             if wanted and whose is None:
