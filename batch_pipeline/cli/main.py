@@ -14,6 +14,7 @@ from batch_pipeline.cli.demo import demo
 from batch_pipeline.cli.dev import dev
 from batch_pipeline.cli.doctor import doctor
 from batch_pipeline.cli.emulator import emulator
+from batch_pipeline.cli.erase import erase
 from batch_pipeline.cli.estimate import estimate
 from batch_pipeline.cli.export import export
 from batch_pipeline.cli.held import held
@@ -40,7 +41,7 @@ def main() -> None:
 
 
 for command in (
-    adopt, advise, cancel, collect, costs, demo, dev, doctor, emulator, estimate, export, held, history, labels, preview,
+    adopt, advise, cancel, collect, costs, demo, dev, doctor, emulator, erase, estimate, export, held, history, labels, preview,
     publish, rebuild_ledger, reconcile, sample, skill, status,
 ):  # fmt: skip
     main.add_command(command)

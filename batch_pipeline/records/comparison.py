@@ -45,6 +45,7 @@ from batch_pipeline.records.identity import (
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import closest, single_select, source_columns
 from batch_pipeline.records.rules import Rule
+from batch_pipeline.store.erasures import ERASED
 
 EXAMPLES = 5
 """How many offending keys a message shows."""
@@ -258,6 +259,7 @@ class Comparison:
                 request=quote_text(request) if request else "NULL",
                 most_doublings=int(most_doublings),
                 is_open=is_open,
+                erased=ERASED,
                 moves="false" if drops_into is None else "true",
                 partition=quote_text(drops_into or ""),
             )

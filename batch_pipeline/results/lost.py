@@ -24,6 +24,7 @@ from batch_pipeline.results.download import Answers, Lines, fetch_again, read_li
 from batch_pipeline.results.file_records import custom_ids_of
 from batch_pipeline.results.join import Question, write_parquet
 from batch_pipeline.results.readable import UNREADABLE, is_readable
+from batch_pipeline.store.erasures import keys_in
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import planned_in
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
@@ -275,7 +276,7 @@ class _Rebuilding:
         expected = planned_in(counts)
         version = quote_text(selection["version"])
         if not selection["records_path"]:
-            self._write(NOTHING, name)
+            self._write(_removed(selection["question"], version), name)
             self.done.append(name)
             return
         with suppress(*UNREADABLE):
@@ -327,6 +328,17 @@ class _Rebuilding:
         except (*UNREADABLE, LostFileError) as error:
             why = plain(first_line(error))
             self.failed.append(f"{what} is lost and cannot be made again: {why}")
+
+
+def _removed(question: Mapping[str, Any] | None, version: str) -> str:
+    """Return SQL for the index of a submission that asks nothing: the keys that it erases, as the ledger has them."""
+    keys = [
+        f"({quote_text(key['key_hash'])}::uuid, {quote_text(key['content_hash'])}::uuid, {version},"
+        f" {quote_text(key['custom_id'])}, {int(key['attempt'])}::integer, 'deleted')"
+        for key in keys_in(question)
+    ]
+    columns = "key_hash, content_hash, version, custom_id, attempt, status"
+    return f"select * from (values {', '.join(keys)}) as keys ({columns})" if keys else NOTHING
 
 
 def _told(
