@@ -21,6 +21,7 @@ from batch_pipeline.cli.held import held
 from batch_pipeline.cli.history import history
 from batch_pipeline.cli.labels import labels
 from batch_pipeline.cli.preview import preview
+from batch_pipeline.cli.prune import prune
 from batch_pipeline.cli.publish import publish
 from batch_pipeline.cli.rebuild_ledger import rebuild_ledger
 from batch_pipeline.cli.reconcile import reconcile
@@ -42,6 +43,6 @@ def main() -> None:
 
 for command in (
     adopt, advise, cancel, collect, costs, demo, dev, doctor, emulator, erase, estimate, export, held, history, labels, preview,
-    publish, rebuild_ledger, reconcile, sample, skill, status,
+    prune, publish, rebuild_ledger, reconcile, sample, skill, status,
 ):  # fmt: skip
     main.add_command(command)

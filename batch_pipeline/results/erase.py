@@ -158,7 +158,9 @@ def erase(
         HeldError: a record of theirs is on its way, or another process rewrites the same files.
         LostFileError: a file of the store cannot be read.
     """
-    work = _Erasing(store, pipeline, tuple(keys), [list(one) for one in wanted], dry_run)
+    work = _Erasing(
+        store, pipeline, tuple(keys), [list(one) for one in wanted], tuple(names), dry_run
+    )
     if dry_run:
         with work.told():
             work.find()
@@ -192,10 +194,11 @@ class _Erasing:
         pipeline: str,
         keys: tuple[str, ...],
         wanted: list[list[str]],
+        names: tuple[str, ...],
         dry_run: bool,
     ) -> None:
         self.store, self.pipeline, self.keys, self.wanted = store, pipeline, keys, wanted
-        self.dry_run = dry_run
+        self.names, self.dry_run = names, dry_run
         self.report = Erasure(wanted)
         self.hashes: dict[str, list[str]] = {}  # of each key, by variant; and which key it is
         self.rows: list[_Row] = []
@@ -464,8 +467,12 @@ class _Erasing:
 
     def _labels(self, con: duckdb.DuckDBPyConnection) -> None:
         """Remove the labels that people gave to records of these keys."""
-        folder = labels_name(self.pipeline)
-        for name in (f"{folder}/{one}" for one in self.store.files.file_names(folder)):
+        named = (
+            f"{labels_name(pipeline)}/{one}"
+            for pipeline in (self.pipeline, *self.names)
+            for one in self.store.files.file_names(labels_name(pipeline))
+        )
+        for name in named:
             rows = f"read_parquet({quote_files([self.store.files.url(name)])})"
             theirs = f"key in ({', '.join(map(quote_list, self.wanted))})"
             ((count, rest),) = con.execute(

@@ -31,6 +31,9 @@ from batch_pipeline.store.tables import FileKind, FileState, request_files, subm
 
 MOST_SHOWN = 5
 
+UNANSWERED = {"missing", "canceled"}
+"""The statuses of requests without answers: where there are others, answers were kept once."""
+
 # Per status, the rows of a file; every value of it is read.
 READ = (
     "select {status}, count(*), bit_xor(hash(rows)) from read_parquet({file}) as rows group by all"
@@ -256,7 +259,7 @@ class _Rebuilding:
     def _answers(self, file: RowMapping) -> Answers:
         """Return a collected batch's answers, from the API when the kept ones are gone, too."""
         name, damage = file["answers_path"], file["error"] if file["damaged"] else None
-        if name is None:
+        if name is None and not {*(file["statuses"] or ())} - UNANSWERED:
             return Answers(None, damage)
         if name in self.there:
             lines = self._lines(file, name)
