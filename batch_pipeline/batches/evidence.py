@@ -15,7 +15,7 @@ from batch_pipeline.batches.lines import is_overfull, lines_of
 from batch_pipeline.batches.wire import Batch
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Endpoint
-from batch_pipeline.store.tables import FileKind, request_files
+from batch_pipeline.store.tables import OPEN, FileKind, request_files
 
 ENOUGH_LINES = 100  # nobody puts so many of another batch's lines before ours
 MOST_LINES_EACH, SPARE_LINES = 4, 1_000  # of the results of a batch, however damaged they are
@@ -63,8 +63,13 @@ def file_of(store: Store, endpoint: Endpoint, batch: Batch, own: list[str]) -> R
     wanted = set(own)
     best: tuple[int, RowMapping | None] = (0, None)
     for file in files:
-        with store.files.open(file["path"]) as lines:
-            found = sum(custom_id_in(line) in wanted for line in lines)
+        try:
+            with store.files.open(file["path"]) as lines:
+                found = sum(custom_id_in(line) in wanted for line in lines)
+        except FileNotFoundError:
+            if file["state"] in OPEN:
+                raise
+            continue  # it was collected long ago, and its requests are not kept any more
         # A line of another batch of ours may have come between: most of them decide.
         if found > best[0]:
             best = found, file

@@ -35,8 +35,11 @@ REASONS = {
     "reuse": "an earlier answer was published again, at no cost",
     "rule": "settled by a rule, at no cost",
     "deleted": "its key was gone from the source, and its row was dropped",
+    "erasure": "its records were erased, and its row was dropped",
+    "erased": "why is not known any more, because its records were erased",
 }
-NOT_ASKED = ("reuse", "rule", "deleted")
+GONE = {"deleted": "deleted", "erasure": "erased"}
+NOT_ASKED = ("reuse", "rule", "deleted", "erasure")
 STATES = {
     "selected": "selected",
     "built": "selected",
@@ -76,7 +79,7 @@ def history(
         raise click.UsageError(
             f"Which columns are the key of {pipeline} stands in its code, which is not here. Name them: --key-column COLUMN."
         )
-    values = _values(key, len(keys))
+    values = key_values(key, len(keys))
     found = [asking for store in stores for asking in history_of(store, pipeline, keys, values)]
     if not found:
         examples = [one for store in stores for one in key_examples(store, pipeline, keys)]
@@ -90,7 +93,8 @@ def history(
     _show(f"{pipeline}: the record {', '.join(values)}", found)
 
 
-def _values(key: str, columns: int) -> list[str]:
+def key_values(key: str, columns: int) -> list[str]:
+    """Return the values of a key that is written as text: a,b or, where a value has a comma, ["a","b"]."""
     if columns == 1:
         return [key]
     if key.lstrip().startswith("["):
@@ -112,7 +116,7 @@ def _show(title: str, found: "Sequence[Asking]") -> None:
                     ", ".join(filter(None, [one.partition, f"variant {one.variant}" if one.variant else ""])),
                     _moment(one.selected_at),
                     one.attempt if one.reason not in NOT_ASKED else None,
-                    one.status or ("deleted" if one.reason == "deleted" else STATES.get(one.state or "", one.state)),
+                    one.status or GONE.get(one.reason) or STATES.get(one.state or "", one.state),
                     _moment(one.answered_at),
                     in_usd(Decimal(repr(one.cost_usd))) if one.cost_usd is not None else "",
                 ),

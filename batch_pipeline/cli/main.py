@@ -14,12 +14,14 @@ from batch_pipeline.cli.demo import demo
 from batch_pipeline.cli.dev import dev
 from batch_pipeline.cli.doctor import doctor
 from batch_pipeline.cli.emulator import emulator
+from batch_pipeline.cli.erase import erase
 from batch_pipeline.cli.estimate import estimate
 from batch_pipeline.cli.export import export
 from batch_pipeline.cli.held import held
 from batch_pipeline.cli.history import history
 from batch_pipeline.cli.labels import labels
 from batch_pipeline.cli.preview import preview
+from batch_pipeline.cli.prune import prune
 from batch_pipeline.cli.publish import publish
 from batch_pipeline.cli.rebuild_ledger import rebuild_ledger
 from batch_pipeline.cli.reconcile import reconcile
@@ -40,7 +42,7 @@ def main() -> None:
 
 
 for command in (
-    adopt, advise, cancel, collect, costs, demo, dev, doctor, emulator, estimate, export, held, history, labels, preview,
-    publish, rebuild_ledger, reconcile, sample, skill, status,
+    adopt, advise, cancel, collect, costs, demo, dev, doctor, emulator, erase, estimate, export, held, history, labels, preview,
+    prune, publish, rebuild_ledger, reconcile, sample, skill, status,
 ):  # fmt: skip
     main.add_command(command)

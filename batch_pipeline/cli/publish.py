@@ -39,7 +39,7 @@ def publish(deployments: Deployments, pipeline: str, everything: bool, as_json: 
 
     done: list[tuple[Store, str, Published]] = []
     for store in deployments.stores(pipeline):
-        destination, key, names = _destination(deployments, store, pipeline)
+        destination, key, names = destination_in(deployments, store, pipeline)
         report = publish_rows(store, pipeline, destination, key, names=names, everything=everything)
         done.append((store, destination.describe(), report))
     if as_json:
@@ -55,7 +55,7 @@ def publish(deployments: Deployments, pipeline: str, everything: bool, as_json: 
         raise SystemExit(WAITS_FOR_A_PERSON)
 
 
-def _destination(
+def destination_in(
     deployments: Deployments, store: "Store", pipeline: str
 ) -> "tuple[DuckDBTable | ParquetDataset, tuple[str, ...], tuple[str, ...]]":
     """Return a pipeline's table, the columns of its key, and what it was called earlier.

@@ -314,6 +314,13 @@ class BatchStore(dg.ConfigurableResource):
         description="What DuckDB may hold in memory for one of a stage's connections before it writes to the "
         "system's temporary folder, in megabytes. Where rows are too wide for it, it gets more.",
     )
+    keep_days: int | None = Field(
+        default=None,
+        ge=1,
+        description="For how many days requests and answers are kept, from the moment they were selected; then the collect "
+        "job deletes them. Records, rows, index and ledger stay. None: for ever.",
+        examples=[365],
+    )
 
     @field_validator("ledger", mode="before")
     @classmethod
@@ -333,7 +340,9 @@ class BatchStore(dg.ConfigurableResource):
         from batch_pipeline.store.store import open_store
 
         limit_memory(self.memory_limit_mb)
-        return open_store(project_path(self.root), self._ledger_url(), lost=lost)
+        return open_store(
+            project_path(self.root), self._ledger_url(), lost=lost, keep_days=self.keep_days
+        )
 
     def _ledger_url(self) -> str | None:
         if self.ledger is None:

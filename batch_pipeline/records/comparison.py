@@ -45,6 +45,7 @@ from batch_pipeline.records.identity import (
 from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import closest, single_select, source_columns
 from batch_pipeline.records.rules import Rule
+from batch_pipeline.store.erasures import ERASED
 
 EXAMPLES = 5
 """How many offending keys a message shows."""
@@ -271,6 +272,7 @@ class Comparison:
                 most_doublings=int(most_doublings),
                 is_open=is_open,
                 **place,
+                erased=ERASED,
             )
         )
         return dict(self.con.execute(statements.COUNTS).fetchall())

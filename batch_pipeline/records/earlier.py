@@ -11,8 +11,9 @@ from itertools import islice, permutations, product
 import duckdb
 
 from batch_pipeline.records.columns import file_columns, stored_type
-from batch_pipeline.records.connections import let_read, quote_files
+from batch_pipeline.records.connections import let_read, quote_files, quote_text
 from batch_pipeline.records.identity import key_hash_sql
+from batch_pipeline.store.erasures import ERASED
 
 MOST_SPELLINGS = 500
 MOST_PERMUTED = 4  # columns of a key whose orders are tried
@@ -85,6 +86,8 @@ def _look_into(
     named = {**{name.lower(): name for name in types}, **{name.lower(): name for name in then}}
     sources = {name.lower(): name for name in types}
     spellings = islice(_spellings(keys, named, sources), MOST_SPELLINGS)
+    # Of a record that was erased the key is gone, and its hash is not.
+    told = f" WHERE _reason IS DISTINCT FROM {quote_text(ERASED)}" if "_reason" in then else ""
     at_once = 1  # most often it is spelled as ever
     while some := list(islice(spellings, at_once)):
         at_once = AT_ONCE
@@ -93,7 +96,7 @@ def _look_into(
             for one in some
         )
         row = con.execute(
-            f"SELECT {tests} FROM read_parquet({quote_files([path])}) AS records LIMIT 1"
+            f"SELECT {tests} FROM read_parquet({quote_files([path])}) AS records{told} LIMIT 1"
         ).fetchone()
         if row is None:
             return None

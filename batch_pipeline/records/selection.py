@@ -105,7 +105,7 @@ class Selection:
     """What was selected, in counts and files.
 
     Every source row is counted once in: ``asked`` (= new + changed + version_changed + retried +
-    forced), ``reused``, ``ruled``, ``in_flight``, ``settled``, ``exhausted`` or ``left_out``.
+    forced), ``reused``, ``ruled``, ``in_flight``, ``settled``, ``exhausted``, ``erased`` or ``left_out``.
 
     Attributes:
         source_rows: rows of the source in this partition.
@@ -123,6 +123,7 @@ class Selection:
         in_flight: selected or sent earlier, not settled yet.
         settled: final, and what the table shows.
         exhausted: failed ``max_attempts`` times; the last reason stands.
+        erased: not asked, because their records were erased by a person.
         left_out: in need of an answer, but outside this run's limit, where or retries_only.
         records_path: local records.parquet; None when there is nothing to ask or publish.
         index_path: local index/selected.parquet; None when there is also nothing to delete.
@@ -152,6 +153,7 @@ class Selection:
     reask: Reask | None = None
     unknown: Unknown | None = None
     answered: int = 0
+    erased: int = 0
     failed: int = 0
     duplicates: int = 0
     ruled: int = 0
@@ -337,8 +339,8 @@ def _counted(
 ) -> Selection:
     planned = sum(reasons.values())
     source_rows = sum(verdicts.values())
-    in_flight, settled, exhausted = (
-        verdicts.get(name, 0) for name in ("in_flight", "settled", "exhausted")
+    in_flight, settled, exhausted, erased = (
+        verdicts.get(name, 0) for name in ("in_flight", "settled", "exhausted", "erased")
     )
     return Selection(
         source_rows=source_rows,
@@ -354,7 +356,8 @@ def _counted(
         in_flight=in_flight,
         settled=settled,
         exhausted=exhausted,
-        left_out=source_rows - planned - in_flight - settled - exhausted,
+        left_out=source_rows - planned - in_flight - settled - exhausted - erased,
+        erased=erased,
         records_path=None,
         index_path=None,
         columns=columns,

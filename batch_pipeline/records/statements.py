@@ -121,6 +121,7 @@ CREATE OR REPLACE TEMP TABLE _bp_verdicts AS
 WITH history AS (
     SELECT hashed.id, past.number, past.rank, past.attempt, past.partition,
            past.rank * 2 + CAST(past.deleted AS BIGINT) AS past,
+           past.deleted AND past.version = '{erased}' AS erased,
            {in_group} AND NOT past.deleted AND NOT past.beside AS in_group,
            past.content_hash = hashed.content_hash AS same_content,
            -- An answer to this content and question stays, whatever later attempts came to.
@@ -132,7 +133,9 @@ WITH history AS (
     FROM _bp_index AS past JOIN _bp_rest AS hashed USING (key_hash)
 ),
 state AS (
-    SELECT id, max(number) AS key_number, bool_or(other_version) AS other_version,
+    SELECT id, max(number) AS key_number,
+           coalesce(max(past) FILTER (WHERE erased) = max(past), false) AS erased,
+           bool_or(other_version) AS other_version,
            bool_and(ruled) AS was_never_asked,
            max(rank) FILTER (WHERE in_group) AS last,
            coalesce(CASE WHEN arg_max(as_now, rank) FILTER (WHERE in_group)
@@ -154,6 +157,8 @@ SELECT hashed.id, coalesce(state.attempts, 0) AS attempts, state.latest,
        CAST(least(coalesce(state.cut_short, 0), {most_doublings}) AS INTEGER) AS doubled,
        CASE
            WHEN open.key_hash IS NOT NULL THEN 'in_flight'
+           -- Its records were erased: it is asked on purpose only.
+           WHEN state.erased AND NOT ({force} AND hashed.wanted) THEN 'erased'
            WHEN hashed.rule IS NOT NULL AND state.latest IS NULL THEN 'rule'
            WHEN {force} AND hashed.wanted AND hashed.rule IS NULL THEN 'forced'
            WHEN state.id IS NULL OR state.latest IS NULL AND state.was_never_asked THEN 'new'

@@ -19,6 +19,7 @@ from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch
 from batch_pipeline.errors import HeldError, counted
 from batch_pipeline.records.connections import first_line, memory_connection
 from batch_pipeline.results.download import Answers, Incomplete, answers_of, pause
+from batch_pipeline.results.erased import blank_rows, erased_in
 from batch_pipeline.results.file_records import submission_of
 from batch_pipeline.results.join import (
     MEMORY,
@@ -348,13 +349,14 @@ def join_file(
                 )
         if joined is None:
             return None, values
+        rows_path = _without_erased(store, submission, joined.rows_path)
         # A process that was overtaken in its sleep must not write over what another one collected.
         named = safe_part(file["batch_id"] or file["kind"])
         part = f"{file['seq']:05d}-{named}-{store.files.new_part()}"
         where = (file["pipeline"], file["submission_id"], part)
         counts = joined.counts
         return joined, values | {
-            "results_path": store.files.put(joined.rows_path, results_name(*where)),
+            "results_path": store.files.put(rows_path, results_name(*where)),
             "index_path": store.files.put(joined.index_path, index_name(*where)),
             "statuses": joined.statuses,
             "tokens": counts.tokens | _answered_once(joined),
@@ -362,6 +364,15 @@ def join_file(
             "cost_unknown": counts.cost_unknown,
             "retryable": joined.retryable,
         }
+
+
+def _without_erased(store: Store, submission: RowMapping, rows_path: str) -> str:
+    """Return where joined rows are without what was erased after their submission was made."""
+    if not (custom_ids := erased_in(store, submission).rows):
+        return rows_path
+    with memory_connection(MEMORY) as connection:
+        blanked = blank_rows(connection, rows_path, f"{rows_path}-erased", custom_ids)
+    return f"{rows_path}-erased" if blanked else rows_path
 
 
 def _answered_once(joined: Joined) -> dict[str, int]:

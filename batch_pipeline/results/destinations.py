@@ -250,6 +250,13 @@ class ParquetDataset(Destination):
         """Return the paths (or URLs) of the Parquet files that are the dataset's rows now."""
         return self._rows().files()
 
+    def sweep(self) -> None:
+        """Delete files that are no rows of the dataset any more at once, whatever ``grace_seconds`` says.
+
+        Nobody may be merging meanwhile; who reads such a file has to read again.
+        """
+        self._rows().sweep()
+
     @property
     def url(self) -> str:
         """The folder, as an absolute path or a URL."""

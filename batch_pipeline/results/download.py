@@ -18,6 +18,7 @@ from batch_pipeline.batches.api import BatchesApi
 from batch_pipeline.batches.lines import LARGE_LINE_BYTES, SHOWN_BYTES, is_overfull, lines_in
 from batch_pipeline.batches.outcome import NoSuchBatch
 from batch_pipeline.errors import BatchPipelineError, counted, plain
+from batch_pipeline.results.erased import blank_answers, erased_of
 from batch_pipeline.results.file_records import Requested, custom_ids_of, custom_ids_sent
 from batch_pipeline.results.json_text import parsed
 from batch_pipeline.results.readable import UNREADABLE
@@ -409,7 +410,13 @@ def _merge(store: Store, kept: str | None, fresh: str | None, path: str, lines: 
 
 
 def _place(store: Store, file: RowMapping, local: str) -> str:
-    """Put the answers into the store, under a name that no other process writes to."""
+    """Put the answers into the store, under a name that no other process writes to.
+
+    Without those of records that were erased meanwhile.
+    """
+    if erased := erased_of(store, file["submission_id"]).lines:
+        blank_answers(local, f"{local}-erased", dict.fromkeys(erased))
+        local = f"{local}-erased"
     batch = safe_part(file["batch_id"])
     part = f"{file['seq']:05d}-{batch}-{store.files.new_part()}"
     return store.files.put(local, answers_name(file["pipeline"], file["submission_id"], part))

@@ -22,12 +22,14 @@ from batch_pipeline.records.connections import (
     memory_connection,
     quote_files,
     quote_name,
+    quote_text,
 )
 from batch_pipeline.records.earlier import look_back
 from batch_pipeline.records.identity import key_hash_sql
 from batch_pipeline.records.rules import RULE
 from batch_pipeline.records.sources import VARIANT
 from batch_pipeline.results.question import Question
+from batch_pipeline.store.erasures import ERASED
 from batch_pipeline.store.scopes import variants_in
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import index_files, latest_records
@@ -35,7 +37,7 @@ from batch_pipeline.store.tables import FileKind, FileState, request_files, subm
 from batch_pipeline.store.variants import partition_of, variant_of
 
 EXAMPLES = 5
-PENDING, DELETED = "pending", "deleted"
+PENDING, DELETED, ERASURE = "pending", "deleted", "erasure"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Asking:
         partition: the partition; "" without.
         selected_at: when it was selected.
         reason: why: new, changed, version, retry, forced, reuse (an earlier answer was published
-            again), rule (a rule settled it), deleted (its key had left the source).
+            again), rule (a rule settled it), deleted (its key had left the source), erasure (its records
+            were erased), erased (not known any more, because of that).
         content: a hash of what the question read of it.
         is_new_content: whether that differs from the submission before.
         version: a hash of the question.
@@ -136,7 +139,7 @@ def history(
         with memory_connection() as connection:
             store.files.register(connection)
             key_hashes = [
-                _key_hash(connection, store, pipeline, variant, keys, values)
+                key_hash_of(connection, store, pipeline, variant, keys, values)
                 for variant in variants_in(store.ledger, pipeline) or [""]
             ]
             rows = _index_rows(connection, store, pipeline, key_hashes)
@@ -164,19 +167,20 @@ def key_examples(store: Store, pipeline: str, keys: Sequence[str]) -> list[str]:
     if not rows:
         return []
     texts = ", ".join(f"CAST({quote_name(key)} AS VARCHAR)" for key in keys)
+    there = f"_reason IS DISTINCT FROM {quote_text(ERASED)}"
     try:
         with memory_connection() as connection:
             store.files.register(connection)
             path = quote_files([store.files.url(rows[0]["records_path"])])
             found = connection.execute(
-                f"SELECT {texts} FROM read_parquet({path}) ORDER BY _row LIMIT {EXAMPLES}"
+                f"SELECT {texts} FROM read_parquet({path}) WHERE {there} ORDER BY _row LIMIT {EXAMPLES}"
             ).fetchall()
     except (duckdb.Error, FileNotFoundError):
         return []
     return [",".join(map(str, row)) for row in found]
 
 
-def _key_hash(
+def key_hash_of(
     connection: duckdb.DuckDBPyConnection,
     store: Store,
     pipeline: str,
@@ -226,7 +230,8 @@ def _asking(
 ) -> Asking:
     number, status, custom_id, attempt, content, version, name = row
     is_settled = status not in (PENDING, DELETED)
-    reason, place, duplicate_of, corrects = DELETED, None, None, False
+    reason = ERASURE if version == ERASED else DELETED
+    place, duplicate_of, corrects = None, None, False
     if status != DELETED and submission["records_path"]:
         reason, place, duplicate_of, corrects = _selected(connection, store, submission, custom_id)
     file = by_index.get(name) if is_settled else _file_of(files, reason, place)
@@ -290,7 +295,7 @@ def _selected(
 
 def _file_of(files: Sequence[RowMapping], reason: str, row: int | None) -> RowMapping | None:
     """Return the request file that a record which is not settled belongs to."""
-    if reason in ("reuse", RULE, DELETED):
+    if reason in ("reuse", RULE, DELETED, ERASURE):
         return next((file for file in files if file["kind"] == FileKind.REUSED), None)
     for file in files:
         is_batch = file["kind"] == FileKind.BATCH and file["state"] != FileState.SPLIT

@@ -21,6 +21,7 @@ from batch_pipeline.results.cost import answer_cost, tokens_used
 from batch_pipeline.results.json_text import number_as_written, parsed
 from batch_pipeline.results.pattern import pattern_of
 from batch_pipeline.results.plain import SCALE, PlainLines, Row
+from batch_pipeline.store.erasures import ERASED
 
 JUDGED_SCHEMA = pa.schema(
     [
@@ -225,6 +226,25 @@ def judge_line(
     result = parsed(line, exact)
     if not isinstance(result, dict) or not isinstance(result.get("custom_id"), str):
         return None
+    judged = _judged(line, result, output, priced_at, tools, prices, citations, thinking)
+    if (status := result.get(ERASED)) is None:
+        return judged
+    # What was said is erased; what came of it, and what it cost, stays.
+    return judged._replace(
+        status=status, error=None, answer=None, tool_calls=None, citations=None, thinking=None
+    )
+
+
+def _judged(
+    line: bytes,
+    result: dict[str, Any],
+    output: OutputSchema | None,
+    priced_at: datetime,
+    tools: bool,
+    prices: OwnPrices | None,
+    citations: bool,
+    thinking: bool,
+) -> Judged:
     custom_id = result["custom_id"]
     body = result.get("result")
     body = body if isinstance(body, dict) else {}

@@ -26,11 +26,15 @@ from batch_pipeline.results.join import write_parquet
 from batch_pipeline.results.question import Question
 from batch_pipeline.results.readable import UNREADABLE, is_readable
 from batch_pipeline.store.compactions import compactions_of, forget
+from batch_pipeline.store.erasures import keys_in
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import planned_in
 from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
 
 MOST_SHOWN = 5
+
+UNANSWERED = {"missing", "canceled"}
+"""The statuses of requests without answers: where there are others, answers were kept once."""
 
 # Per status, the rows of a file; every value of it is read.
 READ = (
@@ -262,7 +266,7 @@ class _Rebuilding:
     def _answers(self, file: RowMapping) -> Answers:
         """Return a collected batch's answers, from the API when the kept ones are gone, too."""
         name, damage = file["answers_path"], file["error"] if file["damaged"] else None
-        if name is None:
+        if name is None and not {*(file["statuses"] or ())} - UNANSWERED:
             return Answers(None, damage)
         if name in self.there:
             lines = self._lines(file, name)
@@ -282,7 +286,7 @@ class _Rebuilding:
         expected = planned_in(counts)
         version = quote_text(selection["version"])
         if not selection["records_path"]:
-            self._write(NOTHING, name)
+            self._write(_removed(selection["question"], version), name)
             self.done.append(name)
             return
         with suppress(*UNREADABLE):
@@ -334,6 +338,17 @@ class _Rebuilding:
         except (*UNREADABLE, LostFileError) as error:
             why = plain(first_line(error))
             self.failed.append(f"{what} is lost and cannot be made again: {why}")
+
+
+def _removed(question: Mapping[str, Any] | None, version: str) -> str:
+    """Return SQL for the index of a submission that asks nothing: the keys that it erases, as the ledger has them."""
+    keys = [
+        f"({quote_text(key['key_hash'])}::uuid, {quote_text(key['content_hash'])}::uuid, {version},"
+        f" {quote_text(key['custom_id'])}, {int(key['attempt'])}::integer, 'deleted')"
+        for key in keys_in(question)
+    ]
+    columns = "key_hash, content_hash, version, custom_id, attempt, status"
+    return f"select * from (values {', '.join(keys)}) as keys ({columns})" if keys else NOTHING
 
 
 def _told(

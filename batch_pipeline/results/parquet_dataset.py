@@ -271,13 +271,23 @@ class ParquetRows:
         if not folder.publish(after):
             raise OvertakenError
 
-    def _sweep(self, folder: ManifestFolder) -> None:
+    def sweep(self) -> None:
+        """Delete manifests but the last, and files that it does not name, without any grace.
+
+        Nobody may be merging meanwhile.
+        """
+        folder = ManifestFolder(*self._filesystem())
+        if folder.latest() is not None:
+            self._sweep(folder, 0.0)
+
+    def _sweep(self, folder: ManifestFolder, grace_seconds: float | None = None) -> None:
         """Delete manifests, and files that no manifest names, that are older than the grace."""
         filesystem = folder.filesystem
-        oldest = datetime.now(UTC) - timedelta(seconds=self._grace_seconds)
+        grace = self._grace_seconds if grace_seconds is None else grace_seconds
+        oldest = datetime.now(UTC) - timedelta(seconds=grace)
 
         def is_old(name: str) -> bool:
-            return filesystem.modified(name) < oldest
+            return grace <= 0 or filesystem.modified(name) < oldest
 
         try:
             *earlier, _ = names = folder.names()

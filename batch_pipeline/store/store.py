@@ -24,10 +24,16 @@ class Store:
     files: Files
     ledger: Ledger
     clock: Clock
+    keep_days: int | None = None  # how long requests and answers are kept; None: for ever
 
 
 def open_store(
-    root: str, ledger: str | None = None, clock: Clock | None = None, *, lost: bool = False
+    root: str,
+    ledger: str | None = None,
+    clock: Clock | None = None,
+    *,
+    lost: bool = False,
+    keep_days: int | None = None,
 ) -> Store:
     """Open the store at ``root``, making what is missing.
 
@@ -36,6 +42,7 @@ def open_store(
         ledger: a SQLAlchemy URL; SQLite inside a local root when None.
         clock: the time to go by; the process's when None.
         lost: take a ledger that is not the one these files were written with, to rebuild it.
+        keep_days: how long requests and answers are kept; None: for ever.
 
     Raises:
         StoreError: the root cannot be written, the ledger cannot be used or is newer than this
@@ -58,7 +65,7 @@ def open_store(
             f"The ledger's database is {parsed.get_backend_name()}; SQLite and PostgreSQL are "
             "supported."
         )
-    store = Store(files=files, ledger=Ledger(url, clock), clock=clock)
+    store = Store(files, Ledger(url, clock), clock, keep_days)
     if not lost:
         _check_owner(store)
     return store

@@ -306,6 +306,7 @@ def _selection_line(pipeline: BatchPipeline, scope: Scope, number: int, found) -
         "on their way": found.in_flight,
         "settled": found.settled,
         "out of attempts": found.exhausted,
+        "erased by a person, and not asked": found.erased,
         "left out of this run": found.left_out,
     }
     asked = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)

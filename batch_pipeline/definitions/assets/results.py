@@ -31,6 +31,7 @@ from batch_pipeline.results.cache_hits import cache_hits_of
 from batch_pipeline.results.collect import Collected, collect, keep_answers, refused_alike
 from batch_pipeline.results.compacting import compact
 from batch_pipeline.results.escalated import escalation_of
+from batch_pipeline.results.prune import prune
 from batch_pipeline.results.publish import Published, publish
 from batch_pipeline.results.retention import retention
 from batch_pipeline.store.overdue import overdue, overdue_said
@@ -153,6 +154,8 @@ def materialize(context: dg.AssetExecutionContext, pipeline: BatchPipeline) -> d
             shown["records_late"] = sum(one.records for one in found)
             if late:
                 context.log.warning(late)
+        if store.keep_days is not None:
+            _prune(context, store, pipeline, store.keep_days)
         kept = retention(store, pipeline.name)
         if kept.level != "fine":
             context.log.warning(kept.description)
@@ -172,6 +175,23 @@ def compact_index(store: Store, pipeline: str) -> None:
         compact(store, pipeline)
     except Exception:
         log.warning("The index of %s is not compacted.", pipeline, exc_info=True)
+
+
+def _prune(
+    context: dg.AssetExecutionContext, store: Store, pipeline: BatchPipeline, keep_days: int
+) -> None:
+    """Delete requests and answers that are older than they are kept; what hinders that fails no run."""
+    try:
+        found = prune(
+            store, pipeline.name, keep_days, max_attempts=pipeline.max_attempts, wait_seconds=0.0
+        )
+    except Exception as error:
+        context.log.warning(f"Old requests and answers were not deleted: {error}")
+        return
+    if found.files:
+        context.log.info(
+            f"{counted(found.files, 'file')} of requests and answers, older than {keep_days} days, deleted"
+        )
 
 
 def _escalated(store: Store, pipeline: BatchPipeline) -> dict[str, Any]:

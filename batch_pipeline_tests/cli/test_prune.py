@@ -1,0 +1,86 @@
+"""`prune` and `BatchStore(keep_days=...)` delete old requests and answers, and nothing that anybody needs."""
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from batch_pipeline import BatchStore
+from batch_pipeline.cli.project import inside
+from batch_pipeline.results.lost import rebuild_lost
+from batch_pipeline_tests.support.stage_calls import PlayedNights
+from batch_pipeline_tests.support.user_project import CODE, TWO, UserProject
+
+DAY = 24 * 3600
+
+
+def night(user_project: UserProject) -> PlayedNights:
+    with inside(user_project.folder):
+        one = user_project.nights("notes")
+        nights = PlayedNights(one.pipeline, one.claude, one.store)
+        nights.submit()
+        user_project.emulator.end()
+        nights.collect()
+        return nights
+
+
+def pruned(user_project: UserProject, *words: str) -> dict[str, Any]:
+    result = user_project.run("prune", "notes", "--yes", "--json", *words)
+    assert result.exit_code == 0, result.output
+    [found] = json.loads(result.stdout)["stores"]
+    return found
+
+
+def kept(user_project: UserProject) -> int:
+    return len([*(user_project.folder / "data" / "batches").rglob("*.jsonl")])
+
+
+def test_old_requests_and_answers_go_and_nothing_is_paid_or_lost(user_project: UserProject) -> None:
+    # The one answer that does not come is asked again, with what was said; the rest is settled.
+    user_project.emulator.configure(rates={"errored": 1.0})
+    user_project.write(
+        "pipelines.py", (CODE + TWO).replace("**more,", "max_attempts=2, **more,", 1)
+    )
+    night(user_project)
+    user_project.emulator.configure(rates={})
+    assert user_project.run("prune", "notes").exit_code == 1  # nobody said how long
+    user_project.clock.advance(40 * DAY)
+    found = pruned(user_project, "--keep-days", "30")
+    assert found["files"] == 0 and "may be asked again" in found["kept"][0]
+    night(user_project)
+    user_project.submit("letters", "odd")  # another pipeline's are on their way
+    before, bill = kept(user_project), user_project.emulator.bill()
+    tried = pruned(user_project, "--keep-days", "30", "--dry-run")
+    assert tried["files"] == 8 and kept(user_project) == before
+    assert pruned(user_project, "--keep-days", "30")["files"] == 8
+    assert pruned(user_project, "--keep-days", "1")["files"] == 0  # tonight's
+    # A night by the declared days deletes the rest; another asks nothing.
+    days = 'BatchStore(root="data/batches", keep_days=30)'
+    user_project.write(
+        "pipelines.py", (CODE + TWO).replace('BatchStore(root="data/batches")', days)
+    )
+    user_project.clock.advance(40 * DAY)
+    nights = night(user_project)
+    assert kept(user_project) == 2  # of letters
+    assert user_project.emulator.bill() == bill
+    with inside(user_project.folder):
+        rows = nights.rows()
+        assert {row["_status"] for row in rows.values()} == {"answered"}
+        store, api = nights.store.open(), nights.claude.api()
+        assert rebuild_lost(store, api, "notes", 2, thorough=True) == ([], [])
+        # Rows that are lost then cannot be made again: that is said, and they are not thought unanswered.
+        for path in (user_project.folder / "data" / "batches" / "notes").rglob("results/*.parquet"):
+            path.unlink()
+        done, failed = rebuild_lost(store, api, "notes", 2)
+        assert not done and "gone from the store and from the API" in failed[-1]
+        assert nights.rows() == rows
+        api.close()
+
+
+def test_what_is_open_not_published_or_unreadable_stays(user_project: UserProject) -> None:
+    user_project.submit()
+    user_project.clock.advance(40 * DAY)
+    assert "not collected yet" in pruned(user_project, "--keep-days", "30")["kept"][0]
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        BatchStore(root="data", keep_days=0)
