@@ -77,7 +77,7 @@ class Api:
     def close(self) -> None:
         """Forget everything."""
         self._loop.close()
-        self._emulator._db.close()  # noqa: SLF001
+        self._emulator._db.close()
 
     # Steering it, and asking it
 
@@ -140,16 +140,12 @@ class Api:
             "max_tokens": 20,
             "messages": [{"role": "user", "content": "of another program"}],
         }
-        requests = [
-            {"custom_id": f"{name}-{number}", "params": params} for number in range(size)
-        ]
+        requests = [{"custom_id": f"{name}-{number}", "params": params} for number in range(size)]
         body = json.dumps({"requests": requests}).encode()
         headers = {"x-api-key": "another", "anthropic-version": "2023-06-01"}
         self.call("POST", f"{BASE_URL}/v1/messages/batches", headers, body)
 
-    def call(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes
-    ) -> "Reply":
+    def call(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> "Reply":
         """Call the application as a server would."""
         return self._loop.run_until_complete(self._call(method, url, headers, body))
 

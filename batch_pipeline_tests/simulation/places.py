@@ -1,10 +1,14 @@
 """The points of the package's own code at which a simulated process may stand or end."""
 
+import random
 import secrets
+import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from copy import copy
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -18,13 +22,23 @@ from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.store import ledger as ledger_module
 from batch_pipeline.store.files import Files
 from batch_pipeline.store.ledger import Ledger
+from batch_pipeline.store.store import open_store
 from batch_pipeline_tests.simulation.network import Network, without_sockets
 from batch_pipeline_tests.simulation.turns import Turns
+from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.pooling import pooled
 
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where files are in memory; None: wherever temporary files are."""
 SENDING_WEIGHT = 4.0
 """How much more happens while a batch is sent than elsewhere."""
-BENEATH = ("batch_pipeline.store.ledger", "batch_pipeline.store.files", "batch_pipeline.batches.api")
+LEASE_POLL_SECONDS = 10.0
+"""Who waits for a lease looks less often than in a night, where it is four times a second."""
+BENEATH = (
+    "batch_pipeline.store.ledger",
+    "batch_pipeline.store.files",
+    "batch_pipeline.batches.api",
+)
 
 
 class _NoThread:
@@ -54,6 +68,25 @@ class Places:
         self.turns: Turns | None = None
         self.in_files = True
         self.engines: dict[str, Engine] = {}
+        self._new: tempfile.TemporaryDirectory[str] | None = None
+
+    def new_store(self) -> Path:
+        """Return a folder with a store in which nothing happened yet: to make its tables takes long."""
+        if self._new is None:
+            self._new = tempfile.TemporaryDirectory(prefix="batch-pipeline-simulation-", dir=MEMORY)
+            with named_by(random.Random("a new store")):
+                store = open_store(self._new.name, None, HandClock())
+            self.close_ledgers()
+            with closing(sqlite3.connect(f"{self._new.name}/ledger.sqlite")) as ledger:
+                ledger.execute("pragma wal_checkpoint(truncate)")
+            assert store.ledger.id
+        return Path(self._new.name)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self.close_ledgers()
+        if self._new is not None:
+            self._new.cleanup()
 
     def at(self, point: str, **how: Any) -> None:
         """Let something happen here."""
@@ -151,13 +184,14 @@ def placed() -> Iterator[Places]:
             (send_module, "body", _body),
             (ledger_module, "_engine", _engine),
             (ledger_module, "threading", threading),
+            (ledger_module, "LEASE_POLL_SECONDS", LEASE_POLL_SECONDS),
             (ClaudeBatches, "api", _api),
             (DuckDBTable, "merge", merging(DuckDBTable.merge)),
             (ParquetDataset, "merge", merging(ParquetDataset.merge)),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
         yield places
-        places.close_ledgers()
+        places.close()
 
 
 @contextmanager

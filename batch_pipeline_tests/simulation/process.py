@@ -13,6 +13,7 @@ from batch_pipeline import (
     MessageTemplate,
 )
 from batch_pipeline.batches.poll import poll
+from batch_pipeline.errors import StoreError
 from batch_pipeline.results.collect import collect
 from batch_pipeline.store.clock import Clock
 from batch_pipeline.store.store import open_store
@@ -81,8 +82,9 @@ class Quick(Stages):
         scope = self.scope(partition)
         poll(self.store, self.api, scope.endpoint, self.claude.policy)
         report = collect(self.store, self.api, scope, self.pipeline.max_attempts)
-        assert not report.broken, report.broken
         rows_module.publish(self.store, self.name)
+        if report.broken:
+            raise StoreError("; ".join(report.broken))
         rows_module.account(self.store, scope)
 
     def check_table(self, records: Mapping[str, str] | None = None) -> None:

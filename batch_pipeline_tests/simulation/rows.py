@@ -166,9 +166,7 @@ def prepare(store: Store, scope: Scope, template: MessageTemplate, limits: Limit
                     one.bytes,
                     one.first_row,
                     one.last_row,
-                    weight=weigh(
-                        template, one.requests, one.bytes, together=together
-                    ).to_store(),
+                    weight=weigh(template, one.requests, one.bytes, together=together).to_store(),
                 )
                 for one in cut
             ]
@@ -334,7 +332,11 @@ def table_of(store: Store, pipeline: str) -> dict[str, dict[str, Any]]:
                 rows[row["custom_id"]] = row
     # A record that went back to an earlier text has the answer of that text.
     return {
-        custom_id: {**row, **asked[custom_id], "is_latest": latest[asked[custom_id]["key"]] == custom_id}
+        custom_id: {
+            **row,
+            **asked[custom_id],
+            "is_latest": latest[asked[custom_id]["key"]] == custom_id,
+        }
         for custom_id, row in rows.items()
         if custom_id in asked
     }
@@ -375,7 +377,11 @@ def without_duckdb() -> Iterator[None]:
             (collect_module, "_Connection", _Connection),
             (collect_module, "_add", lambda *_: None),
             (collect_module, "_damaged", lambda *_: ""),
-            (download_module, "custom_ids_of", lambda store, file, *_: custom_ids_sent(store, file)),
+            (
+                download_module,
+                "custom_ids_of",
+                lambda store, file, *_: custom_ids_sent(store, file),
+            ),
             (split_module, "_row_of", _row_of),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
