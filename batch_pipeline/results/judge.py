@@ -226,7 +226,7 @@ def judge_line(
     result = parsed(line, exact)
     if not isinstance(result, dict) or not isinstance(result.get("custom_id"), str):
         return None
-    judged = _judged(line, result, output, priced_at, tools, prices, citations, thinking)
+    judged = _judged(line, result, output, priced_at, tools, prices, citations, thinking, live)
     if (status := result.get(ERASED)) is None:
         return judged
     # What was said is erased; what came of it, and what it cost, stays.
@@ -244,6 +244,7 @@ def _judged(
     prices: OwnPrices | None,
     citations: bool,
     thinking: bool,
+    live: bool,
 ) -> Judged:
     custom_id = result["custom_id"]
     body = result.get("result")
