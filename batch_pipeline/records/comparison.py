@@ -1,8 +1,9 @@
 """The steps of one selection, each of which leaves a table behind for the next."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from hashlib import sha256
 from pathlib import Path
 
 import duckdb
@@ -29,7 +30,9 @@ from batch_pipeline.records.connections import (
     allow_memory,
     first_line,
     in_order,
+    kept_sides,
     one_thread,
+    quote_files,
     quote_name,
     quote_text,
 )
@@ -105,6 +108,12 @@ class Comparison:
         self.hash_together = f", hash({', '.join(texts)}) AS together" if together else ""
         self.together = ", together" if together else ""
         self.rows = 0  # of the table _bp_hashed
+        self.plain = 0  # of these, have one answer, to what would be asked now
+        self.known = 0  # of these, said what they had said before
+        self.known_path: str | None = None  # what records said before, by ``hashed_by``
+        by = (self.key_hash, self.content_hash, self.same_content, duckdb.__version__)
+        # What a file or a rule says of a record does not stand in its content.
+        self.hashed_by = None if files or rules else sha256(repr(by).encode()).hexdigest()
         self.duplicates = 0
         self.noted = self.corrected = 0  # records of the table _bp_attempts; those with an answer
         self.rules = tuple(rules)
@@ -148,17 +157,46 @@ class Comparison:
     def hash_source(self, source: str) -> None:
         """Read the source once into _bp_hashed; check its keys."""
         keys = [f"source.{quote_name(key)} AS k{i}" for i, key in enumerate(self.keys)]
-        sql = statements.HASHED.format(
-            keys=", ".join(keys),
-            key_hash=self.key_hash,
-            content_hash=self.content_hash,
-            same_content=self.same_content,
-            wanted=self._wanted(),
-            rule=self.rule,
-            hash_together=self.hash_together,
-            source=source,
-            partition=self.partition_sql,
-        )
+        parts = {
+            "keys": ", ".join(keys),
+            "key_hash": self.key_hash,
+            "content_hash": self.content_hash,
+            "same_content": self.same_content,
+            "wanted": self._wanted(),
+            "rule": self.rule,
+            "hash_together": self.hash_together,
+            "source": source,
+            "partition": self.partition_sql,
+        }
+        if not self._hash_changed(parts):
+            self._hash_all(source, statements.HASHED.format(**parts))
+        (self.rows,) = one_row(self.con, "SELECT count(*) FROM _bp_hashed")
+        if self.rows > MANY_ROWS:
+            allow_memory(self.con, MEMORY_LIMIT)
+        self._check_keys()
+
+    def _hash_changed(self, parts: Mapping[str, str]) -> bool:
+        """Hash only what is not known; False when that cannot be done."""
+        self.known = 0
+        if self.known_path is None:
+            return False
+        sql = statements.HASHED_ANEW.format(**parts, path=quote_files([self.known_path]))
+        try:
+            # What is known is looked up, whatever DuckDB thinks of its size: records are wide.
+            with kept_sides(self.con):
+                self.con.execute(sql)
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error:  # the file is damaged; or the source, which is told then
+            return False
+        (self.known,) = one_row(self.con, statements.KNOWN)
+        return True
+
+    def write_contents(self, path: str) -> None:
+        """Write what every hashed row says, for the next night."""
+        self.con.execute(statements.CONTENTS.format(path=quote_text(path)))
+
+    def _hash_all(self, source: str, sql: str) -> None:
         used = [f"where: {self.where}"] if self.where else []
         used += [f"partition: {self.partition.sql}"] if self.partition else []
         with (
@@ -174,10 +212,6 @@ class Comparison:
             except duckdb.Error:
                 self._try_rules(source)
                 raise
-        (self.rows,) = one_row(self.con, "SELECT count(*) FROM _bp_hashed")
-        if self.rows > MANY_ROWS:
-            allow_memory(self.con, MEMORY_LIMIT)
-        self._check_keys()
 
     def _try_rules(self, source: str) -> None:
         """Raise InputError for the first rule that DuckDB cannot apply to some record, if there is one."""
@@ -259,7 +293,7 @@ class Comparison:
         few = self.rows <= FEW_ROWS
         among = " WHERE key_hash IN (SELECT key_hash FROM _bp_hashed)" if few else ""
         self.con.execute(statements.OFTEN.format(among=among))
-        self.con.execute(statements.PLAIN.format(**place))
+        (self.plain,) = one_row(self.con, statements.PLAIN.format(**place))
         self.con.execute(statements.REST)
         self.con.execute(statements.OPEN.format(group=group))
         self.con.execute(

@@ -169,6 +169,19 @@ def in_order(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         connection.execute("SET preserve_insertion_order = false")
 
 
+@contextmanager
+def kept_sides(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Let a connection of ours keep the right side of a join in memory for the block, whichever is smaller."""
+    if _memory_step(connection) is None:
+        yield
+        return
+    connection.execute("SET disabled_optimizers = 'build_side_probe_side'")
+    try:
+        yield
+    finally:
+        connection.execute("RESET disabled_optimizers")
+
+
 def _give_more_memory(connection: duckdb.DuckDBPyConnection) -> bool:
     step = _memory_step(connection)
     if step == 0:

@@ -7,6 +7,10 @@ from batch_pipeline.records.connections import quote_files
 from batch_pipeline.store.submissions import IndexRow
 
 COLUMNS = "key_hash, content_hash, version, custom_id, attempt, status"
+NO_ROWS = (
+    "SELECT NULL::UUID AS key_hash, NULL::UUID AS content_hash, '' AS version, '' AS custom_id,"
+    " 0 AS attempt, '' AS status, 0::BIGINT AS file WHERE false"
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def located(rows: Iterable[IndexRow], url: Callable[[str], str]) -> list[Located
 
 
 def index_rows(files: Sequence[Located]) -> IndexRows:
-    """Return SQL for the rows of index files, at least one.
+    """Return SQL for the rows of index files; of none of them, for no rows.
 
     What was only selected is left out of a compaction: all of it came to something, which is in it.
     """
@@ -74,4 +78,4 @@ def index_rows(files: Sequence[Located]) -> IndexRows:
             f"SELECT {COLUMNS}, CAST(file_index AS BIGINT) AS file"
             f" FROM read_parquet({quote_files(alone)}, union_by_name = true)"
         )
-    return IndexRows(" UNION ALL ".join(parts), numbers, [*alone, *first])
+    return IndexRows(" UNION ALL ".join(parts) or NO_ROWS, numbers, [*alone, *first])

@@ -41,10 +41,13 @@ from batch_pipeline.records.reask import (
 )
 from batch_pipeline.records.rules import Rule
 from batch_pipeline.records.unsettled import Unsettled
+from batch_pipeline.store.known_contents import LEAST_ROWS, MOST_ROWS
 from batch_pipeline.store.submissions import IndexRow
 
 UNLIMITED = 30
 """So many times twice as many tokens is more than any answer has."""
+MOST_CHANGED = 0.05
+"""What is known of records is written anew once it is not known of so many of them."""
 ASKED_VERDICTS = ("new", "changed", "version", "retry", "forced")
 
 
@@ -101,6 +104,21 @@ class IndexFile:
 
 
 @dataclass(frozen=True)
+class Contents:
+    """A file of what records say, as hashes.
+
+    Attributes:
+        path: where it is.
+        by: what it was computed by.
+        rows: how many records it has.
+    """
+
+    path: str
+    by: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class Selection:
     """What was selected, in counts and files.
 
@@ -130,6 +148,7 @@ class Selection:
         columns: the source's columns as records.parquet has them: (name, DuckDB type).
         answered: rows that are not asked now, and are answered as they are.
         failed: rows that are not asked now, and failed: for good, or left out of this run.
+        contents: what the records say now, if that was written.
         reask: answered records that would be asked again, if they are most of the table.
         unknown: answers in the destination that the store lost, if they would be paid again.
     """
@@ -158,6 +177,7 @@ class Selection:
     duplicates: int = 0
     ruled: int = 0
     by_rule: int = 0
+    contents: Contents | None = None
 
 
 def check_keys(
@@ -201,6 +221,8 @@ def select(
     unsettled: Unsettled | None = None,
     unsettled_into: str = "",
     answer: Mapping[str, str] | None = None,
+    known: Contents | None = None,
+    known_into: str | None = None,
 ) -> Selection:
     """Write the records that need an answer to ``out_dir`` and say what was found.
 
@@ -232,6 +254,8 @@ def select(
         unsettled: which answers are not good enough for the better model not to be asked.
         unsettled_into: a local file that gets the records it is to be asked about.
         answer: the columns of the question's answer, for the conditions in ``unsettled``.
+        known: what the records said before, if that is kept.
+        known_into: a local file that gets what they say now, where that is worth it.
 
     Raises:
         InputError: keys are missing or repeated, or ``where`` or the partition cannot be applied.
@@ -245,6 +269,8 @@ def select(
     question = Comparison(
         con, found.keys, content_columns, version, partition, ask.where, rules, together, files
     )
+    if known is not None and known.by == question.hashed_by:
+        question.known_path = known.path
     question.check_where()
     if among is not None:
         drop_changed(con, question.content_hash)
@@ -289,6 +315,8 @@ def select(
         least = LEAST if partition is None else 1
         asked = verdicts.get("new", 0) + verdicts.get("changed", 0)
         is_new = not (index or elsewhere)
+        if partition is None and not elsewhere and asked * 2 <= question.plain:
+            asked = 0  # they cannot be most of what is answered
         if asked >= least and not (ask.force or ask.retries_only or is_new):
             reask = find_reask(
                 con,
@@ -318,6 +346,15 @@ def select(
             selection = replace(selection, unknown=unknown)
         return _written(question, source, selection, Path(out_dir))
 
+    def contents() -> Contents | None:
+        """Write what the records say, if enough of that is not known yet."""
+        by, rows = question.hashed_by, question.rows
+        stale = rows - question.known > rows * MOST_CHANGED
+        if not (known_into and by and stale and LEAST_ROWS <= rows <= MOST_ROWS):
+            return None
+        question.write_contents(known_into)
+        return Contents(known_into, by, rows)
+
     selection = with_enough_memory(con, lambda: select_from("source"))
     if selection is None:
         # A query may return other rows each time, for example `limit 100`: read it just once.
@@ -328,7 +365,7 @@ def select(
             f"The key ({', '.join(keys)}) has values that are equal and print differently (such as"
             f" 0.0 and -0.0). Cast it to text in the source's query."
         )
-    return selection
+    return replace(selection, contents=contents())
 
 
 def _counted(

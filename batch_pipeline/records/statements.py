@@ -58,6 +58,32 @@ FROM {source} AS source
 WHERE {partition}
 """
 
+HASHED_ANEW = """
+-- Table _bp_hashed, where it is known what most rows said: a row of the same key and the same cheap hash
+-- says it again, and is not hashed. A row of that file whose check is another one is damaged.
+CREATE OR REPLACE TEMP TABLE _bp_hashed AS
+SELECT {keys}, source._bp_key AS key_hash,
+       CASE WHEN known._bp_known IS NULL THEN {content_hash} ELSE known._bp_known END AS content_hash,
+       source._bp_same AS same_content, {wanted} AS wanted, {rule} AS rule{hash_together},
+       known._bp_known IS NOT NULL AS known
+FROM (SELECT *, {key_hash} AS _bp_key, {same_content} AS _bp_same FROM {source} AS source
+      WHERE {partition}) AS source
+LEFT JOIN (SELECT key_hash AS _bp_known_key, same_content AS _bp_known_same, content_hash AS _bp_known
+           FROM read_parquet({path}) WHERE hash(key_hash, same_content, content_hash) = "check") AS known
+    ON known._bp_known_key = source._bp_key AND known._bp_known_same = source._bp_same
+"""
+
+KNOWN = """
+-- One row: how many rows of _bp_hashed said what they had said before.
+SELECT count(*) FILTER (known) FROM _bp_hashed
+"""
+
+CONTENTS = """
+-- File: what every row of _bp_hashed says, for the next night.
+COPY (SELECT key_hash, same_content, content_hash, hash(key_hash, same_content, content_hash) AS "check"
+      FROM _bp_hashed) TO {path} (FORMAT parquet, COMPRESSION uncompressed)
+"""
+
 KEY_PROBLEMS = """
 -- One row: how many rows of _bp_hashed have no key, and how many share their key with another row.
 SELECT count(*) FILTER (WHERE {is_null}), count(*) - count(DISTINCT key_hash) FROM _bp_hashed

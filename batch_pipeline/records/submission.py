@@ -12,10 +12,11 @@ from batch_pipeline.records.partitions import PartitionFilter
 from batch_pipeline.records.reading import open_source, source_columns
 from batch_pipeline.records.reask import Destination, Reask, Unknown
 from batch_pipeline.records.rules import Rule
-from batch_pipeline.records.selection import Ask, IndexFile, Selection, select
+from batch_pipeline.records.selection import Ask, Contents, IndexFile, Selection, select
 from batch_pipeline.records.sources import Source, named_among
 from batch_pipeline.records.unsettled import Unsettled
 from batch_pipeline.store.addresses import same_address
+from batch_pipeline.store.known_contents import keep_contents, known_contents
 from batch_pipeline.store.layout import index_name, new_submission_id, records_name
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import (
@@ -147,6 +148,7 @@ def select_submission(
             question = compile_question(columns)
             check_names(columns, [name for name, _ in question.output_columns])
             store.files.register(connection)
+            known = known_contents(store.files, store.ledger, scope.pipeline, scope.partition)
             selection = select(
                 connection,
                 keys=source.keys,
@@ -185,6 +187,8 @@ def select_submission(
                 unsettled=unsettled,
                 unsettled_into=unsettled_into,
                 answer=dict(question.output_columns),
+                known=known and Contents(store.files.url(known.name), known.by, known.rows),
+                known_into=f"{folder}/contents.parquet",
             )
             if selection.unknown is not None and not looked_again:
                 # Another process may have collected them after the ledger was read, and before the
@@ -201,6 +205,16 @@ def select_submission(
                 better = compile_better(columns) if compile_better else None
                 _check_places(store, scope, question, better, known=bool(behind or before))
             new = _place(store, scope, submission, selection, question.version)
+            if (said := selection.contents) is not None:
+                keep_contents(
+                    store.files,
+                    store.ledger,
+                    scope.pipeline,
+                    scope.partition,
+                    said.path,
+                    said.by,
+                    said.rows,
+                )
         complete = ask.limit is None and not ask.where
         number = commit_selection(
             store.ledger,

@@ -65,8 +65,7 @@ class Comparing:
             self._compare_all(self.fresh)
             return
         # Of no file at all there are no keys: then no index is read, and no table.
-        index = self.index if self._newcomers else self.index[:1]
-        find_winners(self.store, self.con, index, self._newcomers)
+        find_winners(self.store, self.con, self._read, self._newcomers)
         if self._newcomers:
             write_custom_ids(self.store, self.con, self.index, self._only)
         self._before = self._compare_some(self.there, self.fresh)
@@ -95,6 +94,10 @@ class Comparing:
     def is_noted(self) -> bool:
         """Whether what is noted says all that was found."""
         return self._newcomers == []
+
+    @property
+    def _read(self) -> Sequence[IndexRow]:
+        return [] if self.is_noted else self.index
 
     @property
     def _only(self) -> str:
@@ -149,7 +152,7 @@ class Comparing:
 
     def _compare_with(self, there: Snapshot, fresh: Sequence[int], others: int) -> None:
         """Compare rows of the table; ``others`` are right."""
-        found = compare(self.store, self.con, self.index, there, fresh, self.key, self.results)
+        found = compare(self.store, self.con, self._read, there, fresh, self.key, self.results)
         self.holding = found.beside(others)
         # A row that its key's hash does not tell is left to be compared each time.
         doubtful = self.con.execute("select 1 from due where doubtful limit 1").fetchone()

@@ -25,9 +25,8 @@ from batch_pipeline.store.variants import ESCALATED, variant_of
 # Table among: the keys of some index files, but for what is only selected in them.
 AMONG = """
 create or replace temp table among as
-select distinct key_hash from {rows} where status <> 'pending'
+select distinct key_hash from ({index}) where status <> 'pending'
 """
-NO_INDEX = "(select null::uuid, '' where false) as none(key_hash, status)"
 
 # File: every custom_id that a row of these keys ever had.
 CUSTOM_IDS = """
@@ -192,7 +191,7 @@ def find_winners(
     Args:
         store: where the files are; registered with ``con``.
         con: a connection of our own.
-        index: all index files of the pipeline, at least one.
+        index: all index files of the pipeline.
         among: those of which the keys alone are wanted; None: all keys are.
     """
     # Files are told apart by numbers: DuckDB may spell a URL in a way of its own.
@@ -210,8 +209,8 @@ def find_winners(
     con.register("files", files)
     only = ""
     if among is not None:
-        keys = f"({_index(store, among).sql})" if among else NO_INDEX
-        with_enough_memory(con, lambda: con.execute(AMONG.format(rows=keys)))
+        keys = AMONG.format(index=_index(store, among).sql)
+        with_enough_memory(con, lambda: con.execute(keys))
         only = " and i.key_hash in (select key_hash from among)"
     query = sql.WINNERS.format(index=rows.sql, among=only)
     with_enough_memory(con, lambda: con.execute(f"create or replace temp table winners as {query}"))

@@ -13,6 +13,7 @@
 <pipeline>/labels/20260301T230000-1a2b3c.parquet  labels that people gave: key and label
 <pipeline>/scores/20260301T230000-1a2b3c.parquet  how good the answers were then: a figure a row
 <pipeline>/compacted/20260301T230000-1a2b3c.parquet  the rows of many index files, which stay
+<pipeline>/contents/20260301T230000-1a2b3c.parquet   what records said the last time, as hashes
 <pipeline>/renamed-to-<pipeline>-1a2b3c.json      which submissions went over to a new name
 ledger.json                                     which ledger all this belongs to
 """
@@ -111,6 +112,11 @@ def table_name(pipeline: str) -> str:
 def compacted_name(pipeline: str, part: str | None = None) -> str:
     """Return the name of a file with the rows of many index files, or of their folder."""
     return f"{pipeline}/compacted" + (f"/{part}.parquet" if part else "")
+
+
+def contents_name(pipeline: str, part: str | None = None) -> str:
+    """Return the name of a file of what the records of a source said, or of their folder."""
+    return f"{pipeline}/contents" + (f"/{part}.parquet" if part else "")
 
 
 def labels_name(pipeline: str, part: str | None = None) -> str:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -12,10 +12,19 @@ import duckdb
 import pytest
 
 from batch_pipeline.errors import InputError
+from batch_pipeline.records import selection as selection_module
+from batch_pipeline.records.comparison import Comparison
 from batch_pipeline.records.connections import memory_connection
 from batch_pipeline.records.partitions import key_filter
 from batch_pipeline.records.reading import source_columns
-from batch_pipeline.records.selection import Ask, IndexFile, Selection, check_keys, select
+from batch_pipeline.records.selection import (
+    Ask,
+    Contents,
+    IndexFile,
+    Selection,
+    check_keys,
+    select,
+)
 from batch_pipeline_tests.support.extent import only_whole
 
 LEDGER = "abcdef01"
@@ -713,3 +722,43 @@ def test_what_records_share_stands_together_whatever_their_reason(nights: Nights
     assert sum(one != other for one, other in pairwise(parts)) == 2
     # Those that share it, by key.
     assert all(one[1] < other[1] for one, other in pairwise(asked) if one[0] == other[0])
+
+
+def test_what_is_known_of_records_changes_nothing_but_the_work(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever the file says of other records, other questions, or is damaged: the same is asked."""
+    monkeypatch.setattr(selection_module, "LEAST_ROWS", 1)
+    said = str(tmp_path / "said.parquet")
+    rows = [(n, f"text {n}") for n in range(40)]
+    nights.source(*rows)
+    first = nights.night(known_into=said)
+    assert first.contents == Contents(said, first.contents.by if first.contents else "", 40)
+    known = first.contents
+    hashed: list[int] = []
+    stands = Comparison.stands
+
+    def spied(question: Comparison) -> tuple[int, ...]:
+        hashed.append(question.rows - question.known)
+        return stands(question)
+
+    monkeypatch.setattr(Comparison, "stands", spied)
+    nights.source(*rows[1:], (0, "another"), (40, "new"))
+    again = nights.select(known=known, known_into=str(tmp_path / "more.parquet"))
+    assert (again.changed, again.new, again.settled) == (1, 1, 39)
+    assert hashed == [2] and again.contents is None  # little has changed: what is known will do
+    # Of another question nothing is known.
+    nights.content = ("text", "part")
+    assert nights.select(known=known, ask=Ask(limit=0)).settled == 0 and hashed[-1] == 41
+    nights.content = ("text",)
+    # A row that is not what was written is not believed.
+    damaged = str(tmp_path / "damaged.parquet")
+    nights.con.execute(
+        f"COPY (SELECT * REPLACE (uuid() AS content_hash) FROM '{said}') TO '{damaged}' (FORMAT parquet)"
+    )
+    (tmp_path / "cut.parquet").write_bytes(Path(said).read_bytes()[:-20])
+    nights.index, nights.number = nights.index[:2], 1
+    for path in (damaged, str(tmp_path / "cut.parquet"), str(tmp_path / "gone.parquet")):
+        assert known is not None
+        other = nights.select(known=replace(known, path=path), ask=Ask(limit=0))
+        assert (other.left_out, other.settled) == (2, 39) and hashed[-1] == 41
