@@ -30,7 +30,7 @@ from batch_pipeline.batches.outcome import (
 )
 from batch_pipeline.batches.policy import SendPolicy, back_off
 from batch_pipeline.batches.send import length_of
-from batch_pipeline.errors import counted
+from batch_pipeline.errors import StoreError, counted
 from batch_pipeline.store import live
 from batch_pipeline.store.budget import Caps
 from batch_pipeline.store.deadlines import Deadlines, asking_files, late_files
@@ -112,7 +112,11 @@ def ask_live(
         name = f"{file['id']} ({counted(file['requests'], 'request')})"
         asking = _Asking(store, scope, policy, file, until, report)
         if wanted is not None and report.refused is None:
-            asking.run(connect)
+            try:
+                asking.run(connect)
+            except BaseException as error:
+                let_go(store.ledger, file, LATER_SECONDS, f"{type(error).__name__}: {error}")
+                raise
         outcomes = count(store, file)
         if outcomes["lost"]:
             report.trouble.append(
@@ -187,8 +191,12 @@ class _Asking:
                 working = [
                     pool.submit(self._work, connect, betas) for _ in range(min(AT_ONCE, left))
                 ]
-        for one in working:
-            one.result()
+                try:
+                    for one in working:
+                        one.result()
+                except BaseException:
+                    self._stop("the run was ended")  # calls that are under way come to their end
+                    raise
 
     def _work(self, connect: Callable[[], BatchesApi], betas: Sequence[str]) -> None:
         """Ask one request after the other."""
@@ -238,11 +246,24 @@ class _Asking:
             )
             raise
         else:
-            line = b'{"custom_id":%b,"result":%b}\n' % (json.dumps(custom_id).encode(), result)
-            live.note_reply(ledger, self.file, custom_id, line)
+            self._keep(
+                custom_id,
+                b'{"custom_id":%b,"result":%b}\n' % (json.dumps(custom_id).encode(), result),
+            )
             with self._lock:
                 self.report.replies += 1
                 self._turned_away = self._lost = 0
+
+    def _keep(self, custom_id: str, line: bytes) -> None:
+        """Write a reply down: it is paid for, so a database that hiccups is tried again."""
+        for pause in (1.0, 5.0, None):
+            try:
+                live.note_reply(self.store.ledger, self.file, custom_id, line)
+                return
+            except StoreError:
+                if pause is None:
+                    raise
+                self.store.clock.sleep(pause)
 
     def _later(self, request: tuple[str, Mapping[str, Any]], error: NotAccepted) -> None:
         """Ask a request that was turned away again, after a pause; leave the rest when that goes on."""

@@ -85,6 +85,8 @@ def _show(found: "Preview") -> None:
     say(f"reserved       {in_usd(cost.usd_reserved)}")
     say(f"at most        {in_usd(cost.usd_max)}")
     say(f"synchronously  {in_usd(cost.usd_synchronous)}  (what is expected, outside a batch)")
+    if found.late_said:
+        say(found.late_said)
     if found.records.duplicates:
         say(
             f"Of the records, {found.records.duplicates:,} would ask what another one asks: that is asked once."

@@ -75,6 +75,8 @@ def show_preview(found: "Preview", *, sends: bool) -> None:
         say(uncached)
     if found.cost.cache_by is not None:
         say(found.cost.cache_by.line)
+    if found.late_said:
+        say(found.late_said)
     if not sends:
         say("Nothing was sent.")
 

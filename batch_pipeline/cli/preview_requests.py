@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batch_pipeline.cli.output import warn
+from batch_pipeline.cli.output import in_usd, warn
 from batch_pipeline.errors import BatchPipelineError, InputError
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class Preview:
         cost: of all requests that would be sent, as the run will say it.
         weighed: how many of them it goes by, the first ones by key.
         at: when this is.
+        variant: the way of asking; "" without.
+        live_after: when what is not answered is asked live; "" when it is not.
     """
 
     pipeline: str
@@ -77,6 +79,17 @@ class Preview:
     weighed: int
     at: datetime
     variant: str = ""
+    live_after: str = ""
+
+    @property
+    def late_said(self) -> str:
+        """What is said of answers that are late; "" where they are only reported."""
+        if not self.live_after or self.cost.usd_synchronous is None:
+            return ""
+        return (
+            f"What is not answered by {self.live_after} is asked live, at full price: about "
+            f"{in_usd(self.cost.usd_synchronous)} for all of it."
+        )
 
 
 @dataclass(frozen=True)
@@ -163,9 +176,12 @@ def build_preview(
         for first, request, count in zip(records.first, rendered, tokens, strict=True)
     ]
     cost = estimate(built, template, **going_by)
+    by = pipeline.deadline
+    live_after = str(by) if by is not None and by.late == "live" else ""
     return Preview(
-        pipeline.name, partition, records, shown, counted_by, cost, weighed, now, wanted.variant
-    )
+        pipeline.name, partition, records, shown, counted_by, cost, weighed, now, wanted.variant,
+        live_after,
+    )  # fmt: skip
 
 
 def select_wanted(

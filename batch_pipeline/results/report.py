@@ -16,7 +16,7 @@ from batch_pipeline.requests.prices import BatchPrice, Tokens, price_of, utc_day
 from batch_pipeline.requests.weight import Weight
 from batch_pipeline.store.costs import answered_requests
 from batch_pipeline.store.store import Store
-from batch_pipeline.store.tables import FileKind, FileState, request_files, submissions
+from batch_pipeline.store.tables import FileKind, FileState, is_live, request_files, submissions
 from batch_pipeline.store.variants import shown
 
 NANO = Decimal(10) ** 9
@@ -172,7 +172,8 @@ def report_of(
         report.expected_usd = _sum_of(weights, "expected", at, prices)
         report.at_most_usd = _sum_of(weights, "max", at, prices)
         if len({model.model for one in weights for model in one.all}) == 1:
-            _save(report, asked, weights[0].model, at, prices)
+            batched = [file for file in asked if not is_live(file["batch_id"])]
+            _save(report, batched, weights[0].model, at, prices)
     if flag is not None:
         _flag(report, store, files, flag)
     return report

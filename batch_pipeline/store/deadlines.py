@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import RowMapping, case, func, select
+from sqlalchemy import RowMapping, case, func, or_, select
 
 from batch_pipeline.store.overdue import is_retry
 from batch_pipeline.store.store import Store
@@ -49,11 +49,14 @@ def deadlines(store: Store, pipeline: str, due: Due) -> Deadlines:
         due: from a submission's time to when its answers are wanted.
     """
     # When the last batch was sent; of what was asked live, nothing was.
-    is_live = request_files.c.batch_id.startswith(LIVE, autoescape=True)
+    no_batch = or_(
+        request_files.c.batch_id.is_(None),
+        request_files.c.batch_id.startswith(LIVE, autoescape=True),
+    )
     files = (
         select(
             request_files.c.submission_id,
-            func.max(case((is_live, None), else_=request_files.c.sent_at)).label("sent_at"),
+            func.max(case((no_batch, None), else_=request_files.c.sent_at)).label("sent_at"),
             func.max(request_files.c.collected_at).label("collected_at"),
         )
         .where(request_files.c.pipeline == pipeline, request_files.c.kind == FileKind.BATCH)
