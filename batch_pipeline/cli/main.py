@@ -19,6 +19,7 @@ from batch_pipeline.cli.estimate import estimate
 from batch_pipeline.cli.export import export
 from batch_pipeline.cli.held import held
 from batch_pipeline.cli.history import history
+from batch_pipeline.cli.init import init
 from batch_pipeline.cli.labels import labels
 from batch_pipeline.cli.preview import preview
 from batch_pipeline.cli.prune import prune
@@ -42,7 +43,7 @@ def main() -> None:
 
 
 for command in (
-    adopt, advise, cancel, collect, costs, demo, dev, doctor, emulator, erase, estimate, export, held, history, labels, preview,
+    adopt, advise, cancel, collect, costs, demo, dev, doctor, emulator, erase, estimate, export, held, history, init, labels, preview,
     prune, publish, rebuild_ledger, reconcile, sample, skill, status,
 ):  # fmt: skip
     main.add_command(command)

@@ -133,7 +133,7 @@ class PipelineScaffolder(dg.Scaffolder[PipelineParams]):
     def scaffold(self, request: dg.ScaffoldRequest[PipelineParams]) -> None:
         """Write it."""
         folder = request.target_path.parent if request.append else request.target_path
-        name, params = _name(folder), request.params
+        name, params = pipeline_name(folder), request.params
         table = params.table or name
         keys = [key.strip() for key in params.key.split(",") if key.strip()]
         values: dict[str, Any] = {
@@ -147,11 +147,11 @@ class PipelineScaffolder(dg.Scaffolder[PipelineParams]):
             "answers": f"{name}_answers",
             "schedule": "0 23 * * *",
         }
-        columns = _columns(request.project_root, params.database, table, keys)
-        _write(folder / "prompt.md", _prompt(table, columns))
-        _write(folder / "output.json", json.dumps(OUTPUT, indent=2) + "\n")
+        columns = columns_to_name(request.project_root, params.database, table, keys)
+        write_new(folder / "prompt.md", prompt_about(table, columns))
+        write_new(folder / "output.json", json.dumps(OUTPUT, indent=2) + "\n")
         if request.scaffold_format == "python":
-            _write(folder / "component.py", _python(values))
+            write_new(folder / "component.py", _python(values))
         else:
             kind = COMPONENT if request.type_name.startswith("batch_pipeline.") else None
             text = _yaml(kind or request.type_name, _attributes(values))
@@ -160,9 +160,9 @@ class PipelineScaffolder(dg.Scaffolder[PipelineParams]):
             target = request.target_path if request.append else folder / "defs.yaml"
             target.write_text(text, encoding="utf-8")
         if (defs := _defs_folder(folder)) is not None and not _has_resources(defs):
-            _write(defs / "batch_resources" / "defs.yaml", _resources())
+            write_new(defs / "batch_resources" / "defs.yaml", _resources())
         if request.project_root is not None:
-            _write(
+            write_new(
                 request.project_root / "tests" / f"test_{name}.py",
                 _TEST.format(name=name, database=params.database),
             )
@@ -182,16 +182,18 @@ class ResourcesScaffolder(dg.Scaffolder):
             text = request.target_path.read_text(encoding="utf-8")
             request.target_path.write_text(f"{text}---\n{_resources()}", encoding="utf-8")
         else:
-            _write(request.target_path / "defs.yaml", _resources())
+            write_new(request.target_path / "defs.yaml", _resources())
 
 
-def _name(folder: Path) -> str:
+def pipeline_name(folder: Path) -> str:
     """Return a pipeline's name, made of the folder's."""
     name = re.sub(r"[^A-Za-z0-9_]+", "_", folder.name).strip("_")
     return name if NAME.fullmatch(name) else f"pipeline_{name}"
 
 
-def _columns(root: Path | None, database: str, table: str, keys: Sequence[str]) -> list[str] | None:
+def columns_to_name(
+    root: Path | None, database: str, table: str, keys: Sequence[str]
+) -> list[str] | None:
     """Return what a prompt may name of a table, if it is there already."""
     path = Path(database) if root is None else root / database
     if not path.exists():
@@ -212,7 +214,8 @@ def _columns(root: Path | None, database: str, table: str, keys: Sequence[str]) 
     return named[:MOST_COLUMNS] or None
 
 
-def _prompt(table: str, columns: Sequence[str] | None) -> str:
+def prompt_about(table: str, columns: Sequence[str] | None) -> str:
+    """Return a prompt that names columns of a table; None: it shows each record whole."""
     lines = ["What is this record about, and what does it say?", ""]
     if columns is None:
         return "\n".join([*lines, "{{ record | tojson }}", ""])
@@ -284,8 +287,10 @@ def _texts(defs: Path) -> Iterator[str]:
             yield path.read_text(encoding="utf-8", errors="replace")
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file, unless there is one."""
+def write_new(path: Path, text: str) -> bool:
+    """Write a file, unless there is one; whether it was written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        path.write_text(text, encoding="utf-8")
+    if path.exists():
+        return False
+    path.write_text(text, encoding="utf-8")
+    return True
