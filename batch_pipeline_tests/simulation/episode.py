@@ -16,7 +16,7 @@ import orjson
 from sqlalchemy import select
 
 from batch_pipeline.batches import held
-from batch_pipeline.batches.outcome import NotAccepted  # noqa: F401  (what a refused connection is)
+from batch_pipeline.batches.api import PAGE
 from batch_pipeline.definitions.status import tick as status_tick
 from batch_pipeline.errors import BatchPipelineError, StoreError
 from batch_pipeline.store.tables import STEPS, FileState, candidates, transitions
@@ -41,6 +41,27 @@ SETTLED_BY_SENSOR = 0.15
 states of the files, which takes a third of the time."""
 SETTLE_STEPS = 60
 SETTLE_SECONDS = 400.0
+
+LOST: list[tuple[str, dict[str, Any]]] = [
+    ("drop_after", {}),
+    ("slow_reply", {}),
+    ("internal_error", {"when": "after"}),
+    ("bad_gateway", {"when": "after"}),
+    ("request_timeout", {"when": "after"}),
+    ("cut_body", {}),
+    ("replace_body", {}),
+    ("drop_before", {}),
+    ("internal_error", {}),
+]
+"""What may become of a create call whose outcome nobody knows then."""
+THEMES = ("any", "any", "any", "lost", "lost", "pages", "race", "sleepers", "damaged", "backup", "ends", "budget", "canceled")  # fmt: skip
+"""What most of an episode's trouble is: all kinds at once rarely make two of a kind meet."""
+
+
+def theme_of(seed: int) -> str:
+    """Return what most of the trouble of an episode is."""
+    return random.Random(f"theme {seed}").choice(THEMES)
+
 
 LIES: dict[str, Any] = {"fields": {"request_counts": {"processing": 0, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0}}}  # fmt: skip
 
@@ -245,13 +266,18 @@ class World:
         self.told = Told()
         self.late: list[_Late] = []
         self.lost: list[str] = []
+        self.theme = theme = theme_of(seed)
         skew = rng.choice([0, 0, rng.uniform(-600, 600)])
         self.api = Api(
             (START + timedelta(seconds=skew)).timestamp(),
             answers="digest",
             seed=seed,
-            manual=rng.random() < 0.3,
-            batch_seconds=rng.choice([0, 0, 300, 4000, 23 * HOUR]),
+            manual=rng.random() < 0.3 and theme in ("any", "lost", "race", "canceled"),
+            batch_seconds=rng.choice(
+                [0, 0, 300]
+                if theme in ("sleepers", "damaged", "backup", "budget")
+                else [0, 0, 300, 4000, 23 * HOUR]
+            ),
             rates={name: rng.choice([0, 0, 0, 0.2]) for name in ("errored", "expired", "refused")},
         )
         self.api.wire = _Wire(self)
@@ -260,16 +286,21 @@ class World:
             random.Random(f"turns {seed}"), self.clock.now, self.clock.advance, self._note_point
         )
         self.clock.turns = self.turns
-        self.turns.switch = rng.choice([0.0, 0.02, 0.1, 0.3])
-        self.turns.end = rng.choice([0.0, 0.0, 0.01, 0.03])
-        self.turns.stall = rng.choice([0.0, 0.005, 0.02])
-        unseen = rng.choice([0, 40, LONGEST_UNSEEN_SECONDS])
+        self.turns.switch = 0.3 if theme == "race" else rng.choice([0.0, 0.02, 0.1, 0.3])
+        self.turns.end = 0.04 if theme == "ends" else rng.choice([0.0, 0.0, 0.01])
+        self.turns.stall = 0.06 if theme == "sleepers" else rng.choice([0.0, 0.0, 0.01])
+        if theme == "sleepers":
+            self.turns.naps = (400.0, 1000.0, 4000.0)
+        if theme in ("backup", "damaged"):
+            self.turns.switch = self.turns.stall = 0.0
+        self.places.page_size = 2 if theme == "pages" else PAGE
+        unseen = LONGEST_UNSEEN_SECONDS if theme == "lost" else rng.choice([0, 40, 115])
         self.latest_seconds = rng.choice([0.0, unseen / 2, unseen])
         self.lag_seconds = unseen - self.latest_seconds
-        self.most_workers = rng.choice([1, 2, 2, 3])
+        self.most_workers = 3 if theme in ("race", "sleepers") else rng.choice([1, 2, 2, 3])
         self.turn = 0
         self.records = {f"k{n}": f"t{n}" for n in range(rng.randint(3, 12))}
-        self.budget = rng.choice([None, None, None, 0.0005, 0.002])
+        self.budget = rng.choice([0.0003, 0.0006]) if theme == "budget" else None
         self.settings: dict[str, Any] = {}
         self.attempts = rng.choice([1, 2, 3])
         self.failures: list[str] = []
@@ -415,16 +446,45 @@ class World:
                     self._draw_settings()
                     self.attempts = max(self.attempts, self.rng.choice([1, 2, 3]))
                     self.note(f"settings change: {self.settings} max_attempts={self.attempts}")
-            for _ in range(self.rng.choice([0, 1, 2, 3])):
-                self.lay_fault("create")
-            for _ in range(self.rng.choice([1, 1, 1, 2])):
-                self.turns.go_on(self.begin("submit"))
-            for _ in range(self.rng.randint(4, 20)):
+            self._begin_night()
+            most = 30 if self.theme in ("sleepers", "lost") else 20
+            for _ in range(self.rng.randint(4, most)):
                 self._step()
+
+    def _begin_night(self) -> None:
+        submits = 1
+        match self.theme:
+            case "lost" | "pages" | "canceled":
+                for _ in range(self.rng.choice([1, 2])):
+                    self.lay_fault("create", LOST)
+                if self.theme != "pages":
+                    self._lag()
+                if self.rng.random() < 0.3:
+                    self._lose_request()
+            case "damaged":
+                for _ in range(3):
+                    self.lay_fault("results")
+            case "race":
+                submits = self.rng.choice([2, 3])
+            case "backup":
+                self._restore_backup()
+            case _:
+                for _ in range(self.rng.choice([0, 1, 2])):
+                    self.lay_fault("create")
+        for worker in [self.begin("submit") for _ in range(submits)]:
+            self.turns.go_on(worker)
+        if self.theme == "backup":
+            self._restore_backup()
+        if self.theme == "pages":
+            # What is ours comes on a later page, which a list that goes in circles never shows.
+            for _ in range(self.rng.choice([2, 3])):
+                self._another_program()
+            self._note_fault("list", "list_circles", times=None)
 
     def _step(self) -> None:
         ready, free = self.turns.ready(), len(self.turns.workers) < self.most_workers
-        happen: list[Callable[[], None]] = [self._pass_time] * 3 + [self._outside, self.person]
+        happen: list[Callable[[], None]] = [self._pass_time] * 3 + [self._outside] * 2
+        happen.append(self.person)
         if ready:
             happen += [self._go_on] * 12
         if free:
@@ -442,13 +502,19 @@ class World:
         self.turns.kill(worker)
 
     def _begin_another(self) -> None:
-        job = self.rng.choice(["tick"] * 6 + ["submit", "send", "collect", "settle", "cancel"])
+        jobs = ["tick"] * 5 + ["submit", "send", "send", "collect", "settle", "cancel"]
+        more = {"canceled": ["cancel"] * 3, "lost": ["send"] * 4, "sleepers": ["send"] * 3}
+        job = self.rng.choice(jobs + more.get(self.theme, []))
         ask = {"limit": 2} if job == "submit" and self.rng.random() < 0.2 else {}
         worker = self.begin(job, **ask)
         self.turns.go_on(worker)
 
     def _pass_time(self) -> None:
-        seconds = self.rng.choice([20, 60, 60, 130, 130, 400, 700, HOUR, 4 * HOUR])
+        seconds = self.rng.choice(
+            [20, 60, 60, 90, 130]
+            if self.theme == "lost"
+            else [20, 60, 60, 130, 130, 400, 700, HOUR, 4 * HOUR]
+        )
         if self.rng.random() < 0.03:
             seconds = self.rng.choice([25 * HOUR, 3 * DAY])
         self.turns.advance(seconds)
@@ -473,13 +539,18 @@ class World:
             ]
         )()
 
-    def lay_fault(self, on: str | None = None) -> None:
+    def lay_fault(
+        self, on: str | None = None, among: list[tuple[str, dict[str, Any]]] | None = None
+    ) -> None:
         """Lay a fault for one of the next calls."""
         on = on or self.rng.choice(["create", "create", "list", "retrieve", "results", "cancel"])
-        kind, settings = self.rng.choice(FAULTS[on])
+        kind, settings = self.rng.choice(among or FAULTS[on])
         nth, times = self.rng.choice([1, 1, 1, 2, 3]), self.rng.choice([1, 1, 1, 2, 6])
-        self.note(f"fault: {on} {kind} {settings or ''} nth={nth} times={times}")
-        self.api.fault(on, kind, nth=nth, times=times, **settings)
+        self._note_fault(on, kind, nth=nth, times=1 if among else times, **settings)
+
+    def _note_fault(self, on: str, kind: str, **settings: Any) -> None:
+        self.note(f"fault: {on} {kind} {settings}")
+        self.api.fault(on, kind, **settings)
 
     def _lose_request(self) -> None:
         how = self.rng.choice(["refused", "late"])
@@ -488,8 +559,7 @@ class World:
 
     def _lag(self) -> None:
         if self.lag_seconds:
-            self.note(f"fault: the list lags {self.lag_seconds:.0f} s")
-            self.api.fault("list", "list_lag", seconds=self.lag_seconds, times=40)
+            self._note_fault("list", "list_lag", seconds=self.lag_seconds, times=40)
 
     def _end_batches(self) -> None:
         for batch in self.api.batches():
@@ -587,7 +657,7 @@ class World:
         """A person looks at what is held, and decides."""
         process = self.first
         found = held.list_held(process.store)
-        if found.pipelines or found.submissions:
+        if found.pipelines or (found.submissions and (calm or self.theme != "budget")):
             self.note("a person releases the pipeline")
             self.approved |= bool(found.submissions)
             with suppress(BatchPipelineError):

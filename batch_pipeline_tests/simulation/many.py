@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from batch_pipeline_tests.simulation.episode import Told, play
+from batch_pipeline_tests.simulation.mutations import mutated
 from batch_pipeline_tests.simulation.places import MEMORY, Places, placed
 
 AT_ONCE = 20  # episodes that a worker is handed
@@ -32,9 +33,10 @@ def stage() -> Iterator[tuple[Places, Path]]:
         yield places, Path(stack.enter_context(root))
 
 
-def _begin() -> None:
-    """Make a worker ready."""
+def _begin(mutation: str | None) -> None:
+    """Make a worker ready, with a mistake in the package's code or without."""
     stack = ExitStack()
+    stack.enter_context(mutated(mutation))
     _worker["stage"] = stack.enter_context(stage())
     atexit.register(stack.close)
     # What is loaded by now is not gone through again and again.
@@ -59,6 +61,7 @@ def play_many(
     seeds: Sequence[int],
     workers: int = WORKERS,
     tell: Callable[[int, list[tuple[int, str]]], None] = lambda _played, _failed: None,
+    mutation: str | None = None,
 ) -> tuple[Told, dict[int, str]]:
     """Play episodes on several cores.
 
@@ -66,6 +69,7 @@ def play_many(
         seeds: of each.
         workers: how many processes.
         tell: is told as they come how many were played, and which of the latest failed and how.
+        mutation: a mistake that is put into the package's code; None: it is as it is.
 
     Returns:
         What all came to, and of each that failed its story.
@@ -73,7 +77,9 @@ def play_many(
     told, failed, played = Told(), {}, 0
     parts = (seeds[first : first + AT_ONCE] for first in range(0, len(seeds), AT_ONCE))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_begin, initargs=(mutation,)
+    ) as pool:
         for some, wrong in _as_they_come(pool, parts, workers):
             told.add(some)
             failed |= dict(wrong)

@@ -16,7 +16,8 @@ from unittest import mock
 from sqlalchemy import Engine
 
 from batch_pipeline.batches import send as send_module
-from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.api import PAGE, BatchesApi
+from batch_pipeline.batches.claim import Room
 from batch_pipeline.definitions.resources import ClaudeBatches
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.store import ledger as ledger_module
@@ -61,12 +62,14 @@ class Places:
         network: where calls go.
         turns: whose turn it is in the episode that is played; None between two.
         in_files: whether others may work while a file is written (no database file is open then).
+        page_size: how many batches a page of the list has.
     """
 
     def __init__(self, network: Network) -> None:
         self.network = network
         self.turns: Turns | None = None
         self.in_files = True
+        self.page_size = PAGE
         self.engines: dict[str, Engine] = {}
         self._new: tempfile.TemporaryDirectory[str] | None = None
 
@@ -119,6 +122,7 @@ def placed() -> Iterator[Places]:
         stack.enter_context(pooled())
         places = Places(stack.enter_context(without_sockets()))
         write, put, create = Ledger.write, Files.put, BatchesApi.create
+        page, claim = BatchesApi.page, send_module.claim
         body, make_engine, make_api = send_module.body, ledger_module._engine, ClaudeBatches.api
         clients: dict[Any, BatchesApi] = {}
 
@@ -144,6 +148,15 @@ def placed() -> Iterator[Places]:
             made = create(api, chunks, length)
             places.at("after the reply to the create call", weight=SENDING_WEIGHT)
             return made
+
+        def _page(api: BatchesApi, after: str | None = None) -> Any:
+            return page(api, after, places.page_size)
+
+        def _claim(*args: Any) -> Any:
+            claimed = claim(*args)
+            if not isinstance(claimed, Room):
+                places.at("after a claim", weight=SENDING_WEIGHT)
+            return claimed
 
         def _body(*args: Any) -> Iterator[bytes]:
             for chunk in body(*args):
@@ -181,6 +194,8 @@ def placed() -> Iterator[Places]:
             (Ledger, "write", _write),
             (Files, "put", _put),
             (BatchesApi, "create", _create),
+            (BatchesApi, "page", _page),
+            (send_module, "claim", _claim),
             (send_module, "body", _body),
             (ledger_module, "_engine", _engine),
             (ledger_module, "threading", threading),

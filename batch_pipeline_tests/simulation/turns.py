@@ -16,6 +16,8 @@ LEASE_WINDOW_SECONDS = 200.0
 """How long a worker may stand between its look at its lease and its call: no lease protects a process that
 sleeps there for longer than what is left of it, which the package says itself (``batches/send.py``)."""
 BOUNDED_STALL_SECONDS = 30.0
+NAPS = (5.0, 40.0, 130.0, 400.0, 700.0, 4000.0)
+"""How long a worker may sleep elsewhere, in seconds."""
 
 
 class Killed(BaseException):
@@ -75,7 +77,7 @@ class Turns:
         self.workers: list[Worker] = []
         self.current: Worker | None = None
         self.switch = self.end = self.stall = 0.0  # how often a point does what
-        self.world: Callable[[], None] = lambda: None
+        self.naps = NAPS
         self.points = 0
         self.watch: Callable[[str], None] = lambda _point: None
         self.points_of: dict[str, int] = {}
@@ -125,7 +127,7 @@ class Turns:
         if not stands:
             return
         if drawn < end + self.stall * weight:
-            seconds = self.rng.choice([5, 40, 130, 400, 700, 4000])
+            seconds = self.rng.choice(self.naps)
             self.sleep(BOUNDED_STALL_SECONDS if bounded else seconds, point, bounded)
         elif drawn < end + (self.stall + self.switch) * weight:
             if bounded and worker.bound is None:
