@@ -9,7 +9,7 @@ PYTEST := $(BIN)/pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
 # Compiled code is kept, whatever the shell says: each test and each process would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo example test e2e soak estimates bench claims sdk-suites clients dev lint dist docs clean
+.PHONY: help demo example test e2e cluster soak estimates bench claims sdk-suites clients dev lint dist docs clean
 
 help:
 	@echo "make demo   play a night of the two demo pipelines, and show what came out"
@@ -17,6 +17,7 @@ help:
 	@echo "make dev    look at it in Dagster's UI on port $(PORT), with an emulated API beside it"
 	@echo "make test   run the tests"
 	@echo "make e2e    play nights in a running Dagster, hurt it, and look at its pages in Chromium"
+	@echo "make cluster play nights on PostgreSQL, Redis, an S3 and three Celery workers that share no disk (PIPELINES=20 PARTITIONS=64 RECORDS=200000; CHAOS=600 SEED=1: and hurt them)"
 	@echo "make soak   run the tests whole, play a night in a project of create-dagster, walk through 10,000 nights that go wrong, let eight processes work at once, and measure estimates"
 	@echo "make estimates measure what estimates and reserves are worth beside the bill, over random nights (NIGHTS=50 RECORDS=12000)"
 	@echo "make bench  measure each stage beside the plain SDK loop (SIZES=50000,200000 REPEAT=3 WIDE=2000)"
@@ -41,6 +42,15 @@ test: .venv/installed
 # Installs Debian's chromium and chromium-driver where they are missing, if it may.
 e2e: .venv/installed
 	$(BIN)/python -m batch_pipeline_tests.e2e
+
+# Installs Debian's postgresql, redis-server and libfaketime where they are missing, if it may; the rest into .cluster/venv.
+PIPELINES ?= 5
+PARTITIONS ?= 6
+CHAOS ?= 0
+SEED ?=
+cluster: .venv/installed
+	@$(BIN)/python -m batch_pipeline_tests.cluster --pipelines $(PIPELINES) --partitions $(PARTITIONS) \
+		--records $(if $(filter command% environment%,$(origin RECORDS)),$(RECORDS),5000) --chaos $(CHAOS) $(if $(SEED),--seed $(SEED))
 
 soak: .venv/installed
 	BATCH_PIPELINE_TESTS=whole $(PYTEST)
@@ -91,7 +101,7 @@ docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf dist site .mypy_cache .venv .clients .pytest_cache .ruff_cache .hypothesis
+	rm -rf dist site .mypy_cache .venv .clients .cluster .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: constraints.txt pyproject.toml
