@@ -15,6 +15,7 @@ from sqlalchemy import Connection, RowMapping, select, update
 
 from batch_pipeline.errors import counted
 from batch_pipeline.records.connections import (
+    MANY_ROWS,
     lost_files_told,
     memory_connection,
     quote_files,
@@ -164,7 +165,9 @@ class _Publishing:
                 with self.store.ledger.write() as tx:
                     self._carry_on(tx, there)
                 raise OvertakenError  # by ourselves: its state is another one now
-            con = stack.enter_context(memory_connection(MEMORY))
+            rows = sum(sum((file["statuses"] or {}).values()) for file in collected)
+            threads = 1 if rows <= MANY_ROWS else None
+            con = stack.enter_context(memory_connection(MEMORY, threads))
             self.store.files.register(con)
             place = {row.name: position for position, row in enumerate(index)}
             files = [
@@ -183,15 +186,15 @@ class _Publishing:
             if only_hurt and not (report.before.is_hurt or lost):
                 return report
             merged = None
-            rows = self._rows(con, collected, index, there, everything or lost, folder)
+            needed = self._rows(con, collected, index, there, everything or lost, folder)
             gone = self._gone(con, there, folder) if report.before.back else None
             report.superseded = _superseded(self.store, con, files)
-            if rows is not None or gone is not None:
+            if needed is not None or gone is not None:
                 # What is latest was read a while ago: somebody may have published if we slept.
                 if not self.lease.still_held():
                     report.busy = True
                     return report
-                merged = _merge(self.destination, rows, self.key, gone, writer)
+                merged = _merge(self.destination, needed, self.key, gone, writer)
                 report.inserted, report.updated = merged.inserted, merged.updated
                 report.deleted = merged.deleted
                 after = self.destination.snapshot(self.key, f"{folder}/after.parquet")
