@@ -208,6 +208,7 @@ def open_database(
     read_only: bool,
     wait_seconds: float = LOCK_WAIT_SECONDS,
     memory_limit: str = MEMORY_LIMIT,
+    row_group_size: int | None = None,
 ) -> Iterator[OpenDatabase]:
     """Yield a connection to the DuckDB file at ``path``; close it in any case.
 
@@ -219,6 +220,8 @@ def open_database(
         read_only: nothing can be written, and other readers are let in.
         wait_seconds: how long to wait, in total, while the file is in use elsewhere.
         memory_limit: as for ``memory_connection``; a shared instance keeps its own.
+        row_group_size: rows that are held in memory until they are written together, a power of two;
+            None: DuckDB's 122,880. A shared instance keeps its own.
 
     Raises:
         InputError: the file is missing, is no DuckDB database, or stayed in use.
@@ -231,7 +234,10 @@ def open_database(
     if not read_only:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     with memory_connection(memory_limit) as own:
-        opened = _when_free(path, wait_seconds, lambda: _open_once(path, own, read_only))
+        how = "READ_ONLY" if read_only else ""
+        if row_group_size is not None:
+            how = f"ROW_GROUP_SIZE {row_group_size}"
+        opened = _when_free(path, wait_seconds, lambda: _open_once(path, own, how))
         try:
             yield opened
         finally:
@@ -275,11 +281,11 @@ def _when_free(path: str, wait_seconds: float, action: Callable[[], Result]) -> 
         ) from error
 
 
-def _open_once(path: str, own: duckdb.DuckDBPyConnection, read_only: bool) -> OpenDatabase:
+def _open_once(path: str, own: duckdb.DuckDBPyConnection, how: str) -> OpenDatabase:
     catalog = Path(path).stem
     if catalog.lower() in ("memory", "system", "temp"):
         catalog += "_database"
-    mode = " (READ_ONLY)" if read_only else ""
+    mode = f" ({how})" if how else ""
     try:
         _attach_once(path, own, f"ATTACH {quote_text(path)} AS {quote_name(catalog)}{mode}")
     except DatabaseInUseError as error:

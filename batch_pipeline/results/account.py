@@ -147,7 +147,7 @@ def _difference(store: Store, submission: RowMapping) -> tuple[int, int, int, in
 
 
 def _counted(store: Store, records: str, rows: str) -> tuple[int, int, int, int]:
-    with memory_connection(MEMORY) as connection:
+    with memory_connection(MEMORY, threads=1) as connection:
         store.files.register(connection)
         query = DIFFERENCE.format(records=records, results=rows)
         (found,) = connection.execute(query).fetchall()

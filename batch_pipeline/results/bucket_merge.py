@@ -4,6 +4,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from batch_pipeline.records.connections import (
     allow_memory,
     let_read,
     memory_connection,
+    one_thread,
     quote_files,
     quote_name,
     quote_paths,
@@ -117,7 +119,10 @@ def merge_buckets(
         let_read(con, [url])
         new = None if rows is None else rows_to_merge(con, rows)
         merge = _Merge(con, Path(work), url, before, new, tuple(key), deleted_path)
-        return with_enough_memory(con, lambda: merge.write(rows_per_bucket))
+        many = max(new.count if new else 0, before.rows if before else 0) > MANY_ROWS
+        # A second thread holds rows of each bucket, too, which then have to be spilled.
+        with nullcontext() if many else one_thread(con):
+            return with_enough_memory(con, lambda: merge.write(rows_per_bucket))
 
 
 @dataclass(frozen=True)

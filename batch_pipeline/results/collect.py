@@ -132,6 +132,9 @@ class _Connection:
         """Return the connection."""
         if self._open is None:
             self._open = self._stack.enter_context(memory_connection(MEMORY, threads=1))
+            # The records of a submission are opened for each of its batches, and what stands at their end grows
+            # with them. A file that was written to since is read anew.
+            self._open.execute("set parquet_metadata_cache = true")
         return self._open
 
     def drop(self) -> None:

@@ -56,6 +56,15 @@ from batch_pipeline.store.tally import Tally
 MERGE_MEMORY = "100MB"
 """What a merge may hold at first. Rows that are not committed yet stay in memory as far as it goes."""
 
+ROW_GROUP_SIZE = 16_384
+"""Rows of a new table that are held in memory until they are compressed and written together.
+
+Of DuckDB's own 122,880 rows of 1 KB most are written to disk and read back before they are compressed, which
+takes half as much again. A table that is there keeps the size that it has: before 1.5 DuckDB may fail to
+write one in which large and small ones meet.
+"""
+LEAST_VERSION = (1, 5)
+
 
 class DuckDBRows:
     """The rows of a ``DuckDBTable``, whose fields these are, read at run time."""
@@ -275,7 +284,8 @@ class DuckDBRows:
         deleted_path: str | None,
         writer: Writer | None,
     ) -> Merged:
-        with self._open(read_only=False) as database:
+        size = None if rows is None else self._row_group_size(rows)
+        with self._open(read_only=False, row_group_size=size) as database:
             con = database.connection
             new = None if rows is None else rows_to_merge(con, rows)
             many = new is not None and new.count > MANY_ROWS
@@ -394,12 +404,22 @@ class DuckDBRows:
         row = database.connection.execute(f"SELECT count(*) FROM {name}").fetchone()
         return row[0] if row else 0
 
-    def _open(self, *, read_only: bool) -> AbstractContextManager[OpenDatabase]:
+    def _row_group_size(self, rows: str | Rows) -> int | None:
+        """Return the size of row groups to write rows in; None: DuckDB's own."""
+        version = tuple(int(part) for part in duckdb.__version__.split(".")[:2])
+        if version < LEAST_VERSION or (isinstance(rows, Rows) and rows.count <= ROW_GROUP_SIZE):
+            return None
+        return None if self.columns() else ROW_GROUP_SIZE
+
+    def _open(
+        self, *, read_only: bool, row_group_size: int | None = None
+    ) -> AbstractContextManager[OpenDatabase]:
         return open_database(
             self._path,
             read_only=read_only,
             wait_seconds=self._lock_wait_seconds,
             memory_limit=MERGE_MEMORY,
+            row_group_size=row_group_size,
         )
 
     def _full_name(self, catalog: str) -> str:

@@ -289,7 +289,9 @@ def _tell_by_keys(
     positions = con.execute(
         "select distinct position from due where doubtful order by all"
     ).fetchall()
-    if not positions:
+    submissions = {(index[place].partition, index[place].number) for (place,) in positions}
+    if not submissions or (there.path is None and len(submissions) == 1):
+        # The keys of one submission are all different, and there is no row that could be one of theirs.
         return
     urls = [store.files.url(results[index[place].name]) for (place,) in positions]
     wanted = {name.lower() for name in (*key, "_custom_id")}

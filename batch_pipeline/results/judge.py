@@ -44,7 +44,7 @@ JUDGED_SCHEMA = pa.schema(
 """Columns of judged rows; ``cost`` in USD, ``answer`` as text or as JSON text, ``tool_calls`` and
 ``citations`` as JSON."""
 
-ROWS_AT_ONCE = 4_000
+ROWS_AT_ONCE = 10_000
 BYTES_AT_ONCE = 8_000_000
 """A batch of judged rows ends at whichever comes first, so that long answers stay bounded."""
 NOT_BILLED = Decimal(0)

@@ -19,6 +19,8 @@ SCALE = 15
 MOST_TOKENS = 10**8
 """Of a plain answer, so that its cost in parts has 64 bits."""
 MOST_PARTS_A_TOKEN = 10**10
+FIVE_MINUTES, ONE_HOUR = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
+"""Of ``cache_creation``: tokens that were written to the cache for so long."""
 
 Row = tuple[
     str,
@@ -107,9 +109,9 @@ class PlainLines:
             cost = sent * prices.input + written * prices.output
             read = usage.get("cache_read_input_tokens")
             made = usage.get("cache_creation_input_tokens")
-            split = usage.get("cache_creation")
-            if read or made or split:
-                cached = _cached(read, made, split or {}, sent, prices)
+            split = usage.get("cache_creation") or {}
+            if read or made or (split and (split.get(FIVE_MINUTES) or split.get(ONE_HOUR))):
+                cached = _cached(read, made, split, sent, prices)
                 if cached is None:
                     return None
                 cost += cached
@@ -128,8 +130,8 @@ class PlainLines:
 
 def _cached(read, made, split, sent: int, prices: Prices) -> int | None:
     """Return what the tokens read from and written to the cache cost; None when that is not plain."""
-    five = split.get("ephemeral_5m_input_tokens") or 0
-    hour = split.get("ephemeral_1h_input_tokens") or 0
+    five = split.get(FIVE_MINUTES) or 0
+    hour = split.get(ONE_HOUR) or 0
     read, made = read or 0, made or 0
     for count in (read, made, five, hour):
         if type(count) is not int or count < 0:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, RowMapping, select, update
 
 from batch_pipeline.errors import counted
 from batch_pipeline.records.connections import (
+    MANY_ROWS,
     lost_files_told,
     memory_connection,
     quote_files,
@@ -174,7 +175,8 @@ class _Publishing:
             ]
             fresh = [place[file["index_path"]] for file in files if file["index_path"] in place]
             lost = _lost_columns(there)
-            con = stack.enter_context(memory_connection(MEMORY))
+            threads = 1 if sum(file["requests"] for file in collected) <= MANY_ROWS else None
+            con = stack.enter_context(memory_connection(MEMORY, threads))
             self.store.files.register(con)
             table = Comparing(
                 self.store, con, self.pipeline, self.destination, self.key, index, fresh,
@@ -188,15 +190,15 @@ class _Publishing:
                         table.note(tx)
                 return report
             merged = None
-            rows = self._rows(con, collected, index, there, everything or lost, folder)
+            needed = self._rows(con, collected, index, there, everything or lost, folder)
             gone = self._gone(con, table.there, folder) if report.before.back else None
             report.superseded = _superseded(self.store, con, files)
-            if rows is not None or gone is not None:
+            if needed is not None or gone is not None:
                 # What is latest was read a while ago: somebody may have published if we slept.
                 if not self.lease.still_held():
                     report.busy = True
                     return report
-                merged = _merge(self.destination, rows, self.key, gone, writer)
+                merged = _merge(self.destination, needed, self.key, gone, writer)
                 report.inserted, report.updated = merged.inserted, merged.updated
                 report.deleted = merged.deleted
                 table.look_again()

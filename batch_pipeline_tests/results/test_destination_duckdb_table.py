@@ -13,6 +13,7 @@ from batch_pipeline.records.reading import open_source
 from batch_pipeline.records.sources import DuckDBSource
 from batch_pipeline.results import duckdb_table
 from batch_pipeline.results.destinations import DuckDBTable
+from batch_pipeline.results.merging import Merged, Rows
 
 FOREIGN = "SELECT 1 AS id, 'precious' AS note"
 
@@ -85,6 +86,7 @@ import os, sys
 from batch_pipeline.results import table_rows
 from batch_pipeline.results import duckdb_table
 from batch_pipeline.results.destinations import DuckDBTable
+from batch_pipeline.results.merging import Merged, Rows
 insert = table_rows.TableRows.insert
 def insert_and_die(*args):
     insert(*args)
@@ -188,3 +190,33 @@ def test_a_commit_that_lacks_memory_is_tried_again_with_more(
     destination = DuckDBTable(database=database, table="results", lock_wait_seconds=0)
     assert destination.merge(rows, ("id",), None).total == 1
     assert len(tries) == 2
+
+
+def test_a_new_table_of_many_rows_is_written_in_small_groups_and_goes_on_as_any_other(
+    tmp_path: Path,
+) -> None:
+    path = str(tmp_path / "w.duckdb")
+    destination = DuckDBTable(database=path, table="answers")
+    made = "SELECT i AS id, 'said ' || i + {more} AS said, 'c' || i AS _custom_id, 'answered' AS _status FROM {rows}"
+
+    def merge(start: int, end: int, more: int) -> Merged:
+        query = made.format(more=more, rows=f"range({start}, {end}) AS r(i)")
+        return destination.merge(Rows(query, end - start), ["id"], None)
+
+    assert merge(0, 40_000, 0).inserted == 40_000
+    with duckdb.connect(path) as con:
+        groups = (
+            "SELECT max(n) FROM (SELECT sum(count) AS n FROM pragma_storage_info('answers') WHERE"
+            " column_id = 0 AND segment_type <> 'VALIDITY' GROUP BY row_group_id)"
+        )
+        ((most,),) = con.execute(groups).fetchall()
+    if duckdb.__version__.startswith("2."):
+        assert most == duckdb_table.ROW_GROUP_SIZE
+    merged = merge(20_000, 60_000, 7)
+    assert (merged.updated, merged.inserted) == (20_000, 20_000)
+    with duckdb.connect(path) as con:
+        (found,) = con.execute("SELECT count(*), count(DISTINCT id) FROM answers").fetchall()
+        wrong = con.execute(
+            "SELECT count(*) FROM answers WHERE said <> 'said ' || id + if(id < 20000, 0, 7)"
+        ).fetchone()
+    assert (found, wrong) == ((60_000, 60_000), (0,))
