@@ -74,7 +74,15 @@ class Published:
 
 def unpublished(store: Store, pipeline: str) -> Sequence[RowMapping]:
     """Return the collected files of a pipeline whose rows are not in the table yet."""
-    return [file for file in _collected(store, pipeline) if file["published_at"] is None]
+    return store.ledger.rows(
+        select(request_files)
+        .where(
+            request_files.c.pipeline == pipeline,
+            request_files.c.state == FileState.COLLECTED,
+            request_files.c.published_at.is_(None),
+        )
+        .order_by(request_files.c.number, request_files.c.seq)
+    )
 
 
 def table_key(store: Store, pipeline: str, key: Sequence[str]) -> tuple[str, ...]:
@@ -392,9 +400,10 @@ def _merge(
 
 
 def _collected(store: Store, pipeline: str) -> Sequence[RowMapping]:
-    """Return the collected files of a pipeline, oldest first."""
+    """Return the collected files of a pipeline, oldest first; of each what publishing must know."""
+    names = ("id", "submission_id", "partition", "results_path", "index_path", "published_at")
     return store.ledger.rows(
-        select(request_files)
+        select(*(request_files.c[name] for name in names))
         .where(
             request_files.c.pipeline == pipeline,
             request_files.c.state == FileState.COLLECTED,
