@@ -15,6 +15,7 @@ from sqlalchemy import Connection, RowMapping, select, update
 
 from batch_pipeline.errors import counted
 from batch_pipeline.records.connections import (
+    aside,
     lost_files_told,
     memory_connection,
     quote_files,
@@ -27,7 +28,7 @@ from batch_pipeline.results import sql
 from batch_pipeline.results.comparing import Comparing
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.holding import Holding
-from batch_pipeline.results.join import MEMORY, write_parquet
+from batch_pipeline.results.join import write_parquet
 from batch_pipeline.results.lost_answers import state_of
 from batch_pipeline.results.merging import Merged, OvertakenError, Rows, Snapshot, Writer
 from batch_pipeline.results.widening import Schema, read_widened, schemas_of, widened
@@ -41,6 +42,7 @@ from batch_pipeline.store.tables import FileState, request_files
 
 WAIT_SECONDS = 60.0  # for another process that is publishing
 MOST_TRIES = 20
+INDEX_MEMORY = "80MB"  # before more is given
 FILES_AT_ONCE = 32  # results files that one statement reads
 LAST_ERROR = "_last_error"  # why a later attempt failed, while an earlier answer stays
 
@@ -182,7 +184,7 @@ class _Publishing:
             ]
             fresh = [place[file["index_path"]] for file in files if file["index_path"] in place]
             lost = _lost_columns(there)
-            con = stack.enter_context(memory_connection(MEMORY))
+            con = stack.enter_context(memory_connection(INDEX_MEMORY))
             self.store.files.register(con)
             table = Comparing(
                 self.store, con, self.pipeline, self.destination, self.key, index, fresh,
@@ -204,7 +206,8 @@ class _Publishing:
                 if not self.lease.still_held():
                     report.busy = True
                     return report
-                merged = _merge(self.destination, rows, self.key, gone, writer)
+                with aside(con):
+                    merged = _merge(self.destination, rows, self.key, gone, writer)
                 report.inserted, report.updated = merged.inserted, merged.updated
                 report.deleted = merged.deleted
                 table.look_again()
