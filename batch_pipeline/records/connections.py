@@ -1,9 +1,11 @@
 """DuckDB connections: short, bounded in memory, and patient with a database file that is in use."""
 
+import ctypes
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,18 +22,21 @@ from batch_pipeline.store.trouble import meaning_of
 MEMORY_LIMIT = "512MB"
 """What DuckDB may hold in memory per connection; the rest spills to the system's temp folder."""
 
-SMALL_MEMORY = "220MB"
+SMALL_MEMORY = "128MB"
 """Enough for a night of ordinary size; a start for work that may ask for more.
 
-Measured: Parquet that DuckDB wrote has pages of up to 100 MB, and sorting 100,000 records of 1 KB
-read from such a page takes 200 MB.
+Measured: with libraries, and what DuckDB takes beside its limit, a process that selects 1,000,000 records
+has 393 MB then. Parquet that DuckDB wrote has pages of up to 100 MB, and sorting 100,000 records of 1 KB
+read from such a page takes 200 MB: that asks for more.
 """
 
 MANY_ROWS = 1_000_000
 """From here on work on all rows deserves ``MEMORY_LIMIT`` from the start."""
 
-MORE_MEMORY = "1GB"
-"""What it may hold after the first limit was too low; after that, whatever DuckDB's default is."""
+MORE_MEMORY = ("256MB", "1GB")
+"""What it may hold after the limit before was too low; after that, whatever DuckDB's default is."""
+ASIDE_MEMORY = "32MB"
+"""What a connection may hold while another one works."""
 
 
 _most_megabytes = 256
@@ -48,6 +53,9 @@ UNREADABLE = (
 """What DuckDB, Arrow and fsspec raise for a file that is gone, empty, cut short or of another kind."""
 
 Result = TypeVar("Result")
+
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+"""Of glibc; other C libraries give back what is freed by themselves, or never."""
 
 
 class DatabaseInUseError(Exception):
@@ -109,6 +117,17 @@ def memory_connection(
             yield connection
         finally:
             connection.close()
+            give_memory_back()
+
+
+def give_memory_back() -> None:
+    """Let the system have what was freed: libraries keep it for later, each for itself.
+
+    Without it a process that judged answers still has their memory when it writes its table.
+    """
+    pa.default_memory_pool().release_unused()
+    if _trim is not None:
+        _trim(0)
 
 
 def with_enough_memory(
@@ -157,6 +176,20 @@ def one_thread(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 
 @contextmanager
+def aside(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Let a connection of ours keep its tables on disk for the block, in which another one works."""
+    limit = connection.execute("SELECT current_setting('memory_limit')").fetchone()
+    assert limit is not None
+    with suppress(duckdb.OutOfMemoryException):  # then it keeps what it cannot write
+        connection.execute(f"SET memory_limit = {quote_text(ASIDE_MEMORY)}")
+    give_memory_back()
+    try:
+        yield
+    finally:
+        connection.execute(f"SET memory_limit = {quote_text(limit[0])}")
+
+
+@contextmanager
 def in_order(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Let a connection of ours make tables for the block whose rows are in the order they were read in."""
     if _memory_step(connection) is None:
@@ -184,14 +217,14 @@ def kept_sides(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 def _give_more_memory(connection: duckdb.DuckDBPyConnection) -> bool:
     step = _memory_step(connection)
-    if step == 0:
-        # A further thread has such rows of its own.
-        connection.execute("SET threads = 1")
-        connection.execute(f"SET memory_limit = {quote_text(MORE_MEMORY)}")
-    elif step == 1:
+    if step is None or step > len(MORE_MEMORY):
+        return False
+    if step == len(MORE_MEMORY):
         connection.execute("RESET memory_limit")
     else:
-        return False
+        # A further thread has such rows of its own.
+        connection.execute("SET threads = 1")
+        connection.execute(f"SET memory_limit = {quote_text(MORE_MEMORY[step])}")
     connection.execute(f"SET VARIABLE _bp_memory_step = {step + 1}")
     return True
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import duckdb
+import pyarrow as pa
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.records import statements
@@ -427,12 +428,21 @@ def _view_index(con: duckdb.DuckDBPyConnection, view: str, index: Sequence[Index
         return
     rows = index_rows([Located(file.path, file.compacted, file.place) for file in index])
     let_read(con, rows.paths)
-    files = ", ".join(
-        f"({number}, {position}, {int(file.number)}::BIGINT, {quote_text(file.partition)}, "
-        f"{quote_text(file.request) if file.request else 'NULL'}::VARCHAR, {file.beside})"
-        for position, (number, file) in enumerate(zip(rows.numbers, index, strict=True))
+    about = pa.table(
+        {
+            "file": pa.array(rows.numbers, pa.int64()),
+            "position": pa.array(range(len(index)), pa.uint64()),
+            "number": pa.array([file.number for file in index], pa.int64()),
+            "partition": pa.array([file.partition for file in index], pa.string()),
+            "request": pa.array([file.request or None for file in index], pa.string()),
+            "beside": pa.array([file.beside for file in index], pa.bool_()),
+        }
     )
-    con.execute(statements.INDEX.format(view=view, rows=rows.sql, files=files))
+    # Not read as Arrow's each time, nor in the way of a table of the user's.
+    con.register("_bp_given", about)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE {view}_files AS SELECT * FROM _bp_given")
+    con.unregister("_bp_given")
+    con.execute(statements.INDEX.format(view=view, rows=rows.sql))
 
 
 def _find_gone(con: duckdb.DuckDBPyConnection, partition_key: str, look: bool) -> int:

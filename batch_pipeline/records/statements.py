@@ -19,7 +19,7 @@ SELECT key_hash, content_hash, version, custom_id, attempt, number, partition, d
 FROM (
     SELECT rows.key_hash, rows.content_hash, rows.version, rows.custom_id,
            CAST(rows.attempt AS BIGINT) AS attempt, files.number, files.partition, rows.status,
-           CAST(files.position AS UBIGINT) AS file,
+           files.position AS file,
            files.request, files.beside, rows.status = 'truncated' AS truncated,
            rows.status = 'rejected' AS rejected,
            rows.status = 'deleted' AS deleted,
@@ -32,7 +32,7 @@ FROM (
                 -- An answer is never asked again because a file is damaged.
                 ELSE error('an index file has the status ' || rows.status) END AS standing
     FROM ({rows}) AS rows
-    JOIN (VALUES {files}) AS files (file, position, number, partition, request, beside) USING (file)
+    JOIN {view}_files AS files USING (file)
 )
 """
 

@@ -53,7 +53,7 @@ from batch_pipeline.results.table_shape import (
 from batch_pipeline.results.wider import fitting
 from batch_pipeline.store.tally import Tally
 
-MERGE_MEMORY = "100MB"
+MERGE_MEMORY = "64MB"
 """What a merge may hold at first. Rows that are not committed yet stay in memory as far as it goes."""
 
 ROW_GROUP_SIZE = 16_384

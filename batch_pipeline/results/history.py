@@ -26,6 +26,7 @@ from batch_pipeline.records.connections import (
 )
 from batch_pipeline.records.earlier import look_back
 from batch_pipeline.records.identity import key_hash_sql
+from batch_pipeline.records.index_rows import index_rows, located
 from batch_pipeline.records.rules import RULE
 from batch_pipeline.records.sources import VARIANT
 from batch_pipeline.results.question import Question
@@ -129,8 +130,6 @@ def history(
         row["number"]: row
         for row in store.ledger.rows(select(submissions).where(submissions.c.pipeline == pipeline))
     }
-    files = store.ledger.rows(select(request_files).where(request_files.c.pipeline == pipeline))
-    by_index = {file["index_path"]: file for file in files if file["index_path"]}
     found: list[Asking] = []
     with lost_files_told(
         pipeline,
@@ -143,6 +142,11 @@ def history(
                 for variant in variants_in(store.ledger, pipeline) or [""]
             ]
             rows = _index_rows(connection, store, pipeline, key_hashes)
+            ids = {known[row[0]]["id"] for row in rows}
+            files = store.ledger.rows(
+                select(request_files).where(request_files.c.submission_id.in_(ids))
+            )
+            by_index = {file["index_path"]: file for file in files if file["index_path"]}
             # Of the same request, what was collected says more than what was selected.
             weight = {PENDING: 0, DELETED: 0, "answered": 2}
             ordered = sorted(rows, key=lambda row: weight.get(row[1], 1))
@@ -206,17 +210,24 @@ def _index_rows(
 ) -> list[tuple[Any, ...]]:
     """Return (number, status, custom_id, attempt, content, version, name of the index file)."""
     named = index_files(store.ledger, pipeline)
-    there = store.files.present(row.name for row in named)
-    index = [row for row in named if row.name in there]
+    alone = [row.name for row in named if row.compacted is None]
+    there = store.files.present(alone)
+    index = [row for row in named if row.compacted is not None or row.name in there]
     if not index:
         return []
-    paths = quote_files([store.files.url(row.name) for row in index])
+    read = index_rows(located(index, store.files.url))
     rows = connection.execute(
-        "SELECT status, custom_id, attempt, CAST(content_hash AS VARCHAR), version, file_index"
-        f" FROM read_parquet({paths}) WHERE list_contains(?::UUID[], key_hash)",
+        "SELECT status, custom_id, attempt, CAST(content_hash AS VARCHAR), version, file"
+        f" FROM ({read.sql}) WHERE key_hash IN (SELECT unnest(?::UUID[]))",
         [list(key_hashes)],
     ).fetchall()
-    return [(index[place].number, *row, index[place].name) for *row, place in rows]
+    by_number = dict(zip(read.numbers, index, strict=True))
+    # A compaction may have rows of files that are not asked for.
+    return [
+        (by_number[file].number, *row, by_number[file].name)
+        for *row, file in rows
+        if file in by_number
+    ]
 
 
 def _asking(

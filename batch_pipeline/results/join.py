@@ -37,7 +37,7 @@ from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, is_live, request_files
 
 FINAL = ("answered", "refused", "rejected", "paused", *rules.STATUSES)
-MEMORY = "200MB"  # per connection, before more is given
+MEMORY = "128MB"  # per connection, before more is given
 ROW_GROUP_SIZE = 20_480
 ROW_GROUP_BYTES = (
     16_000_000  # a row group is held in memory while it is written, and rows may be wide

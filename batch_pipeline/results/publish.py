@@ -16,6 +16,7 @@ from sqlalchemy import Connection, RowMapping, select, update
 from batch_pipeline.errors import counted
 from batch_pipeline.records.connections import (
     MANY_ROWS,
+    aside,
     lost_files_told,
     memory_connection,
     quote_files,
@@ -28,7 +29,7 @@ from batch_pipeline.results import sql
 from batch_pipeline.results.comparing import Comparing
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.results.holding import Holding
-from batch_pipeline.results.join import MEMORY, write_parquet
+from batch_pipeline.results.join import write_parquet
 from batch_pipeline.results.lost_answers import state_of
 from batch_pipeline.results.merging import Merged, OvertakenError, Rows, Snapshot, Writer
 from batch_pipeline.results.widening import Schema, read_widened, schemas_of, widened
@@ -42,6 +43,7 @@ from batch_pipeline.store.tables import FileState, request_files
 
 WAIT_SECONDS = 60.0  # for another process that is publishing
 MOST_TRIES = 20
+INDEX_MEMORY = "80MB"  # before more is given
 FILES_AT_ONCE = 32  # results files that one statement reads
 LAST_ERROR = "_last_error"  # why a later attempt failed, while an earlier answer stays
 
@@ -75,7 +77,15 @@ class Published:
 
 def unpublished(store: Store, pipeline: str) -> Sequence[RowMapping]:
     """Return the collected files of a pipeline whose rows are not in the table yet."""
-    return [file for file in _collected(store, pipeline) if file["published_at"] is None]
+    return store.ledger.rows(
+        select(request_files)
+        .where(
+            request_files.c.pipeline == pipeline,
+            request_files.c.state == FileState.COLLECTED,
+            request_files.c.published_at.is_(None),
+        )
+        .order_by(request_files.c.number, request_files.c.seq)
+    )
 
 
 def table_key(store: Store, pipeline: str, key: Sequence[str]) -> tuple[str, ...]:
@@ -176,7 +186,7 @@ class _Publishing:
             fresh = [place[file["index_path"]] for file in files if file["index_path"] in place]
             lost = _lost_columns(there)
             threads = 1 if sum(file["requests"] for file in collected) <= MANY_ROWS else None
-            con = stack.enter_context(memory_connection(MEMORY, threads))
+            con = stack.enter_context(memory_connection(INDEX_MEMORY, threads))
             self.store.files.register(con)
             table = Comparing(
                 self.store, con, self.pipeline, self.destination, self.key, index, fresh,
@@ -198,7 +208,8 @@ class _Publishing:
                 if not self.lease.still_held():
                     report.busy = True
                     return report
-                merged = _merge(self.destination, needed, self.key, gone, writer)
+                with aside(con):
+                    merged = _merge(self.destination, needed, self.key, gone, writer)
                 report.inserted, report.updated = merged.inserted, merged.updated
                 report.deleted = merged.deleted
                 table.look_again()
@@ -394,9 +405,18 @@ def _merge(
 
 
 def _collected(store: Store, pipeline: str) -> Sequence[RowMapping]:
-    """Return the collected files of a pipeline, oldest first."""
+    """Return the collected files of a pipeline, oldest first; of each what publishing must know."""
+    names = (
+        "id",
+        "submission_id",
+        "partition",
+        "requests",
+        "results_path",
+        "index_path",
+        "published_at",
+    )
     return store.ledger.rows(
-        select(request_files)
+        select(*(request_files.c[name] for name in names))
         .where(
             request_files.c.pipeline == pipeline,
             request_files.c.state == FileState.COLLECTED,

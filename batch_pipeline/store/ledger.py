@@ -36,7 +36,13 @@ from sqlalchemy.pool import NullPool
 
 from batch_pipeline.errors import StoreError
 from batch_pipeline.store.clock import Clock
-from batch_pipeline.store.migrations import MIGRATIONS, SCHEMA_VERSION, create
+from batch_pipeline.store.migrations import (
+    INDEXES,
+    MIGRATIONS,
+    SCHEMA_VERSION,
+    create,
+    create_indexes,
+)
 from batch_pipeline.store.reservations import follow
 from batch_pipeline.store.tables import STEPS, FileState, leases, meta, request_files, transitions
 
@@ -289,7 +295,9 @@ class Ledger:
         has_meta = tx.dialect.has_table(tx, meta.name)
         if not has_meta:
             meta.create(tx)
-        found = {row.key: row.value for row in tx.execute(select(meta))}
+        own = "schema_version", "indexes", "ledger_id"
+        rows = tx.execute(select(meta).where(meta.c.key.in_(own)))
+        found = {row.key: row.value for row in rows}
         version = int(found.get("schema_version", 0))
         if version > SCHEMA_VERSION:
             raise StoreError(
@@ -306,6 +314,10 @@ class Ledger:
         if version != SCHEMA_VERSION:
             tx.execute(meta.delete().where(meta.c.key == "schema_version"))
             tx.execute(insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
+        if found.get("indexes") != INDEXES:
+            create_indexes(tx)
+            tx.execute(meta.delete().where(meta.c.key == "indexes"))
+            tx.execute(insert(meta).values(key="indexes", value=INDEXES))
         if "ledger_id" not in found:
             found["ledger_id"] = secrets.token_hex(4)
             tx.execute(insert(meta).values(key="ledger_id", value=found["ledger_id"]))

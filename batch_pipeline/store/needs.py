@@ -211,12 +211,12 @@ def _unpublished(store: Store, pipeline: str) -> Sequence[RowMapping]:
 
 def _to_retry(store: Store, pipeline: str, endpoint: Endpoint) -> Sequence[RowMapping]:
     """Partitions with settled submissions whose failed records nobody has selected again."""
-    still_open = select(request_files.c.submission_id).where(
-        request_files.c.pipeline == pipeline,
-        or_(
-            request_files.c.state.in_(OPEN),
-            (request_files.c.state == FileState.COLLECTED) & request_files.c.published_at.is_(None),
-        ),
+    mine = select(request_files.c.submission_id).where(request_files.c.pipeline == pipeline)
+    # One condition for both would be looked for in the whole history.
+    still_open = mine.where(request_files.c.state.in_(OPEN)).union(
+        mine.where(
+            request_files.c.state == FileState.COLLECTED, request_files.c.published_at.is_(None)
+        )
     )
     return store.ledger.rows(
         select(submissions.c.partition, func.sum(submissions.c.retryable).label("retryable"))

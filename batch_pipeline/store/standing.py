@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
 
-from sqlalchemy import RowMapping, and_, func, or_, select
+from sqlalchemy import RowMapping, func, or_, select
 
 from batch_pipeline.errors import counted
 from batch_pipeline.store.budget import over_budget
@@ -204,19 +204,12 @@ def standings(store: Store, pipeline: str, *, by_partition: bool = False) -> lis
 
 def _submissions(store: Store, pipeline: str) -> Sequence[RowMapping]:
     """The submissions that are open, and the last ones, each with whether it is open."""
-    on_its_way = (
-        select(request_files.c.submission_id)
-        .where(
-            request_files.c.pipeline == pipeline,
-            or_(
-                request_files.c.state.in_(OPEN),
-                and_(
-                    request_files.c.state == FileState.COLLECTED,
-                    request_files.c.published_at.is_(None),
-                ),
-            ),
+    mine = select(request_files.c.submission_id).where(request_files.c.pipeline == pipeline)
+    # One condition for both would be looked for in the whole history.
+    on_its_way = mine.where(request_files.c.state.in_(OPEN)).union(
+        mine.where(
+            request_files.c.state == FileState.COLLECTED, request_files.c.published_at.is_(None)
         )
-        .distinct()
     )
     last = select(func.max(submissions.c.number)).where(submissions.c.pipeline == pipeline)
     columns = [
@@ -367,13 +360,21 @@ def _with_their_ask(rows: Sequence[RowMapping]) -> set[str]:
 def _months(store: Store, pipeline: str) -> dict[str, Decimal]:
     """Return what has ended since the first of the month, in USD, by partition."""
     first = store.clock.now().replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    rows = store.ledger.rows(
-        select(request_files.c.partition, func.sum(request_files.c.cost_nanousd).label("nanousd"))
-        .where(
-            request_files.c.pipeline == pipeline,
-            func.coalesce(request_files.c.ended_at, request_files.c.collected_at) >= first,
+    mine = select(request_files.c.partition, request_files.c.cost_nanousd).where(
+        request_files.c.pipeline == pipeline
+    )
+    # Of coalesce(ended_at, collected_at) there is no index.
+    ended = (
+        mine.where(request_files.c.ended_at >= first)
+        .union_all(
+            mine.where(request_files.c.ended_at.is_(None), request_files.c.collected_at >= first)
         )
-        .group_by(request_files.c.partition)
+        .subquery()
+    )
+    rows = store.ledger.rows(
+        select(ended.c.partition, func.sum(ended.c.cost_nanousd).label("nanousd")).group_by(
+            ended.c.partition
+        )
     )
     return {row["partition"]: _usd(row["nanousd"] or 0) for row in rows}
 

@@ -245,6 +245,13 @@ request_files = Table(
     Index("request_files_by_endpoint", "endpoint_id", "state"),
     Index("request_files_by_pipeline", "pipeline", "partition", "state"),
     Index("request_files_by_submission", "submission_id"),
+    # What is open, not in the table, watched, or of this month is looked up at every tick, and is little
+    # of a long history.
+    Index(
+        "request_files_by_state", "pipeline", "state", "published_at", "partition", "submission_id"
+    ),
+    Index("request_files_by_watch", "pipeline", "watch_until"),
+    Index("request_files_by_end", "pipeline", "ended_at", "collected_at"),
 )
 
 # Requests of a file that is asked live: written before each call, the reply after it. One without a reply

@@ -248,6 +248,8 @@ def test_a_ledger_of_an_older_version_is_brought_up_to_date(ledger_url: str) -> 
             tx.execute(update(request_files).where(mine).values(**values))
         for table in ("reservations", "approvals", "token_rates", "live_requests"):
             tx.execute(text(f"DROP TABLE {table}"))
+        tx.execute(text("DROP INDEX request_files_by_watch"))
+        tx.execute(meta.delete().where(meta.c.key == "indexes"))
         for column in ("weight", "label"):
             tx.execute(text(f"ALTER TABLE request_files DROP COLUMN {column}"))
         for column in ("cancel_requested_at", "cancel_sent_at", "watch_until"):
