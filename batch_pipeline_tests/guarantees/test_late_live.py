@@ -11,6 +11,7 @@ from sqlalchemy import select
 from batch_pipeline import AnswerBy, Budget, Escalate, InputError
 from batch_pipeline.batches.cancel import cancel
 from batch_pipeline.batches.held import drop, list_held, release, resend
+from batch_pipeline.results.fetch import fetch
 from batch_pipeline.results.rebuild import rebuild
 from batch_pipeline.store.live import note_reply
 from batch_pipeline.store.overdue import batch_lengths
@@ -371,3 +372,18 @@ def test_what_cannot_work_is_refused(house: House, fields: dict[str, Any], said:
     with pytest.raises(InputError, match=said):
         late = fields.pop("late")
         house.nights(answer_by=AnswerBy("07:00", late=late), **fields)
+
+
+@only_whole
+def test_what_was_asked_live_is_collected_without_code(house: House) -> None:
+    run = called_off(house)
+    house.emulator.fault("messages", "overloaded", nth=10, times=None)
+    run.run("send")
+    asked = live_paid(house)
+    house.clock.advance(600)
+    with closing(run.claude.api()) as api:
+        done = fetch(run.store.open(), api, "notes", run.claude.policy, 3, ["id"])
+    assert (
+        sum(one.statuses.get("answered", 0) for one in done.collected) == asked == live_paid(house)
+    )
+    assert done.ready == 1 and house.paid == 0
