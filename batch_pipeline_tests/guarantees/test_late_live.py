@@ -11,6 +11,7 @@ from sqlalchemy import select
 from batch_pipeline import AnswerBy, Budget, Escalate, InputError
 from batch_pipeline.batches.cancel import cancel
 from batch_pipeline.batches.held import drop, list_held, release, resend
+from batch_pipeline.batches.live import AT_ONCE, MOST_LOST
 from batch_pipeline.results.fetch import fetch
 from batch_pipeline.results.rebuild import rebuild
 from batch_pipeline.store.live import note_reply
@@ -104,10 +105,18 @@ def test_what_was_answered_until_a_batch_ended_is_taken_at_half_price(house: Hou
 
 
 @pytest.mark.parametrize(
-    "kind", ["drop_after", "gateway_timeout", "internal_error", "cut_body", "replace_body"]
+    "kind",
+    [
+        "drop_after",
+        "gateway_timeout",
+        "internal_error",
+        "cut_body",
+        "replace_body",
+        pytest.param("slow_reply", marks=only_whole),
+    ],
 )
 def test_a_lost_reply_is_never_asked_again_by_itself(house: House, kind: str) -> None:
-    run = called_off(house)
+    run = called_off(house, claude={"timeout_seconds": 4.0} if kind == "slow_reply" else None)
     house.emulator.fault("messages", kind, nth=2)
     run.run("send")
     run.until_quiet()
@@ -124,6 +133,21 @@ def test_a_lost_reply_is_never_asked_again_by_itself(house: House, kind: str) ->
     run.until_quiet()
     assert house.statuses() == {"answered": RECORDS}
     assert (house.paid, live_paid(house)) == (1, paid)
+
+
+@only_whole
+def test_an_api_that_loses_all_replies_is_left_alone_soon(house: House) -> None:
+    run = called_off(house)
+    house.emulator.fault("messages", "drop_after", times=None)
+    run.run("send")
+    lost = live_paid(house)
+    assert MOST_LOST <= lost < MOST_LOST + AT_ONCE
+    house.emulator.clear_faults()
+    house.clock.advance(600)
+    run.until_quiet()
+    assert sum(one.requests for one in list_held(run.store.open()).files) == lost
+    assert house.statuses() == {"answered": RECORDS - lost, "canceled": lost}
+    assert (house.paid, live_paid(house)) == (0, RECORDS)
 
 
 @only_whole
