@@ -246,12 +246,12 @@ class _Asking:
     def _ask(self, api: BatchesApi, custom_id: str, params: Mapping[str, Any]) -> None:
         """Ask one request, and write down what came of it."""
         ledger, lease = self.store.ledger, self.policy.lease_seconds
+        started = ledger.clock.now()
         if not live.note_asking(ledger, self.file, custom_id, lease):
             self._stop("it is not this run's to ask any more")
             return
-        noted = ledger.clock.now()
         try:
-            if (ledger.clock.now() - noted).total_seconds() > lease / 2:
+            if (ledger.clock.now() - started).total_seconds() > lease / 2:
                 raise NotAccepted("half of the lease was gone before the call could start", 1.0)
             result = api.message(params)
         except NotAccepted as error:

@@ -384,6 +384,18 @@ def test_what_has_its_last_attempt_in_a_batch_stays_there(house: House) -> None:
     assert house.statuses() == {"answered": RECORDS} and live_paid(house) == 0
 
 
+@only_whole
+def test_answers_that_are_too_long_for_one_call_stay_in_their_batch(house: House) -> None:
+    run = begun(house, request={"max_tokens": 30_000})
+    run.tick_and_run()
+    assert "may have more than 21,333 tokens" in run.ticks[-1].skip_message
+    house.emulator.end(finished_share=0.5)
+    house.emulator.configure(manual=False)
+    run.until_quiet()
+    assert house.statuses() == {"answered": RECORDS}
+    assert (house.paid, live_paid(house)) == (RECORDS, 0)
+
+
 @every_form
 @pytest.mark.parametrize(
     ("fields", "said"),
