@@ -416,7 +416,8 @@ class BatchesApi:
         """
         self._deadline.begin(self._timeout)
         try:
-            return self._message(params)
+            # The reply must be whole, not a stream of events.
+            return self._message({**params, "stream": False} if "stream" in params else params)
         except BatchPipelineError as error:
             raise self._hide(error) from None
 

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import RowMapping, select
 
 from batch_pipeline.batches.api import BatchesApi
-from batch_pipeline.batches.claim import hold_pipeline
+from batch_pipeline.batches.claim import hold_pipeline, release_pipeline
 from batch_pipeline.batches.evidence import custom_id_in
 from batch_pipeline.batches.live_claim import claim_late, let_go, take
 from batch_pipeline.batches.live_parts import count, finish, take_late_replies
@@ -32,12 +32,11 @@ from batch_pipeline.batches.policy import SendPolicy, back_off
 from batch_pipeline.batches.send import length_of
 from batch_pipeline.errors import StoreError, counted
 from batch_pipeline.store import live
-from batch_pipeline.store.budget import Caps
+from batch_pipeline.store.budget import NO_CAPS, Caps
 from batch_pipeline.store.deadlines import Deadlines, asking_files, late_files
 from batch_pipeline.store.high_water import note_live
 from batch_pipeline.store.ledger import new_owner
 from batch_pipeline.store.manifest import keep_manifests
-from batch_pipeline.store.queue import hold_of
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import Scope, betas_of
 from batch_pipeline.store.tables import request_files
@@ -79,6 +78,8 @@ def ask_live(
     wanted: Deadlines | None,
     caps: Caps,
     tell: Callable[[str], None] = lambda _: None,
+    *,
+    begin: bool = True,
 ) -> AskedLive:
     """Ask what is late in a scope, and was never sent, live, as far as the caps allow.
 
@@ -94,11 +95,12 @@ def ask_live(
             is sent in a batch.
         caps: what may be spent.
         tell: gets a line per file.
+        begin: ask also what no run has begun to ask.
     """
     report, owner = AskedLive(), new_owner()
     for file_id in take_late_replies(store, scope.pipeline):
         tell(f"{file_id}: its replies came after all")
-    if wanted is not None and hold_of(store.ledger, scope.pipeline, scope.endpoint) is None:
+    if wanted is not None and begin:
         files = _of_scope(late_files(store, scope.pipeline, scope.endpoint.id, wanted), scope)
         # A damaged one is held by the sending, which says so.
         whole = [file for file in files if _is_whole(store, file)]
@@ -132,7 +134,28 @@ def ask_live(
         else:
             finish(store, file, "withdraw" if asking.is_cancelled else "send")
             tell(f"asked {name} live: {counted(outcomes['answered'], 'reply', 'replies')}")
+    if report.replies and report.refused is None:
+        release_pipeline(store.ledger, scope)
     return report
+
+
+def end_asking(
+    store: Store,
+    api: BatchesApi,
+    scope: Scope,
+    policy: SendPolicy,
+    tell: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Ask nothing further of a scope live: what has a reply has ended, and what was not asked is ready.
+
+    Args:
+        store: where the files and the ledger are.
+        api: the endpoint.
+        scope: whose files.
+        policy: how long one call may take.
+        tell: gets a line per file.
+    """
+    ask_live(store, lambda: api, scope, policy, None, NO_CAPS, tell)
 
 
 def _of_scope(files: Sequence[RowMapping], scope: Scope) -> list[RowMapping]:
@@ -223,12 +246,12 @@ class _Asking:
     def _ask(self, api: BatchesApi, custom_id: str, params: Mapping[str, Any]) -> None:
         """Ask one request, and write down what came of it."""
         ledger, lease = self.store.ledger, self.policy.lease_seconds
+        started = ledger.clock.now()
         if not live.note_asking(ledger, self.file, custom_id, lease):
             self._stop("it is not this run's to ask any more")
             return
-        noted = ledger.clock.now()
         try:
-            if (ledger.clock.now() - noted).total_seconds() > lease / 2:
+            if (ledger.clock.now() - started).total_seconds() > lease / 2:
                 raise NotAccepted("half of the lease was gone before the call could start", 1.0)
             result = api.message(params)
         except NotAccepted as error:

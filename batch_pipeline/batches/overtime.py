@@ -18,6 +18,7 @@ from batch_pipeline.batches.live_claim import at_full_price, in_turn
 from batch_pipeline.batches.outcome import ApiUnavailable, NoSuchBatch
 from batch_pipeline.errors import counted
 from batch_pipeline.store.budget import Caps, Over, what_is_over
+from batch_pipeline.store.deadlines import LONGEST_ANSWER, is_too_long
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileState, request_files, submissions
 
@@ -55,7 +56,12 @@ def cancel_late(
             )
             continue
         for file in together:
-            if _last_attempts(store, file, max_attempts):
+            if is_too_long(file):
+                report.left.append(
+                    f"{file['batch_id']} is late and stays: its answers may have more than {LONGEST_ANSWER:,} tokens, too "
+                    "many for one call"
+                )
+            elif _last_attempts(store, file, max_attempts):
                 report.left.append(
                     f"{file['batch_id']} is late and stays: records of it have their last attempt of {max_attempts} in it"
                 )

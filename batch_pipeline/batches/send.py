@@ -258,7 +258,7 @@ def _not_believed(store: Store, file: RowMapping, batch: Batch) -> str | None:
 def _accepted(store: Store, api: BatchesApi, file: RowMapping, batch: Batch) -> None:
     """Store the batch id by compare-and-set; a batch that nobody waits for any more is cancelled.
 
-    That cancel is the only automatic one there is: the row was given up and sent again while this
+    Only this and what is late (``overtime``) is cancelled by itself: the row was given up and sent again while this
     process slept past its lease, so this batch is the second of two. What it has answered by then
     is paid, so it is collected like any other.
     """

@@ -9,6 +9,7 @@ import duckdb
 from sqlalchemy import select
 
 from batch_pipeline.batches.api import BatchesApi
+from batch_pipeline.batches.live import end_asking
 from batch_pipeline.batches.policy import SendPolicy
 from batch_pipeline.batches.poll import poll
 from batch_pipeline.batches.whose import whose
@@ -87,6 +88,8 @@ def fetch(
     here = whose(store, api)
     report.notes += poll(store, api, here, policy).notes
     scopes = [Scope(pipeline, partition, here) for partition in _partitions(store, pipeline, here)]
+    for scope in scopes:
+        end_asking(store, api, scope, policy, tell)
     report.collected += [collect(store, api, scope, max_attempts, tell) for scope in scopes]
     if any(one.broken for one in report.collected):
         # What is in their way may be a file that is damaged in its middle.

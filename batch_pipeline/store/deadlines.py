@@ -18,6 +18,9 @@ SOON = timedelta(hours=1)
 """What is selected again so long after its answers were collected is asked again for their sake; what is
 selected later is asked for the next day's."""
 LOOKED_BACK = timedelta(days=7)
+LONGEST_ANSWER = 21_333
+"""Tokens that an answer may have to come within ten minutes, at the pace that the SDK goes by (60 minutes for 128,000
+tokens): a longer one would have to be streamed, and is answered in its batch."""
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 Due = Callable[[datetime], datetime]
@@ -89,6 +92,14 @@ def deadlines(store: Store, pipeline: str, due: Due) -> Deadlines:
     return Deadlines(found, due)
 
 
+def is_too_long(file: RowMapping) -> bool:
+    """Whether the answers to a file may be too long to be asked live, as far as that is known."""
+    weights = [file["weight"], *((file["weight"] or {}).get("others") or ())]
+    return any(
+        one is not None and one["output_max"] > LONGEST_ANSWER * one["requests"] for one in weights
+    )
+
+
 def late_batches(
     store: Store, pipeline: str, endpoint_id: str, wanted: Deadlines
 ) -> list[RowMapping]:
@@ -105,7 +116,8 @@ def late_files(
 ) -> list[RowMapping]:
     """Return the request files whose answers are late, and that were never sent, oldest first.
 
-    One that was sent once is sent again as it was: the API may have a batch of it.
+    One that was sent once is sent again as it was: the API may have a batch of it. So is one whose answers may
+    be too long for a single call.
     """
     now = store.clock.now()
     rows = store.ledger.rows(
@@ -113,7 +125,8 @@ def late_files(
             request_files.c.state == FileState.READY, request_files.c.first_sent_at.is_(None)
         )
     )
-    return [row for row in rows if now >= wanted.of.get(row["submission_id"], NEVER)]
+    late = [row for row in rows if now >= wanted.of.get(row["submission_id"], NEVER)]
+    return [row for row in late if not is_too_long(row)]
 
 
 def asking_files(store: Store, pipeline: str, endpoint_id: str) -> list[RowMapping]:

@@ -11,6 +11,8 @@ from sqlalchemy import select
 from batch_pipeline import AnswerBy, Budget, Escalate, InputError
 from batch_pipeline.batches.cancel import cancel
 from batch_pipeline.batches.held import drop, list_held, release, resend
+from batch_pipeline.batches.live import AT_ONCE, MOST_LOST
+from batch_pipeline.results.fetch import fetch
 from batch_pipeline.results.rebuild import rebuild
 from batch_pipeline.store.live import note_reply
 from batch_pipeline.store.overdue import batch_lengths
@@ -103,10 +105,18 @@ def test_what_was_answered_until_a_batch_ended_is_taken_at_half_price(house: Hou
 
 
 @pytest.mark.parametrize(
-    "kind", ["drop_after", "gateway_timeout", "internal_error", "cut_body", "replace_body"]
+    "kind",
+    [
+        "drop_after",
+        "gateway_timeout",
+        "internal_error",
+        "cut_body",
+        "replace_body",
+        pytest.param("slow_reply", marks=only_whole),
+    ],
 )
 def test_a_lost_reply_is_never_asked_again_by_itself(house: House, kind: str) -> None:
-    run = called_off(house)
+    run = called_off(house, claude={"timeout_seconds": 4.0} if kind == "slow_reply" else None)
     house.emulator.fault("messages", kind, nth=2)
     run.run("send")
     run.until_quiet()
@@ -123,6 +133,21 @@ def test_a_lost_reply_is_never_asked_again_by_itself(house: House, kind: str) ->
     run.until_quiet()
     assert house.statuses() == {"answered": RECORDS}
     assert (house.paid, live_paid(house)) == (1, paid)
+
+
+@only_whole
+def test_an_api_that_loses_all_replies_is_left_alone_soon(house: House) -> None:
+    run = called_off(house)
+    house.emulator.fault("messages", "drop_after", times=None)
+    run.run("send")
+    lost = live_paid(house)
+    assert MOST_LOST <= lost < MOST_LOST + AT_ONCE
+    house.emulator.clear_faults()
+    house.clock.advance(600)
+    run.until_quiet()
+    assert sum(one.requests for one in list_held(run.store.open()).files) == lost
+    assert house.statuses() == {"answered": RECORDS - lost, "canceled": lost}
+    assert (house.paid, live_paid(house)) == (0, RECORDS)
 
 
 @only_whole
@@ -359,6 +384,18 @@ def test_what_has_its_last_attempt_in_a_batch_stays_there(house: House) -> None:
     assert house.statuses() == {"answered": RECORDS} and live_paid(house) == 0
 
 
+@only_whole
+def test_answers_that_are_too_long_for_one_call_stay_in_their_batch(house: House) -> None:
+    run = begun(house, request={"max_tokens": 30_000})
+    run.tick_and_run()
+    assert "may have more than 21,333 tokens" in run.ticks[-1].skip_message
+    house.emulator.end(finished_share=0.5)
+    house.emulator.configure(manual=False)
+    run.until_quiet()
+    assert house.statuses() == {"answered": RECORDS}
+    assert (house.paid, live_paid(house)) == (RECORDS, 0)
+
+
 @every_form
 @pytest.mark.parametrize(
     ("fields", "said"),
@@ -371,3 +408,18 @@ def test_what_cannot_work_is_refused(house: House, fields: dict[str, Any], said:
     with pytest.raises(InputError, match=said):
         late = fields.pop("late")
         house.nights(answer_by=AnswerBy("07:00", late=late), **fields)
+
+
+@only_whole
+def test_what_was_asked_live_is_collected_without_code(house: House) -> None:
+    run = called_off(house)
+    house.emulator.fault("messages", "overloaded", nth=10, times=None)
+    run.run("send")
+    asked = live_paid(house)
+    house.clock.advance(600)
+    with closing(run.claude.api()) as api:
+        done = fetch(run.store.open(), api, "notes", run.claude.policy, 3, ["id"])
+    assert (
+        sum(one.statuses.get("answered", 0) for one in done.collected) == asked == live_paid(house)
+    )
+    assert done.ready == 1 and house.paid == 0

@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 
-from batch_pipeline.batches.live import AskedLive, ask_live
+from batch_pipeline.batches.live import AskedLive, ask_live, end_asking
 from batch_pipeline.batches.reconcile import reconcile
 from batch_pipeline.batches.send import Sent, send, waiting_files
 from batch_pipeline.definitions import metadata
@@ -50,8 +50,12 @@ def materialize(
             for line in reconcile(store, api, scope, claude.policy).lines:
                 context.log.warning(line)
             if scope not in scopes:
-                continue  # of a variant that is not declared (any more): nothing of it is sent
+                # Of a variant that is not declared (any more): nothing of it is sent, or asked live.
+                end_asking(store, api, scope, claude.policy, context.log.info)
+                continue
             if not may_send(context, store, api, pipeline, scope):
+                caps = caps_of(pipeline, claude, store.clock.now())
+                asked.append(asked_live(store, claude, pipeline, scope, caps, context, begin=False))
                 waiting = waiting_files(store, scope)
                 reports.append(Sent(waiting=waiting, reason="the table cannot be looked at"))
                 continue
@@ -98,6 +102,8 @@ def asked_live(
     scope: Scope,
     caps: Caps,
     context: dg.AssetExecutionContext,
+    *,
+    begin: bool = True,
 ) -> AskedLive:
     """Ask what is late in a scope live, where the pipeline says so.
 
@@ -108,13 +114,16 @@ def asked_live(
         scope: which of them.
         caps: what may be spent.
         context: the step's.
+        begin: ask also what no run has begun to ask.
     """
     by = pipeline.deadline
     live = by is not None and by.late == "live"
     if not live and not asking_files(store, pipeline.name, scope.endpoint.id):
         return AskedLive()
     wanted = deadlines(store, pipeline.name, by.due) if by is not None and live else None
-    asked = ask_live(store, claude.api, scope, claude.policy, wanted, caps, tell=context.log.info)
+    asked = ask_live(
+        store, claude.api, scope, claude.policy, wanted, caps, tell=context.log.info, begin=begin
+    )
     for line in asked.trouble:
         context.log.warning(line)
     for line in asked.over_budget:

@@ -61,17 +61,15 @@ def live_needs(
     now, by = store.clock.now(), pipeline.deadline
     found: dict[str, Need] = {}
     said: list[str] = []
+    if hold_of(store.ledger, pipeline.name, endpoint) is not None:
+        return [], said
     for file in asking_files(store, pipeline.name, endpoint.id):
         is_due = file["not_before"] is None or file["not_before"] <= now
         is_free = file["owner"] is None or file["lease_until"] < now
         if is_due and is_free:
             partition = file["partition"]
             found.setdefault(partition, Need("send", partition, "late requests are asked live"))
-    if (
-        by is None
-        or by.late != "live"
-        or hold_of(store.ledger, pipeline.name, endpoint) is not None
-    ):
+    if by is None or by.late != "live":
         return [*found.values()], said
     wanted = deadlines(store, pipeline.name, by.due)
     declared = is_declared(pipeline)
