@@ -229,3 +229,47 @@ def test_an_answer_that_another_record_shares_stays_as_long_as_that_needs_it(
         user_project.emulator.end()
         nights.collect()
     assert rows(user_project)["even", 4]["answer"] and len(rows(user_project)) == 9
+
+
+@only_whole
+def test_what_lies_in_the_store_under_an_earlier_name_goes_too(user_project: UserProject) -> None:
+    store = user_project.folder / "data" / "batches"
+    user_project.change(f"update notes set text = '{WORD} was here' where id = 3")
+    night(user_project)
+    renamed = 'pipeline("memos", renamed_from="notes")'
+    user_project.write("pipelines.py", (CODE + TWO).replace('pipeline("notes")', renamed))
+    night(user_project, "memos")
+    user_project.change("delete from notes where id = 3")
+    counts = []
+    for how in ("--dry-run", "--yes"):
+        result = user_project.run("erase", "memos", "3", how, "--json")
+        assert result.exit_code == 0, result.output
+        counts.append(json.loads(result.stdout)["stores"][0]["table_rows"])
+    assert counts == [2, 2]
+    assert where(store) == []
+
+
+@only_whole
+def test_the_answers_of_all_variants_and_of_a_better_model_go(user_project: UserProject) -> None:
+    user_project.emulator.configure(manual=False)
+    store = user_project.folder / "data" / "batches"
+    user_project.change(f"update notes set text = '{WORD} was here' where id = 3")
+    variants = 'variants={"a": {"prompt": "A: {{ text }}"}, "b": {"prompt": "B: {{ text }}"}}, '
+    better = 'escalate=Escalate(to="claude-sonnet-5", when=["true"]), '
+    for place, more in enumerate((variants, better)):
+        code = (CODE + TWO).replace("**more,", f"{more}**more,", 1)
+        user_project.write("pipelines.py", code.replace("data/batches", f"data/batches/{place}"))
+        with inside(user_project.folder):
+            nights = played(user_project)
+            nights.submit()
+            nights.until_quiet()
+        assert where(store)
+        bill = user_project.emulator.bill()
+        assert erased(user_project, "3", "--force")["records"] == 2
+        assert where(store) == []
+        with inside(user_project.folder):
+            nights.submit()
+            nights.until_quiet()
+            if more == better:
+                assert len(nights.rows()) == 9
+        assert user_project.emulator.bill() == bill
