@@ -21,6 +21,7 @@ from batch_pipeline.records.connections import (
     memory_connection,
     quote_files,
     quote_list,
+    quote_name,
     quote_text,
 )
 from batch_pipeline.records.identity import column_text_sql
@@ -49,7 +50,12 @@ from batch_pipeline.store.erasures import (
     generations_of,
 )
 from batch_pipeline.store.high_water import SUBMISSION
-from batch_pipeline.store.layout import index_name, labels_name, new_submission_id
+from batch_pipeline.store.layout import (
+    index_name,
+    labels_name,
+    new_submission_id,
+    table_name,
+)
 from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.scopes import variants_in
 from batch_pipeline.store.store import Store
@@ -353,6 +359,8 @@ class _Erasing:
             self.store.files.register(con)
             if self.dry_run and destination.columns():
                 report.table_rows = self._in_table(destination)
+            for table in self._left_tables(destination):
+                report.table_rows += self._take_out(table)
             self._labels(con)
             for folder, submission in folders.items():
                 report.submissions += self._one(con, folder, submission)
@@ -363,16 +371,51 @@ class _Erasing:
         ]
         return report
 
-    def _in_table(self, destination: DuckDBTable | ParquetDataset) -> int:
-        spelled = {name.lower(): (name, kind) for name, kind in destination.columns().items()}
-        with destination.connection() as con:
-            key = ", ".join(column_text_sql(*spelled[one.lower()]) for one in self.keys)
-            query = (
-                f"select count(*) from {destination.relation(con)} as source"
-                f" where [{key}] in ({', '.join(map(quote_list, self.wanted))})"
-            )
-            ((count,),) = con.execute(query).fetchall()
+    def _left_tables(self, destination: DuckDBTable | ParquetDataset) -> list[ParquetDataset]:
+        """Return the store's own tables that the results went into before they went where they go now."""
+        names = {self.pipeline, *self.names, *(name.split("/", 1)[0] for name in self._folders())}
+        taken = self.store.ledger.rows(
+            select(submissions.c.pipeline).distinct().where(submissions.c.pipeline != self.pipeline)
+        )
+        # What a new pipeline of an earlier name keeps there is its own.
+        names -= {row["pipeline"] for row in taken}
+        tables = [
+            ParquetDataset(path=self.store.files.url(table_name(name))) for name in sorted(names)
+        ]
+        return [one for one in tables if one.describe() != destination.describe() and one.exists()]
+
+    def _take_out(self, table: ParquetDataset) -> int:
+        """Take the rows of the keys out of a table that nobody writes any more; return how many."""
+        count = self._in_table(table)
+        if not count or self.dry_run:
+            return count
+        key = table.key()
+        with self.store.files.scratch() as folder:
+            gone = f"{folder}/gone.parquet"
+            with table.connection() as con:
+                rows = self._theirs(table, con)
+                columns = ", ".join(quote_name(one) for one in key)
+                con.execute(
+                    f"copy (select distinct {columns} from {rows}) to {quote_text(gone)} (format parquet)"
+                )
+            table.merge(None, key, gone)
+        table.sweep()
         return count
+
+    def _in_table(self, destination: DuckDBTable | ParquetDataset) -> int:
+        with destination.connection() as con:
+            rows = self._theirs(destination, con)
+            ((count,),) = con.execute(f"select count(*) from {rows}").fetchall()
+        return count
+
+    def _theirs(
+        self, destination: DuckDBTable | ParquetDataset, con: duckdb.DuckDBPyConnection
+    ) -> str:
+        """Return SQL for the rows of a table that have one of the keys."""
+        spelled = {name.lower(): (name, kind) for name, kind in destination.columns().items()}
+        key = ", ".join(column_text_sql(*spelled[one.lower()]) for one in self.keys)
+        wanted = ", ".join(map(quote_list, self.wanted))
+        return f"(select * from {destination.relation(con)} as source where [{key}] in ({wanted}))"
 
     def _folders(self) -> dict[str, RowMapping | None]:
         """Return the folders of the pipeline's submissions, also of those that were never built, oldest first."""

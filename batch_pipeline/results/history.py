@@ -274,7 +274,7 @@ def _asking(
         answer={
             column: result[column]
             for column, _ in _answer_columns(submission)
-            if result.get("_status") in ("answered", RULE) and column in result
+            if result.get("_status") in ("answered", RULE) and column in result and reason != ERASED
         },
         duplicate_of=duplicate_of,
         after=before.status if before is not None and reason == "retry" else None,

@@ -21,7 +21,7 @@ from batch_pipeline.store.layout import table_name
 from batch_pipeline.store.ledger import Ledger
 from batch_pipeline.store.store import Store, open_store
 from batch_pipeline.store.tables import submissions
-from batch_pipeline_tests.support.extent import extent
+from batch_pipeline_tests.support.extent import extent, only_whole
 from batch_pipeline_tests.support.stage_calls import PlayedNights
 from batch_pipeline_tests.support.user_project import CODE, TWO, UserProject
 
@@ -29,12 +29,20 @@ WORD = "hildegard"
 
 
 def night(user_project: UserProject, name: str = "notes") -> None:
+    submit(user_project, name)
     with inside(user_project.folder):
-        one = user_project.nights(name)
-        nights = PlayedNights(one.pipeline, one.claude, one.store)
-        nights.submit()
         user_project.emulator.end()
-        nights.collect()
+        played(user_project, name).collect()
+
+
+def submit(user_project: UserProject, name: str = "notes") -> None:
+    with inside(user_project.folder):
+        played(user_project, name).submit()
+
+
+def played(user_project: UserProject, name: str = "notes") -> PlayedNights:
+    one = user_project.nights(name)
+    return PlayedNights(one.pipeline, one.claude, one.store)
 
 
 def where(folder: Path, word: str = WORD) -> list[str]:
@@ -165,7 +173,7 @@ def test_an_erasure_that_ends_at_any_step_is_finished_by_erasing_again(
 
     step = 0
     while True:
-        step += extent(sample=4, whole=1)
+        step += extent(sample=7, whole=1)
         copy = user_project.folder / f"copy-{step}"
         shutil.copytree(whole, copy)
         done = run(copy, step)
@@ -180,7 +188,7 @@ def test_an_erasure_that_ends_at_any_step_is_finished_by_erasing_again(
 
 
 def test_what_is_on_its_way_or_unknown_is_refused(user_project: UserProject) -> None:
-    user_project.submit()
+    submit(user_project)
     user_project.change("delete from notes where id = 3")
     for words, why in (
         (["3"], user_project.emulator.batches()[0]["id"]),
@@ -193,6 +201,7 @@ def test_what_is_on_its_way_or_unknown_is_refused(user_project: UserProject) -> 
     assert not store.ledger.rows(submissions.select().where(submissions.c.version == "erased"))
 
 
+@only_whole
 def test_an_answer_that_another_record_shares_stays_as_long_as_that_needs_it(
     user_project: UserProject,
 ) -> None:
@@ -215,9 +224,52 @@ def test_an_answer_that_another_record_shares_stays_as_long_as_that_needs_it(
     assert user_project.emulator.bill() == bill
     # On purpose it is asked again, and is no erased record then.
     with inside(user_project.folder):
-        one = user_project.nights("notes")
-        nights = PlayedNights(one.pipeline, one.claude, one.store)
+        nights = played(user_project)
         nights.submit(force=True, where="id = 4")
         user_project.emulator.end()
         nights.collect()
     assert rows(user_project)["even", 4]["answer"] and len(rows(user_project)) == 9
+
+
+@only_whole
+def test_what_lies_in_the_store_under_an_earlier_name_goes_too(user_project: UserProject) -> None:
+    store = user_project.folder / "data" / "batches"
+    user_project.change(f"update notes set text = '{WORD} was here' where id = 3")
+    night(user_project)
+    renamed = 'pipeline("memos", renamed_from="notes")'
+    user_project.write("pipelines.py", (CODE + TWO).replace('pipeline("notes")', renamed))
+    night(user_project, "memos")
+    user_project.change("delete from notes where id = 3")
+    counts = []
+    for how in ("--dry-run", "--yes"):
+        result = user_project.run("erase", "memos", "3", how, "--json")
+        assert result.exit_code == 0, result.output
+        counts.append(json.loads(result.stdout)["stores"][0]["table_rows"])
+    assert counts == [2, 2]
+    assert where(store) == []
+
+
+@only_whole
+def test_the_answers_of_all_variants_and_of_a_better_model_go(user_project: UserProject) -> None:
+    user_project.emulator.configure(manual=False)
+    store = user_project.folder / "data" / "batches"
+    user_project.change(f"update notes set text = '{WORD} was here' where id = 3")
+    variants = 'variants={"a": {"prompt": "A: {{ text }}"}, "b": {"prompt": "B: {{ text }}"}}, '
+    better = 'escalate=Escalate(to="claude-sonnet-5", when=["true"]), '
+    for place, more in enumerate((variants, better)):
+        code = (CODE + TWO).replace("**more,", f"{more}**more,", 1)
+        user_project.write("pipelines.py", code.replace("data/batches", f"data/batches/{place}"))
+        with inside(user_project.folder):
+            nights = played(user_project)
+            nights.submit()
+            nights.until_quiet()
+        assert where(store)
+        bill = user_project.emulator.bill()
+        assert erased(user_project, "3", "--force")["records"] == 2
+        assert where(store) == []
+        with inside(user_project.folder):
+            nights.submit()
+            nights.until_quiet()
+            if more == better:
+                assert len(nights.rows()) == 9
+        assert user_project.emulator.bill() == bill

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from batch_pipeline.cli.main import main
 from batch_pipeline.cli.project import inside, load_project
 from batch_pipeline.emulator import EmulatorProcess
+from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.stage_calls import StageCalls
 
 
@@ -52,6 +53,7 @@ def test_in_an_empty_folder_it_runs_a_night_unedited(
     assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
 
 
+@only_whole
 def test_a_table_of_ones_own(tmp_path: Path, claude_emulator: EmulatorProcess) -> None:
     with duckdb.connect(str(tmp_path / "shop.db")) as con:
         con.execute("create schema sales")

@@ -1,0 +1,1 @@
+"""Lets tests import the project's code."""
