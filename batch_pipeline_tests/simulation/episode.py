@@ -263,6 +263,7 @@ class World:
     ) -> None:
         self.seed, self.places, self.folder, self.tell = seed, places, folder, tell
         self.rng = rng = random.Random(seed)
+        self.title = f"seed {seed}"
         self.lines: list[str] = []
         self.told = Told()
         self.late: list[_Late] = []
@@ -486,7 +487,8 @@ class World:
 
     def _step(self) -> None:
         ready, free = self.turns.ready(), len(self.turns.workers) < self.most_workers
-        happen: list[Callable[[], None]] = [self._pass_time] * 3 + [self._outside] * 2
+        often = 9 if self.theme in ("lost", "pages", "canceled") else 3
+        happen: list[Callable[[], None]] = [self._pass_time] * often + [self._outside] * 2
         happen.append(self.person)
         if ready:
             happen += [self._go_on] * 12
@@ -855,8 +857,20 @@ def play(
     Raises:
         AssertionError: something is not as it must be; a note of it tells the story.
     """
-    shutil.copytree(places.new_store(), folder / "store")
-    world = World(seed, places, folder, tell)
+    return play_in(World(seed, places, folder, tell), f"make simulate SEED={seed}")
+
+
+def play_in(world: World, again: str) -> Told:
+    """Play what a world has in store.
+
+    Args:
+        world: a new one, whose folder is not there yet; it is removed.
+        again: the command that plays it again.
+
+    Raises:
+        AssertionError: as ``play``.
+    """
+    shutil.copytree(world.places.new_store(), world.folder / "store")
     try:
         with _played(world):
             try:
@@ -868,10 +882,10 @@ def play(
             except BaseException as error:
                 world.add_ledger()
                 error.add_note(
-                    f"The story of seed {seed} (again: make simulate SEED={seed}):\n{world.story()}"
+                    f"The story of {world.title} (again: {again}):\n{world.story()}"
                 )
                 raise
             return world.told
     finally:
         status_tick._WHOSE.clear()
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(world.folder, ignore_errors=True)

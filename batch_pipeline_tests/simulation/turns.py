@@ -83,7 +83,7 @@ class Turns:
         self.naps = NAPS
         self.points = 0
         self.watch: Callable[[str], None] = lambda _point: None
-        self.points_of: dict[str, int] = {}
+        self.ends_at: dict[int, str] = {}
         self._main = threading.Lock()
         self._main.acquire()
 
@@ -114,20 +114,14 @@ class Turns:
             raise Killed
         self.points += 1
         self.watch(point)
+        if kind := self.ends_at.get(self.points):
+            self._end(worker, kind if disk or kind != "disk full" else "killed", point)
         drawn = self.rng.random()
         weight = self.sending if sends else 1.0
         end = self.end * weight
         if drawn < end:
             kind = self.rng.choice(["killed", "killed", "terminated", "disk full"])
-            if kind == "disk full" and not disk:
-                kind = "killed"
-            self.note(f"{worker.name} {kind} {point}")
-            if kind == "disk full":
-                raise DiskFull(28, "No space left on device")
-            if kind == "killed":
-                worker.dead = True
-                raise Killed
-            raise Interrupted
+            self._end(worker, kind if disk or kind != "disk full" else "killed", point)
         if not stands:
             return
         if drawn < end + self.stall * weight:
@@ -140,6 +134,16 @@ class Turns:
             self._hand_over(worker)
         if not bounded:
             worker.bound = None
+
+    def _end(self, worker: Worker, kind: str, point: str) -> None:
+        """Let a worker end at a point."""
+        self.note(f"{worker.name} {kind} {point}")
+        if kind == "disk full":
+            raise DiskFull(28, "No space left on device")
+        if kind == "killed":
+            worker.dead = True
+            raise Killed
+        raise Interrupted
 
     def sleep(self, seconds: float, point: str = "", bounded: bool = False) -> None:
         """Let the worker whose turn it is sleep; without one, time goes by at once."""
