@@ -881,9 +881,7 @@ def play_in(world: World, again: str) -> Told:
                 world.check()
             except BaseException as error:
                 world.add_ledger()
-                error.add_note(
-                    f"The story of {world.title} (again: {again}):\n{world.story()}"
-                )
+                error.add_note(f"The story of {world.title} (again: {again}):\n{world.story()}")
                 raise
             return world.told
     finally:
