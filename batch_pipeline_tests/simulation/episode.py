@@ -603,9 +603,8 @@ class World:
         return self.first.owns(self.api.requests(batch_id)[0]["custom_id"])
 
     def _another_program(self, size: int | None = None) -> None:
-        if size is None:
-            sizes = [file["requests"] for file in self.first.files() if file["requests"]]
-            size = self.rng.choice([*sizes, self.rng.randint(1, 6)])
+        sizes = [file["requests"] for file in self.first.files() if file["requests"]]
+        size = size or int(self.rng.choice([*sizes, self.rng.randint(1, 6)]))
         self.turn += 1
         self.note(f"another program sends a batch of {size}")
         self.api.create_as_another(size, f"another-{self.turn}")

@@ -67,9 +67,9 @@ STEP_SECONDS = (
     70  # more than half of a lease, more than the longest back-off; two are more than all of it
 )
 UNSEEN_SECONDS = 115  # how long the list may lag
-OLDEST_SECONDS = 280
-"""Nothing in this world asks whether anything is older; it asks again from 15 minutes on, about what is long
-settled by then."""
+OLDEST_SECONDS = 140
+"""Nothing in this world asks whether anything is older. Where the package does, from 15 minutes on, it is to
+forget what is old, which only takes away from what may happen here."""
 MOST_ATTEMPTS = 2
 CALM_EVERY = 40  # from one state in so many all is let come to rest
 CALM_STEPS = 12
@@ -96,7 +96,7 @@ class Made:
     file: int | None
     at: int
     visible: bool = False
-    end: str = ""  # answered | expired
+    ended: bool = False  # answered, expired or both: its results name its requests in any case
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ class _Clock:
     def now(self) -> datetime:
         return self.instead or START + timedelta(seconds=self.seconds)
 
-    def sleep(self, _seconds: float) -> None:
-        raise AssertionError("nothing sleeps here")
+    def sleep(self, seconds: float) -> None:
+        raise AssertionError(f"nothing sleeps here, and not for {seconds} s")
 
 
 class _Files:
@@ -186,9 +186,9 @@ class _Api:
             SIZES[made.file or 0],
             at,
             at + timedelta(hours=24),
-            at if made.end else None,
-            bool(made.end),
-            bool(made.end),
+            at if made.ended else None,
+            made.ended,
+            made.ended,
         )
 
     def page(self, _after: str | None = None) -> Page:
@@ -266,43 +266,74 @@ class Model:
         return self.sqlite.execute(query).fetchall()
 
     def key(self, state: State) -> tuple[Any, ...]:
-        """Return what tells a state, which the world is in, from another one."""
+        """Return what tells a state, which the world is in, from another one.
+
+        Left out is what nothing asks for in that state: the lease of a file that nobody sends, the age of a
+        batch that is in the list, which of two batches was made first.
+        """
 
         def age(text: str | None) -> int | None:
             if text is None:
                 return None
             at = datetime.fromisoformat(text).replace(tzinfo=UTC)
-            seconds = int((START - at).total_seconds()) + state.now
-            return max(-OLDEST_SECONDS, min(OLDEST_SECONDS, seconds))
+            return _clipped(int((START - at).total_seconds()) + state.now)
 
-        files = tuple(
-            (*row[:6], *(age(one) for one in row[6:]))
-            for row in self.sql(
-                "select id, state, attempts, owner, batch_id, "
-                f"coalesce(error, '') like '%{MAY_BE_IT}%', "
-                "lease_until, attempt_ended_at, not_before, resent_at, watch_until, first_sent_at, "
-                "absent_since from request_files order by id"
+        of = {f"batch{number}": one.file for number, one in enumerate(state.made)}
+        files, ended = [], set()
+        for row in self.sql(
+            "select id, state, attempts, owner, batch_id, coalesce(error, ''), lease_until, "
+            "attempt_ended_at, not_before, resent_at, watch_until, first_sent_at, absent_since "
+            "from request_files order by id"
+        ):
+            (_, stands, attempts, owner, batch, error, lease, over, before, *moments, absent) = row
+            done = stands == FileState.ENDED
+            if done:
+                ended.add(batch)
+            waits = (age(before) or 0) < 0 and not done
+            files.append(
+                (
+                    stands,
+                    None if done else attempts,
+                    owner if stands == FileState.SENDING else None,
+                    batch is not None,
+                    stands == FileState.HELD and MAY_BE_IT in error,
+                    age(lease) if stands == FileState.SENDING else None,
+                    age(over) if stands == FileState.UNKNOWN else None,
+                    age(before) if waits else None,
+                    *(one is not None for one in moments),
+                    age(absent),
+                )
+            )
+        candidates = sorted(
+            (str(of[batch]), verdict, file)
+            for batch, verdict, file in self.sql(
+                "select batch_id, verdict, file_id from candidates"
             )
         )
-        candidates = tuple(
-            self.sql("select batch_id, verdict, file_id from candidates order by batch_id")
+        made = sorted(
+            (str(one.file), "done")
+            if f"batch{number}" in ended
+            else (
+                str(one.file),
+                one.visible,
+                0 if one.visible else _clipped(state.now - one.at),
+                one.ended,
+            )
+            for number, one in enumerate(state.made)
         )
-        made = tuple(
-            (one.file, min(state.now - one.at, OLDEST_SECONDS), one.visible, one.end)
-            for one in state.made
-        )
-        workers = tuple(
-            work
-            and (
+        workers = sorted(
+            (
                 work.file["id"],
                 work.file["attempts"],
-                age_of(work, state),
+                0 if work.reply else age_of(work, state),
                 work.reply,
-                work.batch,
+                work.batch is not None,
             )
             for work in state.workers
+            if work is not None
         )
-        return files, candidates, made, workers, tuple(self.sql("select count(*) from holds"))
+        holds = self.sql("select count(*) from holds")
+        return tuple(files), tuple(candidates), tuple(made), tuple(workers), tuple(holds)
 
     # Steps
 
@@ -323,11 +354,8 @@ class Model:
         yield self._does(state, "poll", lambda: poll(self.store, self.api, self.endpoint, POLICY))
         yield from self._decides(state)
         for number, one in enumerate(state.made):
-            if not one.visible:
-                yield self._becomes(state, number, "is in the list", visible=True)
-            if not one.end:
-                for end in ("answered", "expired"):
-                    yield self._becomes(state, number, f"has {end}", end=end)
+            if not one.ended:
+                yield self._becomes(state, number, "ends", ended=True)
         yield self._later(state)
 
     def _does(self, state: State, what: str, action: Any) -> State:
@@ -375,14 +403,16 @@ class Model:
             return
         file = int(work.file["path"])
         for what, (reply, taken) in ANSWERS.items():
-            made = state.made
-            if taken:
-                made = (*made, Made(file, state.now))
-            batch = len(made) - 1 if taken else None
-            new = replace(state, made=made)
-            yield self._with(
-                new, number, replace(work, reply=reply, batch=batch), f"worker {number}: {what}"
-            )
+            if not taken:
+                yield self._with(
+                    state, number, replace(work, reply=reply), f"worker {number}: {what}"
+                )
+                continue
+            for visible in (True, False):
+                new = replace(state, made=(*state.made, Made(file, state.now, visible)))
+                done = replace(work, reply=reply, batch=len(state.made))
+                shown = "" if visible else ", and the list lags"
+                yield self._with(new, number, done, f"worker {number}: {what}{shown}")
 
     def _writes(self, state: State, number: int, work: Work) -> State:
         """The worker writes down what it knows."""
@@ -462,9 +492,7 @@ class Model:
                 state = self._writes(state, number, work)
         state = replace(state, workers=(None, None))
         for _ in range(CALM_STEPS):
-            made = tuple(
-                replace(one, visible=True, end=one.end or "answered") for one in state.made
-            )
+            made = tuple(replace(one, visible=True, ended=True) for one in state.made)
             state = self._later(replace(state, made=made))
             state = self._does(
                 state, "reconcile", lambda: reconcile(self.store, self.api, self.scope, POLICY)
@@ -485,7 +513,11 @@ class Model:
 def age_of(work: Work, state: State) -> int:
     """Return how long ago a worker's lease ran out, as far as that matters."""
     left = work.file["lease_until"] - START - timedelta(seconds=state.now)
-    return max(-OLDEST_SECONDS, min(OLDEST_SECONDS, int(-left.total_seconds())))
+    return _clipped(int(-left.total_seconds()))
+
+
+def _clipped(seconds: int) -> int:
+    return max(-OLDEST_SECONDS, min(OLDEST_SECONDS, seconds))
 
 
 @dataclass

@@ -7,7 +7,7 @@ while no worker goes on.
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -80,7 +80,7 @@ class Turns:
         self.current: Worker | None = None
         self.switch = self.end = self.stall = 0.0  # how often a point does what
         self.sending = SENDING_WEIGHT
-        self.naps = NAPS
+        self.naps: Sequence[float] = NAPS
         self.points = 0
         self.watch: Callable[[str], None] = lambda _point: None
         self.ends_at: dict[int, str] = {}
