@@ -9,7 +9,7 @@ PYTEST := $(BIN)/pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
 # Compiled code is kept, whatever the shell says: each test and each process would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo example test e2e cluster soak estimates bench claims sdk-suites clients dev lint dist docs clean
+.PHONY: help demo example test e2e cluster soak simulate mutations crash-points model estimates bench claims sdk-suites clients dev lint dist docs clean
 
 help:
 	@echo "make demo   play a night of the two demo pipelines, and show what came out"
@@ -18,7 +18,11 @@ help:
 	@echo "make test   run the tests"
 	@echo "make e2e    play nights in a running Dagster, hurt it, and look at its pages in Chromium"
 	@echo "make cluster play nights on PostgreSQL, Redis, an S3 and three Celery workers that share no disk (PIPELINES=20 PARTITIONS=64 RECORDS=200000; CHAOS=600 SEED=1: and hurt them)"
-	@echo "make soak   run the tests whole, play a night in a project of create-dagster, walk through 10,000 nights that go wrong, let eight processes work at once, and measure estimates"
+	@echo "make soak   run the tests whole, play a night in a project of create-dagster, walk through 10,000 nights that go wrong, simulate 100,000, let eight processes work at once, and measure estimates"
+	@echo "make simulate  play nights that go wrong without sockets, each by a seed (EPISODES=1000), or one that is told step by step (SEED=42)"
+	@echo "make mutations put mistakes into the package's code, and count the episodes that catch each"
+	@echo "make crash-points  end a night at every point of it, and print what becomes of every fault (PAIRS=0)"
+	@echo "make model     search all states that sending can come to in a small world (STATES=: at most so many)"
 	@echo "make estimates measure what estimates and reserves are worth beside the bill, over random nights (NIGHTS=50 RECORDS=12000)"
 	@echo "make bench  measure each stage beside the plain SDK loop (SIZES=50000,200000 REPEAT=3 WIDE=2000)"
 	@echo "make claims play what is said about the price of batches and caches, and write the table in docs/money.md"
@@ -57,6 +61,27 @@ soak: .venv/installed
 	$(BIN)/python -m batch_pipeline_tests.e2e.created_project
 	$(BIN)/python -m batch_pipeline_tests.soak --episodes 10000 --eight-seconds 60
 	$(BIN)/python -m batch_pipeline_tests.estimates --nights $(NIGHTS) --records $(RECORDS)
+	$(BIN)/python -m batch_pipeline_tests.simulation --episodes 100000
+	$(BIN)/python -m batch_pipeline_tests.simulation.mutations --episodes 200
+	$(BIN)/python -m batch_pipeline_tests.simulation.crash_points --pairs 2000
+	$(BIN)/python -m batch_pipeline_tests.simulation.model
+
+# Both are what follows from a seed: SEED=42 is told step by step, EPISODES=n are played on all cores.
+EPISODES ?= 1000
+SEED ?=
+simulate: .venv/installed
+	@$(BIN)/python -m batch_pipeline_tests.simulation $(if $(SEED),--seed $(SEED),--episodes $(EPISODES))
+
+mutations: .venv/installed
+	$(BIN)/python -m batch_pipeline_tests.simulation.mutations
+
+PAIRS ?= 0
+crash-points: .venv/installed
+	$(BIN)/python -m batch_pipeline_tests.simulation.crash_points --pairs $(PAIRS)
+
+STATES ?=
+model: .venv/installed
+	$(BIN)/python -m batch_pipeline_tests.simulation.model $(if $(STATES),--most $(STATES))
 
 NIGHTS ?= 50
 RECORDS ?= 12000

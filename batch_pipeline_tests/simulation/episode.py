@@ -21,7 +21,7 @@ from batch_pipeline.definitions.status import tick as status_tick
 from batch_pipeline.errors import BatchPipelineError, StoreError
 from batch_pipeline.store.tables import STEPS, FileState, candidates, transitions
 from batch_pipeline_tests.simulation.network import BASE_URL, Api, Wire
-from batch_pipeline_tests.simulation.places import SENDING_WEIGHT, Places, caller, named_by
+from batch_pipeline_tests.simulation.places import Places, caller, named_by
 from batch_pipeline_tests.simulation.process import Quick
 from batch_pipeline_tests.simulation.rows import without_duckdb
 from batch_pipeline_tests.simulation.turns import DiskFull, Interrupted, Killed, Turns, Worker
@@ -39,6 +39,7 @@ OLD_PROCESSES = 0.85  # of the jobs that are done by a process which has done on
 SETTLED_BY_SENSOR = 0.15
 """Of the episodes, those that come to rest by the sensor's own looks; the others do what is left to do by the
 states of the files, which takes a third of the time."""
+LARGER_THAN_OURS = 9  # requests of another program's batch, which can be none of our files
 SETTLE_STEPS = 60
 SETTLE_SECONDS = 400.0
 
@@ -180,7 +181,7 @@ class _Wire(Wire):
         world.places.at(
             f"before a call ({_name_of(request)})",
             bounded=creates,
-            weight=SENDING_WEIGHT if creates else 1.0,
+            sends=creates,
         )
         if not creates or world.turns.current is None or not world.lost:
             return
@@ -201,7 +202,7 @@ class _Wire(Wire):
     def done(self, request: httpx2.Request) -> None:
         self.world.places.at(
             f"after a call, its reply unread ({_name_of(request)})",
-            weight=SENDING_WEIGHT if request.method == "POST" else 1.0,
+            sends=request.method == "POST",
         )
 
     def chunk(self, request: httpx2.Request) -> None:
@@ -262,6 +263,7 @@ class World:
     ) -> None:
         self.seed, self.places, self.folder, self.tell = seed, places, folder, tell
         self.rng = rng = random.Random(seed)
+        self.title = f"seed {seed}"
         self.lines: list[str] = []
         self.told = Told()
         self.late: list[_Late] = []
@@ -287,15 +289,16 @@ class World:
         )
         self.clock.turns = self.turns
         self.turns.switch = 0.3 if theme == "race" else rng.choice([0.0, 0.02, 0.1, 0.3])
-        self.turns.end = 0.04 if theme == "ends" else rng.choice([0.0, 0.0, 0.01])
-        self.turns.stall = 0.06 if theme == "sleepers" else rng.choice([0.0, 0.0, 0.01])
+        self.turns.end = {"ends": 0.04, "any": rng.choice([0.0, 0.01])}.get(theme, 0.0)
+        self.turns.stall = rng.choice([0.0, 0.0, 0.01])
         if theme == "sleepers":
+            self.turns.stall, self.turns.sending = 0.01, 25.0
             self.turns.naps = (400.0, 1000.0, 4000.0)
-        if theme in ("backup", "damaged"):
-            self.turns.switch = self.turns.stall = 0.0
+        if theme in ("lost", "pages", "backup", "damaged", "canceled"):
+            self.turns.switch, self.turns.stall = rng.choice([0.0, 0.02]), 0.0
         self.places.page_size = 2 if theme == "pages" else PAGE
         unseen = LONGEST_UNSEEN_SECONDS if theme == "lost" else rng.choice([0, 40, 115])
-        self.latest_seconds = rng.choice([0.0, unseen / 2, unseen])
+        self.latest_seconds = rng.choice([0.0, 0.0, unseen / 2, unseen])
         self.lag_seconds = unseen - self.latest_seconds
         self.most_workers = 3 if theme in ("race", "sleepers") else rng.choice([1, 2, 2, 3])
         self.turn = 0
@@ -447,7 +450,7 @@ class World:
                     self.attempts = max(self.attempts, self.rng.choice([1, 2, 3]))
                     self.note(f"settings change: {self.settings} max_attempts={self.attempts}")
             self._begin_night()
-            most = 30 if self.theme in ("sleepers", "lost") else 20
+            most = 30 if self.theme in ("sleepers", "lost", "pages") else 20
             for _ in range(self.rng.randint(4, most)):
                 self._step()
 
@@ -455,8 +458,9 @@ class World:
         submits = 1
         match self.theme:
             case "lost" | "pages" | "canceled":
-                for _ in range(self.rng.choice([1, 2])):
-                    self.lay_fault("create", LOST)
+                for nth in range(1, self.rng.choice([2, 3])):
+                    kind, settings = self.rng.choice(LOST)
+                    self._note_fault("create", kind, nth=nth, **settings)
                 if self.theme != "pages":
                     self._lag()
                 if self.rng.random() < 0.3:
@@ -478,12 +482,13 @@ class World:
         if self.theme == "pages":
             # What is ours comes on a later page, which a list that goes in circles never shows.
             for _ in range(self.rng.choice([2, 3])):
-                self._another_program()
+                self._another_program(LARGER_THAN_OURS)
             self._note_fault("list", "list_circles", times=None)
 
     def _step(self) -> None:
         ready, free = self.turns.ready(), len(self.turns.workers) < self.most_workers
-        happen: list[Callable[[], None]] = [self._pass_time] * 3 + [self._outside] * 2
+        often = 9 if self.theme in ("lost", "pages", "canceled") else 3
+        happen: list[Callable[[], None]] = [self._pass_time] * often + [self._outside] * 2
         happen.append(self.person)
         if ready:
             happen += [self._go_on] * 12
@@ -503,7 +508,12 @@ class World:
 
     def _begin_another(self) -> None:
         jobs = ["tick"] * 5 + ["submit", "send", "send", "collect", "settle", "cancel"]
-        more = {"canceled": ["cancel"] * 3, "lost": ["send"] * 4, "sleepers": ["send"] * 3}
+        more = {
+            "canceled": ["cancel"] * 3,
+            "lost": ["send"] * 4,
+            "sleepers": ["send"] * 3,
+            "pages": ["send"] * 4,
+        }
         job = self.rng.choice(jobs + more.get(self.theme, []))
         ask = {"limit": 2} if job == "submit" and self.rng.random() < 0.2 else {}
         worker = self.begin(job, **ask)
@@ -521,32 +531,27 @@ class World:
 
     def _outside(self) -> None:
         """Something happens outside of our processes."""
-        self.rng.choice(
-            [
-                self.lay_fault,
-                self.lay_fault,
-                self.lay_fault,
+        happen = [self._end_batches, self._end_batches, self.change_records, self._lag]
+        if self.theme in ("any", "ends", "race"):
+            happen += [self.lay_fault] * 4
+            happen += [
                 self._lose_request,
-                self._lag,
-                self._end_batches,
-                self._end_batches,
                 self._cancel_in_console,
                 self._delete_in_console,
                 self._another_program,
                 self._take_key_away,
-                self.change_records,
                 self._restore_backup,
             ]
-        )()
+        if self.api.options.keys:
+            happen += [self._take_key_away] * 4
+        self.rng.choice(happen)()
 
-    def lay_fault(
-        self, on: str | None = None, among: list[tuple[str, dict[str, Any]]] | None = None
-    ) -> None:
+    def lay_fault(self, on: str | None = None) -> None:
         """Lay a fault for one of the next calls."""
         on = on or self.rng.choice(["create", "create", "list", "retrieve", "results", "cancel"])
-        kind, settings = self.rng.choice(among or FAULTS[on])
+        kind, settings = self.rng.choice(FAULTS[on])
         nth, times = self.rng.choice([1, 1, 1, 2, 3]), self.rng.choice([1, 1, 1, 2, 6])
-        self._note_fault(on, kind, nth=nth, times=1 if among else times, **settings)
+        self._note_fault(on, kind, nth=nth, times=times, **settings)
 
     def _note_fault(self, on: str, kind: str, **settings: Any) -> None:
         self.note(f"fault: {on} {kind} {settings}")
@@ -597,9 +602,9 @@ class World:
     def _is_ours(self, batch_id: str) -> bool:
         return self.first.owns(self.api.requests(batch_id)[0]["custom_id"])
 
-    def _another_program(self) -> None:
+    def _another_program(self, size: int | None = None) -> None:
         sizes = [file["requests"] for file in self.first.files() if file["requests"]]
-        size = self.rng.choice([*sizes, self.rng.randint(1, 6)])
+        size = size or int(self.rng.choice([*sizes, self.rng.randint(1, 6)]))
         self.turn += 1
         self.note(f"another program sends a batch of {size}")
         self.api.create_as_another(size, f"another-{self.turn}")
@@ -851,8 +856,20 @@ def play(
     Raises:
         AssertionError: something is not as it must be; a note of it tells the story.
     """
-    shutil.copytree(places.new_store(), folder / "store")
-    world = World(seed, places, folder, tell)
+    return play_in(World(seed, places, folder, tell), f"make simulate SEED={seed}")
+
+
+def play_in(world: World, again: str) -> Told:
+    """Play what a world has in store.
+
+    Args:
+        world: a new one, whose folder is not there yet; it is removed.
+        again: the command that plays it again.
+
+    Raises:
+        AssertionError: as ``play``.
+    """
+    shutil.copytree(world.places.new_store(), world.folder / "store")
     try:
         with _played(world):
             try:
@@ -863,11 +880,9 @@ def play(
                 world.check()
             except BaseException as error:
                 world.add_ledger()
-                error.add_note(
-                    f"The story of seed {seed} (again: make simulate SEED={seed}):\n{world.story()}"
-                )
+                error.add_note(f"The story of {world.title} (again: {again}):\n{world.story()}")
                 raise
             return world.told
     finally:
         status_tick._WHOSE.clear()
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(world.folder, ignore_errors=True)

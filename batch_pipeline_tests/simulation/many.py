@@ -45,6 +45,21 @@ def _begin(mutation: str | None) -> None:
     gc.set_threshold(100_000, 50, 50)
 
 
+def stage_of_worker() -> tuple[Places, Path]:
+    """Return what this worker plays in."""
+    return _worker["stage"]
+
+
+def in_workers(workers: int, mutation: str | None = None) -> ProcessPoolExecutor:
+    """Return processes that are ready to play, with a mistake in the package's code or without."""
+    return ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(mutation,),
+    )
+
+
 def _play(seeds: Sequence[int]) -> tuple[Told, list[tuple[int, str]]]:
     """Play some episodes; return what they came to, and of each that failed how."""
     places, root = _worker["stage"]
@@ -76,10 +91,7 @@ def play_many(
     """
     told, failed, played = Told(), {}, 0
     parts = (seeds[first : first + AT_ONCE] for first in range(0, len(seeds), AT_ONCE))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin, initargs=(mutation,)
-    ) as pool:
+    with in_workers(workers, mutation) as pool:
         for some, wrong in _as_they_come(pool, parts, workers):
             told.add(some)
             failed |= dict(wrong)

@@ -31,8 +31,6 @@ from batch_pipeline_tests.support.pooling import pooled
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where files are in memory; None: wherever temporary files are."""
-SENDING_WEIGHT = 4.0
-"""How much more happens while a batch is sent than elsewhere."""
 LEASE_POLL_SECONDS = 10.0
 """Who waits for a lease looks less often than in a night, where it is four times a second."""
 BENEATH = (
@@ -144,9 +142,9 @@ def placed() -> Iterator[Places]:
             return name
 
         def _create(api: BatchesApi, chunks: Iterator[bytes], length: int) -> Any:
-            places.at("before the create call", bounded=True, weight=SENDING_WEIGHT)
+            places.at("before the create call", bounded=True, sends=True)
             made = create(api, chunks, length)
-            places.at("after the reply to the create call", weight=SENDING_WEIGHT)
+            places.at("after the reply to the create call", sends=True)
             return made
 
         def _page(api: BatchesApi, after: str | None = None) -> Any:
@@ -155,7 +153,7 @@ def placed() -> Iterator[Places]:
         def _claim(*args: Any) -> Any:
             claimed = claim(*args)
             if not isinstance(claimed, Room):
-                places.at("after a claim", weight=SENDING_WEIGHT)
+                places.at("after a claim", sends=True)
             return claimed
 
         def _body(*args: Any) -> Iterator[bytes]:

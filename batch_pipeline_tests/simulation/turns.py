@@ -7,7 +7,7 @@ while no worker goes on.
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,6 +15,8 @@ from datetime import datetime, timedelta
 LEASE_WINDOW_SECONDS = 200.0
 """How long a worker may stand between its look at its lease and its call: no lease protects a process that
 sleeps there for longer than what is left of it, which the package says itself (``batches/send.py``)."""
+SENDING_WEIGHT = 4.0
+"""How much more happens while a batch is sent than elsewhere."""
 BOUNDED_STALL_SECONDS = 30.0
 NAPS = (5.0, 40.0, 130.0, 400.0, 700.0, 4000.0)
 """How long a worker may sleep elsewhere, in seconds."""
@@ -77,10 +79,11 @@ class Turns:
         self.workers: list[Worker] = []
         self.current: Worker | None = None
         self.switch = self.end = self.stall = 0.0  # how often a point does what
-        self.naps = NAPS
+        self.sending = SENDING_WEIGHT
+        self.naps: Sequence[float] = NAPS
         self.points = 0
         self.watch: Callable[[str], None] = lambda _point: None
-        self.points_of: dict[str, int] = {}
+        self.ends_at: dict[int, str] = {}
         self._main = threading.Lock()
         self._main.acquire()
 
@@ -93,7 +96,7 @@ class Turns:
         stands: bool = True,
         bounded: bool = False,
         disk: bool = False,
-        weight: float = 1.0,
+        sends: bool = False,
     ) -> None:
         """Let something happen to the worker whose turn it is, or nothing.
 
@@ -102,7 +105,7 @@ class Turns:
             stands: whether others may work while it stands there.
             bounded: it looked at its lease and is about to call.
             disk: it is writing a file.
-            weight: how much more may happen here than elsewhere.
+            sends: it is sending a batch.
         """
         worker = self.current
         if worker is None:
@@ -111,19 +114,14 @@ class Turns:
             raise Killed
         self.points += 1
         self.watch(point)
+        if kind := self.ends_at.get(self.points):
+            self._end(worker, kind if disk or kind != "disk full" else "killed", point)
         drawn = self.rng.random()
+        weight = self.sending if sends else 1.0
         end = self.end * weight
         if drawn < end:
             kind = self.rng.choice(["killed", "killed", "terminated", "disk full"])
-            if kind == "disk full" and not disk:
-                kind = "killed"
-            self.note(f"{worker.name} {kind} {point}")
-            if kind == "disk full":
-                raise DiskFull(28, "No space left on device")
-            if kind == "killed":
-                worker.dead = True
-                raise Killed
-            raise Interrupted
+            self._end(worker, kind if disk or kind != "disk full" else "killed", point)
         if not stands:
             return
         if drawn < end + self.stall * weight:
@@ -136,6 +134,16 @@ class Turns:
             self._hand_over(worker)
         if not bounded:
             worker.bound = None
+
+    def _end(self, worker: Worker, kind: str, point: str) -> None:
+        """Let a worker end at a point."""
+        self.note(f"{worker.name} {kind} {point}")
+        if kind == "disk full":
+            raise DiskFull(28, "No space left on device")
+        if kind == "killed":
+            worker.dead = True
+            raise Killed
+        raise Interrupted
 
     def sleep(self, seconds: float, point: str = "", bounded: bool = False) -> None:
         """Let the worker whose turn it is sleep; without one, time goes by at once."""
