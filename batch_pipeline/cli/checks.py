@@ -54,8 +54,13 @@ def check_installation() -> Iterator[Check]:
     yield Check(about, "packages", "ok", ", ".join(f"{name} {version(name)}" for name in PACKAGES))
 
 
-def check_api(claude: "ClaudeBatches") -> Iterator[Check]:
-    """Yield whether there is a key, whether the API takes it, and whose it is. The key is not shown."""
+def check_api(claude: "ClaudeBatches", production: str = "") -> Iterator[Check]:
+    """Yield whether there is a key, whether the API takes it, and whose it is. The key is not shown.
+
+    Args:
+        claude: the API.
+        production: why the emulator will not do in its place; "" when it will.
+    """
     about = f"API {claude.url}"
     try:
         api = claude.api()
@@ -80,6 +85,9 @@ def check_api(claude: "ClaudeBatches") -> Iterator[Check]:
     whose = f"of {', '.join(names)}" if names else "and does not say whose it is"
     whose = f"it accepts the key, {whose}"
     yield Check(about, "answer", "ok", whose)
+    from batch_pipeline.cli.hosts import check_emulator
+
+    yield from check_emulator(claude.url, page.endpoint.organization, production)
     if page.server_now is None:
         yield Check(about, "clock", "warning", "its replies have no Date", "compare the clocks by hand, to the minute")  # fmt: skip
         return

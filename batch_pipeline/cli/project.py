@@ -40,11 +40,12 @@ Resource = TypeVar("Resource", ClaudeBatches, BatchStore)
 
 @dataclass(frozen=True)
 class Declared:
-    """A pipeline of the project, with the resources that its definitions give it."""
+    """A pipeline of the project, with the resources that its definitions give it, and its code location's name."""
 
     pipeline: BatchPipeline
     claude: ClaudeBatches
     store: BatchStore
+    location: str = ""
 
 
 @dataclass(frozen=True)
@@ -267,6 +268,7 @@ def _pipelines(definitions: object, location: str) -> Iterator[Declared]:
             pipeline,
             _resource(given, "claude_key", pipeline, ClaudeBatches, location),
             _resource(given, "store_key", pipeline, BatchStore, location),
+            location,
         )
 
 

@@ -7,6 +7,7 @@ import dagster as dg
 from batch_pipeline.definitions.arrivals.sensor import build_arrivals_sensor
 from batch_pipeline.definitions.assets.define import build_assets
 from batch_pipeline.definitions.jobs import build_jobs, build_schedule
+from batch_pipeline.definitions.probe import build_probe
 from batch_pipeline.definitions.resources import BatchStore, ClaudeBatches
 from batch_pipeline.definitions.status.sensor import build_status_sensor
 from batch_pipeline.errors import InputError
@@ -45,7 +46,7 @@ def build_definitions(
         _PIPELINES.update({stage.op: pipeline for stage in stages})
         assets += stages
         own = build_jobs(pipeline)
-        jobs += own
+        jobs += [*own, build_probe(pipeline)]
         sensors.append(build_status_sensor(pipeline, own, interval))
         if (arrivals := build_arrivals_sensor(pipeline, own[0])) is not None:
             sensors.append(arrivals)

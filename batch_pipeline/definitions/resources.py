@@ -367,6 +367,17 @@ class BatchStore(dg.ConfigurableResource):
             url = self._on_disk(url)
         return url.render_as_string(hide_password=False)
 
+    def sqlite_file(self) -> str | None:
+        """Return where the ledger is, when it is a SQLite file."""
+        from sqlalchemy.engine import make_url
+
+        from batch_pipeline.store.store import LEDGER_FILE
+
+        url = self._ledger_url()
+        if url is None:
+            return None if "://" in (root := project_path(self.root)) else f"{root}/{LEDGER_FILE}"
+        return make_url(url).database if url.startswith("sqlite") else None
+
     def _on_disk(self, url: "URL") -> "URL":
         if not url.database or url.database == ":memory:":
             raise StoreError(

@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
 
 import click
 from rich.console import Console
@@ -25,6 +26,7 @@ from batch_pipeline_tests.e2e.dagster_dev import E2EFailed, until
 from batch_pipeline_tests.support.judgement import Judgement
 
 NIGHT_SECONDS = 600.0
+ASK_SECONDS = 120.0  # a person who sees that nothing moves
 SENT = "select coalesce(sum(requests), 0) from request_files where state not in ('ready', 'sending', 'unknown', 'split', 'held')"
 
 
@@ -100,22 +102,53 @@ def second_night(cluster: Cluster, sources: Sources, account: Account) -> None:
     account.say(f"new records in each pipeline, {sources.total:,} in all; all are asked by hand")
 
 
-def ask_again(cluster: Cluster, sources: Sources, count: int) -> None:
-    """Bring new records into each pipeline, and launch its submit job."""
-    for name in sources.counts:
+def ask_again(
+    cluster: Cluster, sources: Sources, count: int, names: Sequence[str] | None = None
+) -> None:
+    """Bring so many new records into pipelines, all or some, and launch their submit jobs."""
+    names = list(sources.counts) if names is None else names
+    for name in names if count else ():
         sources.add(name, count)
+    for name in names:
         if name == PARTITIONED:
             cluster.backfill(name, sources.keys)
         else:
             cluster.dagster.launch(f"{name}_submit", LOCATION)
 
 
-def until_over(store: Store, sources: Sources, what: str, seconds: float = NIGHT_SECONDS) -> None:
-    """Wait until every record has its row and nothing is on its way."""
+def _asked(
+    cluster: Cluster, sources: Sources, count: int, names: Sequence[str] | None = None
+) -> bool:
+    """Ask, unless Dagster still stumbles over connections that its database has closed."""
+    try:
+        ask_again(cluster, sources, count, names)
+    except (E2EFailed, OSError):
+        return False
+    return True
+
+
+def until_over(
+    store: Store, sources: Sources, what: str, seconds: float = NIGHT_SECONDS,
+    ask: Callable[[list[str]], object] = lambda _: None,
+) -> None:  # fmt: skip
+    """Wait until every record has its row and nothing is on its way.
+
+    Args:
+        store: where that stands.
+        sources: the records.
+        what: what is waited for.
+        seconds: how long.
+        ask: is called with what is left, now and then: after failures in a row a sensor waits for long.
+    """
     left: list[str] = []
+    asked = time.monotonic()
 
     def over() -> bool:
+        nonlocal asked
         left[:] = is_over(store, sources)
+        if left and time.monotonic() - asked > ASK_SECONDS:
+            ask(list(left))
+            asked = time.monotonic()
         return not left
 
     try:
@@ -200,8 +233,14 @@ def _play(cluster: Cluster, account: Account, chaos: float, seed: int) -> None:
     until_over(store, sources, "the night to be over")
     account.say("every record has its row")
     if chaos:
-        Chaos(cluster, sources, seed, account.say).play(chaos)
-        until_over(store, sources, "the nights to be over after the chaos")
+        more = max(1, cluster.sizes.each // 10)
+        wild = Chaos(cluster, seed, lambda: ask_again(cluster, sources, more), account.say)
+        wild.play(chaos)
+        until("the nights to be asked once more", lambda: _asked(cluster, sources, more), 60, 5)
+        until_over(
+            store, sources, "the nights to be over after the chaos", 900,
+            lambda left: _asked(cluster, sources, 0, left),
+        )  # fmt: skip
         account.say("every record has its row")
     else:
         second_night(cluster, sources, account)

@@ -27,7 +27,7 @@ SLOTS = 2
 """How many tasks a worker does at a time."""
 MOST_RUNS = WORKERS * SLOTS
 QUICK = {
-    "enabled": True, "start_timeout_seconds": 45, "max_runtime_seconds": 90,
+    "enabled": True, "start_timeout_seconds": 90, "max_runtime_seconds": 90,
     "poll_interval_seconds": 10, "free_slots_after_run_end_seconds": 30,
 }  # fmt: skip
 """Run monitoring for nights of minutes; the rest of deploy/dagster.yaml is taken as it is."""
@@ -324,6 +324,12 @@ class Cluster:
         """Return the runs that are under way."""
         ended = ("SUCCESS", "FAILURE", "CANCELED")
         return [run for run in self.dagster.runs(1000) if run["status"] not in ended]
+
+    def terminate(self, run: str) -> None:
+        """Terminate a run, as the UI's button does."""
+        self.dagster.ask(
+            "mutation($run: String!) { terminateRun(runId: $run) { __typename } }", run=run
+        )
 
     def check_runs(self) -> None:
         """See that no run has failed.

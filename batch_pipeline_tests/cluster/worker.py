@@ -15,7 +15,7 @@ app = make_app()
 app.conf.update(
     broker_url=os.environ["CELERY_BROKER_URL"],
     result_backend=os.environ["CELERY_RESULT_BACKEND"],
-    worker_prefetch_multiplier=1,
+    worker_disable_prefetch=True,  # what waits behind a long run would be taken for one that does not start
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
 )

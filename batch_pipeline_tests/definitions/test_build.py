@@ -63,19 +63,20 @@ def jobs(definitions: dg.Definitions) -> dict[str, set[str]]:
     }
 
 
-def test_a_pipeline_becomes_four_assets_three_jobs_a_schedule_a_sensor_and_a_check() -> None:
+def test_a_pipeline_becomes_four_assets_four_jobs_a_schedule_a_sensor_and_a_check() -> None:
     definitions = build_definitions(pipeline(schedule="0 23 * * *"), claude=CLAUDE, store=STORE)
     assert keys(definitions) == {f"invoices/{stage}" for stage in STAGES}
     assert jobs(definitions) == {
         "invoices_submit": {"records", "requests", "batches"},
         "invoices_send": {"batches"},
         "invoices_collect": {"results"},
+        "invoices_probe": set(),
     }
     assert [one.name for one in definitions.schedules or []] == ["invoices_nightly"]
     (sensor,) = definitions.sensors or []
     assert sensor.name == "invoices_status" and sensor.minimum_interval_seconds == 20
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
-    assert {job.name for job in sensor.jobs} == set(jobs(definitions))
+    assert {job.name for job in sensor.jobs} == set(jobs(definitions)) - {"invoices_probe"}
     graph = definitions.resolve_asset_graph()
     assert {(check.asset_key.to_user_string(), check.name) for check in graph.asset_check_keys} == {
         ("invoices/results", "every_record_accounted_for"),
@@ -115,7 +116,9 @@ def test_prefix_group_tags_upstream_and_spec_are_dagsters_own() -> None:
         "raw_invoices",
         "erp/suppliers",
     }
-    assert set(jobs(definitions)) == {"invoices_submit", "invoices_send", "invoices_collect"}
+    assert set(jobs(definitions)) == {
+        f"invoices_{job}" for job in ("submit", "send", "collect", "probe")
+    }
     assert definitions.resolve_job_def("invoices_submit").tags["team"] == "finance"
     (sensor,) = definitions.sensors or []
     assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
