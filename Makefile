@@ -9,7 +9,7 @@ PYTEST := $(BIN)/pytest -n $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
 # Compiled code is kept, whatever the shell says: each test and each process would compile all of it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo example test e2e cluster soak simulate mutations crash-points model estimates bench claims sdk-suites clients dev lint dist docs clean
+.PHONY: help demo example test e2e cluster soak simulate mutations crash-points model estimates bench claims sdk-suites clients dev lint lowest versions dist changes release docs clean
 
 help:
 	@echo "make demo   play a night of the two demo pipelines, and show what came out"
@@ -29,9 +29,13 @@ help:
 	@echo "make sdk-suites  run the official Python SDK's own tests against the emulator, in an environment of their own"
 	@echo "make clients     let clients that others wrote talk to the emulator, each in an environment of its own; writes the table in docs/emulator.md"
 	@echo "make lint   check style, types and who imports whom"
+	@echo "make lowest test with the oldest release of each dependency that pyproject.toml allows, in an environment of their own"
+	@echo "make versions   the same with each Python from 3.11 to 3.14, and the newest releases"
+	@echo "make changes    show what changes/ will add to CHANGELOG.md"
+	@echo "make release    collect changes/ in CHANGELOG.md, build, check and tag the version of pyproject.toml; nothing is published"
 	@echo "make dist   build the wheel and the source archive into dist/, and check them; nothing is published"
 	@echo "make docs   build the documentation site into site/; a link or an anchor that leads nowhere fails it"
-	@echo "make clean  remove .venv, .clients and caches (make demo's data in .demo stays)"
+	@echo "make clean  remove .venv, .clients, .environments and caches (make demo's data in .demo stays)"
 
 demo: .venv/installed
 	$(BIN)/batch-pipeline demo
@@ -114,25 +118,47 @@ lint: .venv/installed
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-# The examples are typed by mypy as strictly as a user's project may be; make lint has pyright do so.
-dist: .venv/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
-	$(BIN)/mypy --strict --follow-imports=silent --explicit-package-bases examples/*/definitions.py
+# Both install from the package index into .environments.
+lowest versions: .venv/release
+	$(BIN)/python -m batch_pipeline_tests.environments $@
+
+# The examples, and what a user may write, are typed by mypy as strictly as a user's project may be; make lint has pyright do so.
+dist: .venv/release
+	$(BIN)/mypy --strict --follow-imports=silent --explicit-package-bases examples/*/definitions.py batch_pipeline_tests/public_types.py
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/twine check --strict dist/*
+
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+changes: .venv/release
+	@$(BIN)/towncrier build --draft --version $(VERSION)
+
+# What cannot be built leaves no commit and no tag.
+release: .venv/release
+	@test -z "$$(git status --porcelain)" || { echo "Commit first: what is built must be what is tagged. git status lists what is not." >&2; exit 1; }
+	@! git rev-parse --quiet --verify refs/tags/v$(VERSION) >/dev/null || { echo "v$(VERSION) is tagged already: raise version in pyproject.toml." >&2; exit 1; }
+	sed -i '/^## $(VERSION) (unreleased)$$/d' CHANGELOG.md
+	$(BIN)/towncrier build --yes --version $(VERSION)
+	$(MAKE) dist || { git reset --quiet --hard; exit 1; }
+	git commit --quiet --all --message "Release $(VERSION)"
+	git tag --annotate --message "Release $(VERSION)" v$(VERSION)
+	@echo "v$(VERSION) is tagged here, and dist/ holds what was built. Nothing is published: push the tag, and twine upload dist/*, do that."
 
 docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf dist site .mypy_cache .venv .clients .cluster .pytest_cache .ruff_cache .hypothesis
+	rm -rf dist site .mypy_cache .venv .clients .cluster .environments .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres,s3]'
+	@touch $@
+
+.venv/release: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
 	@touch $@
 
 .venv/docs: .venv/installed
