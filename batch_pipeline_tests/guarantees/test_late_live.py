@@ -422,4 +422,4 @@ def test_what_was_asked_live_is_collected_without_code(house: House) -> None:
     assert (
         sum(one.statuses.get("answered", 0) for one in done.collected) == asked == live_paid(house)
     )
-    assert done.ready == 1 and house.paid == 0
+    assert done.ready >= 1 and house.paid == 0
