@@ -71,6 +71,9 @@ def test_what_is_late_is_cancelled_and_asked_live_once(house: House) -> None:
     states = {batch["id"]: batch["processing_status"] for batch in house.emulator.batches()}
     assert states[second] == "canceling" and live_paid(house) == 0
     house.emulator.end(second)
+    house.emulator.fault(
+        "messages", "rate_limited", times=2
+    )  # they are not billed, and asked again
     run.until_quiet()
     live = live_rows(run)
     assert house.statuses() == {"answered": RECORDS}
@@ -165,6 +168,7 @@ def test_a_lost_reply_that_is_given_up_is_a_cost_that_nobody_knows(house: House)
     assert live_paid(house) == RECORDS
 
 
+@only_whole
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
@@ -422,4 +426,4 @@ def test_what_was_asked_live_is_collected_without_code(house: House) -> None:
     assert (
         sum(one.statuses.get("answered", 0) for one in done.collected) == asked == live_paid(house)
     )
-    assert done.ready == 1 and house.paid == 0
+    assert done.ready >= 1 and house.paid == 0
