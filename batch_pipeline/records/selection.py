@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import duckdb
-import pyarrow as pa
 
 from batch_pipeline.errors import InputError
 from batch_pipeline.records import statements
@@ -428,20 +427,18 @@ def _view_index(con: duckdb.DuckDBPyConnection, view: str, index: Sequence[Index
         return
     rows = index_rows([Located(file.path, file.compacted, file.place) for file in index])
     let_read(con, rows.paths)
-    about = pa.table(
+    # Not as Arrow's table: to make one of lists, pyarrow loads pandas, 55 MB.
+    con.execute(
+        statements.INDEX_FILES.format(view=view),
         {
-            "file": pa.array(rows.numbers, pa.int64()),
-            "position": pa.array(range(len(index)), pa.uint64()),
-            "number": pa.array([file.number for file in index], pa.int64()),
-            "partition": pa.array([file.partition for file in index], pa.string()),
-            "request": pa.array([file.request or None for file in index], pa.string()),
-            "beside": pa.array([file.beside for file in index], pa.bool_()),
-        }
+            "file": rows.numbers,
+            "position": list(range(len(index))),
+            "number": [file.number for file in index],
+            "partition": [file.partition for file in index],
+            "request": [file.request or None for file in index],
+            "beside": [file.beside for file in index],
+        },
     )
-    # Not read as Arrow's each time, nor in the way of a table of the user's.
-    con.register("_bp_given", about)
-    con.execute(f"CREATE OR REPLACE TEMP TABLE {view}_files AS SELECT * FROM _bp_given")
-    con.unregister("_bp_given")
     con.execute(statements.INDEX.format(view=view, rows=rows.sql))
 
 

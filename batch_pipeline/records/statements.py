@@ -7,6 +7,14 @@ A *group* is what may be asked once: (key, content, version), or the key alone w
 are asked. ``rank`` orders the rows of a group: by submission, then attempt, then how settled.
 """
 
+INDEX_FILES = """
+-- Table {view}_files: what the files of the index do not say themselves, in their order.
+CREATE OR REPLACE TEMP TABLE {view}_files AS
+SELECT unnest($file::BIGINT[]) AS file, unnest($position::UBIGINT[]) AS position,
+       unnest($number::BIGINT[]) AS number, unnest($partition::VARCHAR[]) AS partition,
+       unnest($request::VARCHAR[]) AS request, unnest($beside::BOOLEAN[]) AS beside
+"""
+
 INDEX = """
 -- View {view}: every index row, with its submission's number and partition.
 -- standing: 0 pending, 1 may be asked again, 2 refused, rejected, paused or settled by a rule, 3 answered.

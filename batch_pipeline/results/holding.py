@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import duckdb
-import pyarrow as pa
 
 from batch_pipeline.records.columns import file_columns
 from batch_pipeline.records.connections import quote_files, quote_text, with_enough_memory
@@ -21,6 +20,14 @@ from batch_pipeline.results.widening import Schema, read_widened, schemas_of, wi
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import IndexRow
 from batch_pipeline.store.variants import ESCALATED, variant_of
+
+# Table files: the files of the index. Not as Arrow's table: to make one of lists, pyarrow loads pandas, 55 MB.
+FILES = """
+create or replace temp table files as
+select unnest($file::bigint[]) as file, unnest($position::bigint[]) as position,
+       unnest($number::bigint[]) as number, unnest($escalated::boolean[]) as escalated
+"""
+FRESH = "create or replace temp table fresh as select unnest($position::bigint[]) as position"
 
 # Table among: the keys of some index files, but for what is only selected in them.
 AMONG = """
@@ -196,17 +203,15 @@ def find_winners(
     """
     # Files are told apart by numbers: DuckDB may spell a URL in a way of its own.
     rows = _index(store, index)
-    files = pa.table(
+    con.execute(
+        FILES,
         {
-            "file": pa.array(rows.numbers, pa.int64()),
-            "position": pa.array(range(len(index)), pa.int64()),
-            "number": pa.array([row.number for row in index], pa.int64()),
-            "escalated": pa.array(
-                [variant_of(row.partition) == ESCALATED for row in index], pa.bool_()
-            ),
-        }
+            "file": rows.numbers,
+            "position": list(range(len(index))),
+            "number": [row.number for row in index],
+            "escalated": [variant_of(row.partition) == ESCALATED for row in index],
+        },
     )
-    con.register("files", files)
     only = ""
     if among is not None:
         keys = AMONG.format(index=_index(store, among).sql)
@@ -256,7 +261,7 @@ def compare(
         rows = f"read_parquet({quote_files([there.path])}) as rows"
         types = _types(key, file_columns(con, there.path))
         key_hash = key_hash_sql(key, types, "rows")
-    con.register("fresh", pa.table({"position": pa.array(fresh, pa.int64())}))
+    con.execute(FRESH, {"position": list(fresh)})
     steps = (
         THERE.format(custom_id=CUSTOM_ID, key_hash=key_hash, status=STATUS, rows=rows),
         DOUBLED,
