@@ -759,7 +759,10 @@ class World:
         self._until_quiet(process)
         for _ in range(self.attempts):
             self.note("a last submit")
-            process.submit(**({"allow_reask": True} if self.is_whole else {}))
+            if self.is_whole:
+                process.submit(allow_reask=True)
+            else:
+                process.submit()
             if not self._states()[0]:
                 break
             self._until_quiet(process)
