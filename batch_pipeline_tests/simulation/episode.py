@@ -307,6 +307,8 @@ class World:
         self.latest_seconds = rng.choice([0.0, 0.0, unseen / 2, unseen])
         self.lag_seconds = unseen - self.latest_seconds
         self.most_workers = 3 if theme in ("race", "sleepers") else rng.choice([1, 2, 2, 3])
+        # How often time passes: little of it, and a list still lags; much, and its word is taken.
+        self.often = {"lost": rng.choice([2, 9]), "pages": 9, "canceled": 9}.get(theme, 3)
         self.turn = 0
         self.records = {f"k{n}": f"t{n}" for n in range(rng.randint(3, 12))}
         self.budget = rng.choice([0.0003, 0.0006]) if theme == "budget" else None
@@ -515,8 +517,7 @@ class World:
 
     def _step(self) -> None:
         ready, free = self.turns.ready(), len(self.turns.workers) < self.most_workers
-        often = 9 if self.theme in ("lost", "pages", "canceled") else 3
-        happen: list[Callable[[], None]] = [self._pass_time] * often + [self._outside] * 2
+        happen: list[Callable[[], None]] = [self._pass_time] * self.often + [self._outside] * 2
         happen.append(self.person)
         if ready:
             happen += [self._go_on] * 12
