@@ -203,12 +203,13 @@ def faults() -> list[tuple[str, dict[str, Trial]]]:
     "--pairs", default=0, show_default=True, help="So many pairs of points, drawn by chance."
 )
 @click.option("--table/--no-table", default=True, help="Play each fault at each call, too.")
-def main(pairs: int, table: bool) -> None:
+@click.option("--points/--no-points", default=True, help="End at each point.")
+def main(pairs: int, table: bool, points: bool) -> None:
     """End at every point of a night, and let every fault hit every call."""
     began, wrong = time.monotonic(), []
     with in_workers(WORKERS) as pool:
         whole = Counter[str]()
-        for scene in SCENES:
+        for scene in SCENES if points else ():
             [(_, plain)] = numbered([Trial(scene)], pool)
             wrong += _failures([(Trial(scene), plain)])
             trials = ends_of(scene, len(plain.points))
@@ -234,7 +235,8 @@ def main(pairs: int, table: bool) -> None:
                 played = [*numbered(twice, pool)]
                 wrong += _failures(played)
                 click.echo(f"  {len(twice)} of its {len(both)} pairs of points")
-        click.echo(f"{whole['right']} of {whole['points']} points")
+        if points:
+            click.echo(f"{whole['right']} of {whole['points']} points")
         if table:
             wrong += _table(pool)
     click.echo(f"{time.monotonic() - began:.0f} s")

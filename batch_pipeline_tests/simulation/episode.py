@@ -6,15 +6,18 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 from sqlalchemy import select
 
+from batch_pipeline import ParquetSource
 from batch_pipeline.batches import held
 from batch_pipeline.batches.api import PAGE
 from batch_pipeline.definitions.status import tick as status_tick
@@ -39,6 +42,8 @@ OLD_PROCESSES = 0.85  # of the jobs that are done by a process which has done on
 SETTLED_BY_SENSOR = 0.15
 """Of the episodes, those that come to rest by the sensor's own looks; the others do what is left to do by the
 states of the files, which takes a third of the time."""
+WHOLE_ONE_IN = 50
+"""Of so many episodes one has all stages, whose rows DuckDB makes: it takes ten times as long."""
 LARGER_THAN_OURS = 9  # requests of another program's batch, which can be none of our files
 SETTLE_STEPS = 60
 SETTLE_SECONDS = 400.0
@@ -269,6 +274,7 @@ class World:
         self.late: list[_Late] = []
         self.lost: list[str] = []
         self.theme = theme = theme_of(seed)
+        self.is_whole = seed % WHOLE_ONE_IN == WHOLE_ONE_IN - 1
         skew = rng.choice([0, 0, rng.uniform(-600, 600)])
         self.api = Api(
             (START + timedelta(seconds=skew)).timestamp(),
@@ -301,6 +307,8 @@ class World:
         self.latest_seconds = rng.choice([0.0, 0.0, unseen / 2, unseen])
         self.lag_seconds = unseen - self.latest_seconds
         self.most_workers = 3 if theme in ("race", "sleepers") else rng.choice([1, 2, 2, 3])
+        # How often time passes: little of it, and a list still lags; much, and its word is taken.
+        self.often = {"lost": rng.choice([2, 9]), "pages": 9, "canceled": 9}.get(theme, 3)
         self.turn = 0
         self.records = {f"k{n}": f"t{n}" for n in range(rng.randint(3, 12))}
         self.budget = rng.choice([0.0003, 0.0006]) if theme == "budget" else None
@@ -382,7 +390,28 @@ class World:
 
     def process(self) -> Stages:
         """A process of its own."""
+        if self.is_whole:
+            return Stages(self._whole_deployment(), self.clock)
         return Quick(self.deployment(), self.clock, self.records, self.budget)
+
+    def _whole_deployment(self) -> Deployment:
+        """The deployment of an episode in which DuckDB makes the rows."""
+        source = ParquetSource(path=str(self.folder / "records.parquet"), key="k")
+        fields = {"max_attempts": self.attempts, "source": source}
+        return replace(self.deployment(), table=False, pipeline=fields)
+
+    def _write_records(self) -> None:
+        """Let the source of a whole episode be as the records are now."""
+        if self.is_whole:
+            rows = [{"k": key, "t": text} for key, text in self.records.items()]
+            pq.write_table(pa.Table.from_pylist(rows), self.folder / "records.new")
+            (self.folder / "records.new").replace(self.folder / "records.parquet")
+
+    def _drop_table(self) -> None:
+        """A person drops the results table."""
+        if self.is_whole and not self.turns.workers:
+            self.note("a person drops the table")
+            shutil.rmtree(self.folder / "store" / "p" / "table", ignore_errors=True)
 
     def _some_process(self) -> Stages:
         """A new process, or one that has done a job before: to open the store is no small part of a job."""
@@ -442,6 +471,7 @@ class World:
 
     def go(self) -> None:
         """Let anything happen for a few nights."""
+        self._write_records()
         for night in range(self.rng.choice([1, 1, 2, 3])):
             if night:
                 self.change_records()
@@ -487,8 +517,7 @@ class World:
 
     def _step(self) -> None:
         ready, free = self.turns.ready(), len(self.turns.workers) < self.most_workers
-        often = 9 if self.theme in ("lost", "pages", "canceled") else 3
-        happen: list[Callable[[], None]] = [self._pass_time] * often + [self._outside] * 2
+        happen: list[Callable[[], None]] = [self._pass_time] * self.often + [self._outside] * 2
         happen.append(self.person)
         if ready:
             happen += [self._go_on] * 12
@@ -542,6 +571,8 @@ class World:
                 self._take_key_away,
                 self._restore_backup,
             ]
+        if self.is_whole:
+            happen += [self._drop_table] * 2
         if self.api.options.keys:
             happen += [self._take_key_away] * 4
         self.rng.choice(happen)()
@@ -626,6 +657,7 @@ class World:
             elif len(self.records) > 2:
                 self.note(f"a person deletes {key}")
                 del self.records[key]
+        self._write_records()
 
     def _restore_backup(self) -> None:
         """A person makes a backup of the ledger; or brings back one, sees that it is refused, and undoes that."""
@@ -728,7 +760,10 @@ class World:
         self._until_quiet(process)
         for _ in range(self.attempts):
             self.note("a last submit")
-            process.submit()
+            if self.is_whole:
+                process.submit(allow_reask=True)
+            else:
+                process.submit()
             if not self._states()[0]:
                 break
             self._until_quiet(process)
@@ -830,7 +865,8 @@ def _played(world: World) -> Iterator[None]:
     """Let the package work in a world for the block."""
     places = world.places
     with ExitStack() as stack:
-        stack.enter_context(without_duckdb())
+        if not world.is_whole:
+            stack.enter_context(without_duckdb())
         stack.enter_context(named_by(random.Random(f"names {world.seed}")))
         stack.enter_context(on_clock(world.clock))
         places.turns, places.network.api = world.turns, world.api

@@ -81,6 +81,26 @@ ANSWERS = {
     "refused for the account (402)": ("account", False),
     "refused for the file (422)": ("file", False),
 }
+PASSING = tuple(ANSWERS)[:4]
+"""The answers after which no person is needed."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a world is: with all of it at once there would be a hundred thousand states."""
+
+    workers: int
+    answers: tuple[str, ...]
+    another: bool  # another program's batch, of the size of a file, is in the list
+
+    def __str__(self) -> str:
+        return (
+            f"{self.workers} workers, {len(SIZES)} files, {len(self.answers)} answers of the API"
+            f"{', and another program' if self.another else ''}"
+        )
+
+
+WORLDS = (Size(2, PASSING, False), Size(1, tuple(ANSWERS), False), Size(1, tuple(ANSWERS), True))
 ERRORS: dict[str, Any] = {
     "lost": lambda: OutcomeUnknown("no reply"),
     "away": lambda: NotAccepted("busy", 30.0, on_its_word=True),
@@ -220,8 +240,8 @@ class _Api:
 class Model:
     """The world, which can be put into any state."""
 
-    def __init__(self, another: bool) -> None:
-        self.clock = _Clock()
+    def __init__(self, size: Size) -> None:
+        self.size, self.clock = size, _Clock()
         self.endpoint = Endpoint("http://model", "organization", "workspace")
         self.scope = Scope("p", "", self.endpoint)
         self.taken: Counter[tuple[str, str]] = Counter()
@@ -231,8 +251,8 @@ class Model:
         self.api: Any = _Api(self)
         self.sqlite: Any = ledger.engine.raw_connection().driver_connection
         self._build()
-        made = (Made(None, 0, visible=True),) if another else ()
-        self.first = State(self._saved(), made=made)
+        made = (Made(None, 0, visible=True),) if size.another else ()
+        self.first = State(self._saved(), workers=(None,) * size.workers, made=made)
 
     def _build(self) -> None:
         ledger = self.store.ledger
@@ -348,15 +368,16 @@ class Model:
             else:
                 yield self._writes(state, number, work)
                 yield self._with(state, number, None, f"worker {number} dies with its reply")
-        yield self._does(
-            state, "reconcile", lambda: reconcile(self.store, self.api, self.scope, POLICY)
-        )
-        yield self._does(state, "poll", lambda: poll(self.store, self.api, self.endpoint, POLICY))
+        yield self._does(state, "somebody looks", self._looks)
         yield from self._decides(state)
         for number, one in enumerate(state.made):
             if not one.ended:
                 yield self._becomes(state, number, "ends", ended=True)
         yield self._later(state)
+
+    def _looks(self) -> None:
+        reconcile(self.store, self.api, self.scope, POLICY)
+        poll(self.store, self.api, self.endpoint, POLICY)
 
     def _does(self, state: State, what: str, action: Any) -> State:
         self.put(state)
@@ -402,7 +423,8 @@ class Model:
             yield self._with(new, number, None, f"worker {number} is too late to call")
             return
         file = int(work.file["path"])
-        for what, (reply, taken) in ANSWERS.items():
+        for what in self.size.answers:
+            reply, taken = ANSWERS[what]
             if not taken:
                 yield self._with(
                     state, number, replace(work, reply=reply), f"worker {number}: {what}"
@@ -490,16 +512,11 @@ class Model:
         for number, work in enumerate(state.workers):
             if work is not None and work.reply:
                 state = self._writes(state, number, work)
-        state = replace(state, workers=(None, None))
+        state = replace(state, workers=(None,) * self.size.workers)
         for _ in range(CALM_STEPS):
             made = tuple(replace(one, visible=True, ended=True) for one in state.made)
             state = self._later(replace(state, made=made))
-            state = self._does(
-                state, "reconcile", lambda: reconcile(self.store, self.api, self.scope, POLICY)
-            )
-            state = self._does(
-                state, "poll", lambda: poll(self.store, self.api, self.endpoint, POLICY)
-            )
+            state = self._does(state, "somebody looks", self._looks)
         self.put(state)
         known = {batch for (batch,) in self.sql("select batch_id from request_files")}
         lost = [
@@ -560,16 +577,16 @@ def _in_memory() -> Iterator[None]:
         yield
 
 
-def search(another: bool, most: int | None = None) -> Found:
+def search(size: Size, most: int | None = None) -> Found:
     """Search all states, the nearest first.
 
     Args:
-        another: another program's batch, of the size of a file, is in the list.
+        size: how large the world is.
         most: stop after so many states; None: at the end.
     """
     found = Found()
     with _in_memory():
-        model = Model(another)
+        model = Model(size)
         move = Ledger.move
 
         def _move(ledger: Ledger, tx: Any, file_id: str, come_from: Any, to: Any, *args: Any, **values: Any) -> bool:  # fmt: skip
@@ -613,13 +630,13 @@ def _told(wrong: str, state: State) -> str:
 def main(most: int | None) -> None:
     """Search all states, and say how many there are."""
     failed, taken = False, Counter[tuple[str, str]]()
-    for another in (False, True):
+    for size in WORLDS:
         began = time.monotonic()
-        found = search(another, most)
+        found = search(size, most)
         failed |= bool(found.wrong)
         taken += found.taken or Counter()
         click.echo(
-            f"{'with' if another else 'without'} another program's batch: {found.states:,} states, "
+            f"{size}: {found.states:,} states, "
             f"{found.steps:,} steps between them, the farthest {found.deepest} steps away, "
             f"{found.rested:,} let come to rest, in {time.monotonic() - began:.0f} s: "
             + (found.wrong or "paid at most once and nothing lost in each")

@@ -12,7 +12,7 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count, islice
 from typing import Any
 from unittest import mock
@@ -44,11 +44,18 @@ def edited(path: str, old: str, new: str) -> Iterator[None]:
     """
     name, _, function = path.partition(":")
     module = importlib.import_module(f"batch_pipeline.{name}")
-    source = textwrap.dedent(inspect.getsource(getattr(module, function)))
+    real = getattr(module, function)
+    source = textwrap.dedent(inspect.getsource(real))
     assert source.count(old) == 1, f"{path} has {source.count(old)} times {old!r}"
     made: dict[str, Any] = {}
     exec(compile(source.replace(old, new), path, "exec"), module.__dict__, made)
-    with mock.patch.object(module, function, made[function]):
+    with ExitStack() as stack:
+        # Whoever has imported it by its name has it, too.
+        for one in [*sys.modules.values()]:
+            if getattr(one, "__name__", "").startswith("batch_pipeline") and (
+                vars(one).get(function) is real
+            ):
+                stack.enter_context(mock.patch.object(one, function, made[function]))
         yield
 
 

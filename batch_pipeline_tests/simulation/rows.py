@@ -3,7 +3,7 @@
 Only statements over rows are replaced: which records need an answer, what their requests are, what came
 of each. All that decides about money is the package's own: the commits of selections and of request
 files, sending, looking, reconciling, downloads, collecting, cancelling, budgets. Every fiftieth episode
-plays the real stages.
+plays the real stages, and its table may be dropped.
 """
 
 import hashlib
