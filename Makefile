@@ -18,7 +18,7 @@ help:
 	@echo "make test   run the tests"
 	@echo "make e2e    play nights in a running Dagster, hurt it, and look at its pages in Chromium"
 	@echo "make cluster play nights on PostgreSQL, Redis, an S3 and three Celery workers that share no disk (PIPELINES=20 PARTITIONS=64 RECORDS=200000; CHAOS=600 SEED=1: and hurt them)"
-	@echo "make soak   run the tests whole, play a night in a project of create-dagster, walk through 10,000 nights that go wrong, let eight processes work at once, and measure estimates"
+	@echo "make soak   run the tests whole, play a night in a project of create-dagster, walk through 10,000 nights that go wrong, let eight processes work at once, measure estimates, and hurt a cluster with ten seeds"
 	@echo "make estimates measure what estimates and reserves are worth beside the bill, over random nights (NIGHTS=50 RECORDS=12000)"
 	@echo "make bench  measure each stage beside the plain SDK loop (SIZES=50000,200000 REPEAT=3 WIDE=2000)"
 	@echo "make claims play what is said about the price of batches and caches, and write the table in docs/money.md"
@@ -57,6 +57,7 @@ soak: .venv/installed
 	$(BIN)/python -m batch_pipeline_tests.e2e.created_project
 	$(BIN)/python -m batch_pipeline_tests.soak --episodes 10000 --eight-seconds 60
 	$(BIN)/python -m batch_pipeline_tests.estimates --nights $(NIGHTS) --records $(RECORDS)
+	for seed in 1 2 3 4 5 6 7 8 9 10; do $(BIN)/python -m batch_pipeline_tests.cluster --chaos 600 --seed $$seed || exit 1; done
 
 NIGHTS ?= 50
 RECORDS ?= 12000
