@@ -18,7 +18,7 @@ help:
 	@echo "make test   run the tests"
 	@echo "make e2e    play nights in a running Dagster, hurt it, and look at its pages in Chromium"
 	@echo "make cluster play nights on PostgreSQL, Redis, an S3 and three Celery workers that share no disk (PIPELINES=20 PARTITIONS=64 RECORDS=200000; CHAOS=600 SEED=1: and hurt them)"
-	@echo "make soak   run the tests whole, play a night in a project of create-dagster, walk through 10,000 nights that go wrong, simulate 100,000, let eight processes work at once, and measure estimates"
+	@echo "make soak   run the tests whole, play a night in a project of create-dagster, walk through 10,000 nights that go wrong, simulate 100,000, let eight processes work at once, measure estimates, and hurt a cluster with ten seeds"
 	@echo "make simulate  play nights that go wrong without sockets, each by a seed (EPISODES=1000), or one that is told step by step (SEED=42)"
 	@echo "make mutations put mistakes into the package's code, and count the episodes that catch each"
 	@echo "make crash-points  end a night at every point of it, and print what becomes of every fault (PAIRS=0)"
@@ -69,6 +69,7 @@ soak: .venv/installed
 	$(BIN)/python -m batch_pipeline_tests.simulation.mutations --episodes 200
 	$(BIN)/python -m batch_pipeline_tests.simulation.crash_points --pairs 2000
 	$(BIN)/python -m batch_pipeline_tests.simulation.model
+	for seed in 1 2 3 4 5 6 7 8 9 10; do $(BIN)/python -m batch_pipeline_tests.cluster --chaos 600 --seed $$seed || exit 1; done
 
 # Both are what follows from a seed: SEED=42 is told step by step, EPISODES=n are played on all cores.
 EPISODES ?= 1000

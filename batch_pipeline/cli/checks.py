@@ -85,8 +85,6 @@ def check_api(claude: "ClaudeBatches", production: str = "") -> Iterator[Check]:
     whose = f"of {', '.join(names)}" if names else "and does not say whose it is"
     whose = f"it accepts the key, {whose}"
     yield Check(about, "answer", "ok", whose)
-    from batch_pipeline.cli.hosts import check_emulator
-
     yield from check_emulator(claude.url, page.endpoint.organization, production)
     if page.server_now is None:
         yield Check(about, "clock", "warning", "its replies have no Date", "compare the clocks by hand, to the minute")  # fmt: skip
@@ -100,6 +98,24 @@ def check_api(claude: "ClaudeBatches", production: str = "") -> Iterator[Check]:
         else "set this machine's clock right (NTP): lost batches are looked for by time"
     )
     yield Check(about, "clock", level, f"{skew:.0f} s between its clock and this machine's", todo)
+
+
+def check_emulator(url: str, organization: str, production: str) -> Iterator[Check]:
+    """Yield that an API is the emulator, where that must not be.
+
+    Args:
+        url: its address.
+        organization: whose the key is, as the API says.
+        production: why this is a production code location; "" when it is none.
+    """
+    from batch_pipeline.emulator.options import Options
+
+    if production and organization == Options.organization:
+        yield Check(
+            f"API {url}", "emulator", "failed",
+            f"{production}, and this is the emulator: its answers are made up, and nobody is asked",
+            "take base_url, and the environment variable ANTHROPIC_BASE_URL, away here",
+        )  # fmt: skip
 
 
 def _key(about: str, claude: "ClaudeBatches") -> Check:

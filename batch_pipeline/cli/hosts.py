@@ -74,24 +74,6 @@ def check_hosts(declared: Sequence["Declared"], where: str) -> Iterator[Check]:
         yield from _check_files(one.pipeline, where)
 
 
-def check_emulator(url: str, organization: str, production: str) -> Iterator[Check]:
-    """Yield that an API is the emulator, where that must not be.
-
-    Args:
-        url: its address.
-        organization: whose the key is, as the API says.
-        production: why this is a production code location; "" when it is none.
-    """
-    from batch_pipeline.emulator.options import Options
-
-    if production and organization == Options.organization:
-        yield Check(
-            f"API {url}", "emulator", "failed",
-            f"{production}, and this is the emulator: its answers are made up, and nobody is asked",
-            "take base_url, and the environment variable ANTHROPIC_BASE_URL, away here",
-        )  # fmt: skip
-
-
 def _distinct(stores: Sequence["BatchStore"]) -> list["BatchStore"]:
     return list({(str(one.root), one.ledger): one for one in stores}.values())
 

@@ -15,7 +15,8 @@ from batch_pipeline import (
     ParquetDataset,
     ParquetSource,
 )
-from batch_pipeline.cli.hosts import check_emulator, check_hosts, elsewhere, network_disk
+from batch_pipeline.cli.checks import check_emulator
+from batch_pipeline.cli.hosts import check_hosts, elsewhere, network_disk
 from batch_pipeline.cli.project import Declared
 from batch_pipeline.emulator.options import Options
 

@@ -244,6 +244,10 @@ def _play(cluster: Cluster, account: Account, chaos: float, seed: int) -> None:
         account.say("every record has its row")
     else:
         second_night(cluster, sources, account)
+        looks = cluster.look_deep()
+        account.say(
+            f"doctor --deep: {len(looks)} runs on workers reach store, ledger, API, sources and destinations"
+        )
         until_over(store, sources, "the second night to be over")
         account.say("every record has its row")
     tables(cluster, sources, pass_judgement(store, sources, cluster.emulator), account)

@@ -5,6 +5,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import psycopg
 
@@ -37,10 +38,13 @@ class Chaos:
         self, cluster: Cluster, seed: int, ask: Callable[[], None], say: Callable[[str], None]
     ) -> None:
         self.cluster, self.ask, self.say, self.seed = cluster, ask, say, seed
-        self.draw = random.Random(seed)
+        self.draw, self._of_runs = random.Random(seed), random.Random(seed)
         self.done: Counter[str] = Counter()
         self.began = time.monotonic()
         self._asleep: dict[int, float] = {}
+        # Dagster answers late while its database comes and goes; what goes wrong does not wait for it.
+        self._people = ThreadPoolExecutor(1)
+        self._asking: Future[None] | None = None
 
     def play(self, seconds: float) -> None:
         """Let things go wrong for so many seconds; then all runs that can run."""
@@ -54,7 +58,7 @@ class Chaos:
             self._wake()
             if self._now >= ask_at:
                 ask_at = self._now + ASK_SECONDS
-                self._try("asked", self.ask)
+                self._by_people("asked", self.ask)
             if self._now >= postgres_at:
                 self._try("PostgreSQL restarted", self.restart_postgres)
                 postgres_at = self._now + self._in(POSTGRES_SECONDS)
@@ -65,12 +69,13 @@ class Chaos:
                 self._try(kind.__name__, kind)
                 other_at = self._now + self._in(OTHER_SECONDS)
             time.sleep(1)
+        self._people.shutdown(cancel_futures=True)
         self.quiet()
 
     @property
     def kinds(self) -> list[Callable[[], None]]:
         """What goes wrong besides PostgreSQL."""
-        return [self.kill, self.stop, self.restart_broker, self.terminate]
+        return [self.kill, self.stop, self.restart_broker, self.have_terminated]
 
     def quiet(self) -> None:
         """Take the trouble away; the clock that is off stays so."""
@@ -112,10 +117,14 @@ class Chaos:
         self.cluster.restart_redis(hard)
         self._tell(f"the broker restarted {'after kill -9' if hard else 'in good order'}")
 
+    def have_terminated(self) -> None:
+        """Have some runs terminated, as soon as Dagster answers."""
+        self._by_people("terminate", self.terminate)
+
     def terminate(self) -> None:
         """Terminate some runs, as in the UI."""
         runs = sorted(run["id"] for run in self.cluster.busy())
-        chosen = self.draw.sample(runs, min(len(runs), 2))
+        chosen = self._of_runs.sample(runs, min(len(runs), 2))
         for run in chosen:
             self.cluster.terminate(run)
         self._tell(f"{len(chosen)} of {len(runs)} runs terminated")
@@ -148,6 +157,11 @@ class Chaos:
                 del self._asleep[number]
                 self.cluster.workers[number].signal(signal.SIGCONT)
                 self._tell(f"{self.cluster.names[number]} woke up")
+
+    def _by_people(self, what: str, action: Callable[[], None]) -> None:
+        """Have something done that asks Dagster, unless the last such thing is not done yet."""
+        if self._asking is None or self._asking.done():
+            self._asking = self._people.submit(self._try, what, action)
 
     def _try(self, what: str, action: Callable[[], None]) -> None:
         """Do something, as a person would who tries again: Dagster has connections that the database closed."""

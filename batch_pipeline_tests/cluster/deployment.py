@@ -351,6 +351,29 @@ class Cluster:
         )["logsForRun"]["events"]  # fmt: skip
         return " ".join(json.dumps(one) for one in found if one)[-1500:]
 
+    def look_deep(self) -> list[dict[str, str]]:
+        """Run `batch-pipeline doctor --deep` on the code location's machine; return what runs saw on the workers.
+
+        Raises:
+            E2EFailed: it did not end, or a run does not reach what it must.
+        """
+        code = self.machines["code"]
+        (code.folder / "pyproject.toml").write_text(
+            f'[tool.dagster]\nmodule_name = "{PROJECT}"\ncode_location_name = "{LOCATION}"\n'
+        )
+        doctor = code.process("doctor", "batch_pipeline.cli", "doctor", "--deep", "--json")
+        doctor.start()
+        if not doctor.wait(400):
+            raise E2EFailed(f"doctor --deep does not end:\n{doctor.tail()}")
+        text = doctor.log.read_text()
+        found = json.loads(
+            text[text.index('{"checks"') if '{"checks"' in text else text.index("{") :]
+        )
+        looks = [one for one in found["checks"] if one["name"].startswith("from a run")]
+        if not looks or any(one["level"] != "ok" for one in looks):
+            raise E2EFailed(f"doctor --deep: {looks or found}")
+        return looks
+
     def restart_postgres(self, hard: bool) -> None:
         """Stop PostgreSQL, and start it again."""
         self.postgres.stop(hard)

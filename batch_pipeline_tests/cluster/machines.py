@@ -144,7 +144,7 @@ class Machine:
             "HOME": str(self.seen_at),
             "TMPDIR": str(self.seen_at / "tmp"),
             "DAGSTER_HOME": str(self.seen_at / "dagster_home"),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "deploy"))),
             "PYTHONUNBUFFERED": "1",
             **self.shared,
             **more,

@@ -1,4 +1,4 @@
-"""The Celery app of a worker: Dagster's tasks; a run says by a tag which worker works on it."""
+"""The Celery app of a worker: Dagster's, by deploy/dagster_celery_config.py; a run says by a tag which worker works on it."""
 
 import os
 from typing import Any
@@ -6,22 +6,11 @@ from typing import Any
 from celery.signals import task_prerun
 from dagster import DagsterInstance
 from dagster._serdes import unpack_value
-from dagster_celery.make_app import make_app
-from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
+from dagster_celery.app import app
 
 from batch_pipeline_tests.cluster.worker_tags import RUN_TAG, WORKER_VARIABLE
 
-app = make_app()
-app.conf.update(
-    broker_url=os.environ["CELERY_BROKER_URL"],
-    result_backend=os.environ["CELERY_RESULT_BACKEND"],
-    worker_disable_prefetch=True,  # what waits behind a long run would be taken for one that does not start
-    broker_connection_retry_on_startup=True,
-    broker_connection_max_retries=None,
-)
-
-execute_job = create_execute_job_task(app)
-resume_job = create_resume_job_task(app)
+__all__ = ["app"]
 
 
 @task_prerun.connect
