@@ -175,6 +175,7 @@ def _located(context: dg.ResolutionContext, problem: Problem) -> str:
     path = [*context.path, *problem.path]
     field = ".".join(str(part) for part in path)
     text = problem.text if problem.text.endswith(("?", ".")) else sentence(problem.text)
+    text = text.removeprefix(f"{path[-1]}: ") if path else text
     text = f"{field} {text}" if text.startswith("is ") else f"{field}: {text}"
     if context.source_position_tree is None:
         return text
@@ -195,7 +196,8 @@ def _detail(error: Any, fields: type[Fields]) -> InitErrorDetails:
     elif kind == "invalid_key":
         text = f"the name {shown} is no text. {UNQUOTED}"
     elif kind == "missing":
-        text = f"{path[-1]} is missing."
+        described = fields.model_fields.get(str(path[0])) if len(path) == 1 else None
+        text = f"{path[-1]} is missing. {described.description if described else ''}".strip()
     elif kind in ("union_tag_invalid", "union_tag_not_found"):
         named = re.findall(r"'(\w+)'", (error.get("ctx") or {}).get("expected_tags", "")) or names
         given = (error.get("ctx") or {}).get("tag")

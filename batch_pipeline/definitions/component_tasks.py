@@ -108,6 +108,10 @@ class _TaskFields(Fields):
     cache: Annotated[Literal["5m", "1h"] | None, OrTemplate()] = Field(
         None, description="How long the API caches the system prompt that all requests share."
     )
+    cache_seed: Flag = Field(
+        False,
+        description="The first request is sent by itself, and the others when it has filled the cache.",
+    )
     params: Annotated[dict[str, JsonValue], OrTemplate()] = Field(
         {}, description="Further parameters of the API, passed through: thinking, metadata, ..."
     )
@@ -119,6 +123,11 @@ class _TaskFields(Fields):
         None,
         description="An answer that was cut short is asked again with twice as many tokens, up to this many. None: up "
         "to 8 times max_tokens, and 32,000 at most.",
+    )
+    betas: Annotated[list[Text], OrTemplate()] = Field(
+        [],
+        description="What the header anthropic-beta of the batches names. Another set asks every record again.",
+        examples=[["context-management-2025-06-27"]],
     )
 
 

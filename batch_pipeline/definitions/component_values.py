@@ -504,7 +504,7 @@ def _read(context: dg.ResolutionContext, file: str, field: str) -> str:
     path = context.resolve_source_relative_path(file)
     if path.is_file():
         return path.read_text(encoding="utf-8")
-    raise InputError(f"{field}: there is no file {path}.")
+    raise InputError(f"{field}: there is no file {path}. A path here begins at this file's folder.")
 
 
 def _schema(context: dg.ResolutionContext, file: str) -> Any:

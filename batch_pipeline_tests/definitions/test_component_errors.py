@@ -90,7 +90,7 @@ WRONG = [
     ),
     (
         ('prompt: "{{ subject }}"', "prompt_file: question.md"),
-        "line 11, column 5: attributes.request.prompt_file: prompt_file: there is no file ",
+        "line 11, column 5: attributes.request.prompt_file: there is no file ",
         None,
     ),
     (

@@ -1,5 +1,6 @@
 """A front door in YAML is the front door in Python; what is wrong in one is named by its place."""
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,8 +40,15 @@ class Order(BaseModel):
 
 SAME = [
     (
-        {"task": "classify", "labels": MEANS, "multi": True, "explain": True, "cache": "5m"},
-        Classify(MEANS, multi=True, explain=True, cache="5m", **COMMON),
+        {
+            "task": "classify",
+            "labels": MEANS,
+            "multi": True,
+            "cache": "5m",
+            "cache_seed": True,
+            "betas": ["x"],
+        },
+        Classify(MEANS, multi=True, cache="5m", cache_seed=True, betas=["x"], **COMMON),
     ),
     (
         {"task": "classify", "labels": ["a", "{{ b }}"], "prompt": "{{ body }}{{ more }}"},
@@ -134,7 +142,7 @@ WRONG = [
     ),
     (
         f"task: extract\nmodel: m\ncolumn: body\nfields: {HERE}.Ordr",
-        f"request.fields: fields: '{HERE}.Ordr' cannot be imported",
+        f"request.fields: '{HERE}.Ordr' cannot be imported",
         None,
     ),
     (
@@ -211,3 +219,11 @@ def schema_says(request: Any) -> str:
     assert model is not None
     validator = Draft202012Validator(model.model_json_schema())
     return "\n".join(one.message for one in validator.iter_errors({**ABOUT, "request": request}))
+
+
+@pytest.mark.parametrize("task", [Classify, Extract, Score, Summarize, Translate])
+def test_a_door_has_each_of_its_fields_in_yaml(task: type[Any]) -> None:
+    model = BatchPipelineComponent.get_model_cls()
+    assert model is not None
+    shown = model.model_json_schema()["$defs"][f"{task.__name__}Fields"]["properties"]
+    assert not {one.name for one in dataclasses.fields(task) if one.init} - set(shown)
