@@ -8,9 +8,10 @@ from functools import cache
 from typing import Any
 
 import duckdb
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
+from batch_pipeline.errors import InputError
 from batch_pipeline.requests.schema import OutputSchema
 from batch_pipeline.results.judge import judge_line
 from batch_pipeline.results.question import Question
@@ -201,11 +202,21 @@ def as_sent(answer: Any, by_tool: bool) -> bytes:
     return succeeded(tool("answer", answer) if by_tool else text(json.dumps(answer)))
 
 
+def declared(kind: Kind) -> OutputSchema:
+    try:
+        output = OutputSchema.from_(kind.schema)
+    except InputError as error:
+        if "and the API takes" not in str(error):
+            raise
+        reject()  # more optional fields than there may be
+    assert output is not None
+    return output
+
+
 @MANY
 @given(objects(KINDS), st.booleans(), st.data())
 def test_what_fits_is_answered_and_typed(kind: Kind, by_tool: bool, data: st.DataObject) -> None:
-    output = OutputSchema.from_(kind.schema)
-    assert output is not None
+    output = declared(kind)
     answer = data.draw(kind.fits)
     judged = judge_line(as_sent(answer, by_tool), output, NOW)
     assert judged is not None and (judged.status, judged.error) == ("answered", None)
@@ -227,7 +238,7 @@ def test_what_fits_is_answered_and_typed(kind: Kind, by_tool: bool, data: st.Dat
 def test_what_is_broken_is_invalid_and_says_where(
     kind: Kind, by_tool: bool, data: st.DataObject
 ) -> None:
-    output = OutputSchema.from_(kind.schema)
+    output = declared(kind)
     path, answer = data.draw(kind.broken.filter(lambda one: isinstance(one[1], dict)))
     judged = judge_line(as_sent(answer, by_tool), output, NOW)
     assert judged is not None and judged.status == "invalid" and judged.error is not None
