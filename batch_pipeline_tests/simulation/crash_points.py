@@ -249,14 +249,15 @@ def _table(pool: ProcessPoolExecutor) -> list[str]:
     """Print what became of each fault; return what was wrong, an empty cell included."""
     rows = faults()
     trials = [trial for _, row in rows for trial in row.values()]
-    outcomes = dict(numbered(trials, pool))
-    wrong = _failures(outcomes.items())
+    played = [*numbered(trials, pool)]
+    outcomes = {id(trial): outcome for trial, outcome in played}
+    wrong = _failures(played)
     click.echo("| fault | " + " | ".join(f"it hits the {which}" for which in NTH) + " |")
     click.echo("|---|" + "---|" * len(NTH))
     for name, row in rows:
         cells = []
         for which in NTH:
-            outcome = outcomes[row[which]] if which in row else None
+            outcome = outcomes[id(row[which])] if which in row else None
             if outcome is None:
                 cells.append("there is none")
                 continue
