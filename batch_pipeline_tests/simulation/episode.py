@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import select
 
-from batch_pipeline import ParquetSource
+from batch_pipeline import Budget, ParquetSource
 from batch_pipeline.batches import held
 from batch_pipeline.batches.api import PAGE
 from batch_pipeline.definitions.status import tick as status_tick
@@ -397,7 +397,9 @@ class World:
     def _whole_deployment(self) -> Deployment:
         """The deployment of an episode in which DuckDB makes the rows."""
         source = ParquetSource(path=str(self.folder / "records.parquet"), key="k")
-        fields = {"max_attempts": self.attempts, "source": source}
+        fields: dict[str, Any] = {"max_attempts": self.attempts, "source": source}
+        if self.budget is not None:
+            fields["budget"] = Budget(per_month_usd=self.budget, reserve="max")
         return replace(self.deployment(), table=False, pipeline=fields)
 
     def _write_records(self) -> None:
