@@ -54,7 +54,7 @@ soak: .venv/installed
 	$(BIN)/python -m batch_pipeline_tests.simulation --episodes 100000
 	$(BIN)/python -m batch_pipeline_tests.simulation.mutations --episodes 200
 	$(BIN)/python -m batch_pipeline_tests.simulation.crash_points --pairs 2000
-	$(BIN)/python -m batch_pipeline_tests.simulation.model
+	$(BIN)/python -m batch_pipeline_tests.simulation.model --most 20000
 
 # Both are what follows from a seed: SEED=42 is told step by step, EPISODES=n are played on all cores.
 EPISODES ?= 1000
