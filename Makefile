@@ -68,7 +68,7 @@ soak: .venv/installed
 	$(BIN)/python -m batch_pipeline_tests.simulation --episodes 100000
 	$(BIN)/python -m batch_pipeline_tests.simulation.mutations --episodes 200
 	$(BIN)/python -m batch_pipeline_tests.simulation.crash_points --pairs 2000
-	$(BIN)/python -m batch_pipeline_tests.simulation.model
+	$(BIN)/python -m batch_pipeline_tests.simulation.model --most 20000
 	for seed in 1 2 3 4 5 6 7 8 9 10; do $(BIN)/python -m batch_pipeline_tests.cluster --chaos 600 --seed $$seed || exit 1; done
 
 # Both are what follows from a seed: SEED=42 is told step by step, EPISODES=n are played on all cores.

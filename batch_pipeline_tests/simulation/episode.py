@@ -770,6 +770,9 @@ class World:
                 break
             self._until_quiet(process)
 
+        if self.is_whole:
+            process.collect()  # a table that was dropped after the last answer came is made again by it
+
     def _until_quiet(self, process: Stages) -> None:
         def run(job: str, partition: str, **ask: Any) -> None:
             self.note(f"{job} {partition} {ask or ''}")
