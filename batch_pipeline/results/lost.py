@@ -36,10 +36,11 @@ MOST_SHOWN = 5
 UNANSWERED = {"missing", "canceled"}
 """The statuses of requests without answers: where there are others, answers were kept once."""
 
-# Per status, the rows of a file; every value of it is read.
-READ = (
-    "select {status}, count(*), bit_xor(hash(rows)) from read_parquet({file}) as rows group by all"
-)
+TOLD_TOGETHER = "case status when 'rejected' then 'truncated' else status end"
+"""The statuses of an index, as far as the ledger's, which are those of the rows, tell them.
+
+What filled the model's context window is truncated in the rows, and rejected in the index.
+"""
 
 # What a submission selected, from its records.
 FROM_RECORDS = """
@@ -362,9 +363,19 @@ def _told(
         found[one["index_path"]] = "status", {name: n for name, n in told.items() if n}
     for file in collected:
         found[file["results_path"]] = "_status", file["statuses"]
-        found[file["index_path"]] = "status", file["statuses"]
+        found[file["index_path"]] = TOLD_TOGETHER, _together(file["statuses"])
     for file in lists:
         found[file["path"]] = "", {"": file["requests"]}
+    return found
+
+
+def _together(statuses: Mapping[str, int] | None) -> Mapping[str, int] | None:
+    """Return the counts of rows by status as ``TOLD_TOGETHER`` tells them."""
+    if statuses is None:
+        return None
+    found = dict(statuses)
+    if rejected := found.pop("rejected", 0):
+        found["truncated"] = found.get("truncated", 0) + rejected
     return found
 
 
