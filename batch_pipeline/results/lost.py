@@ -288,12 +288,12 @@ class _Rebuilding:
         version = quote_text(selection["version"])
         if not selection["records_path"]:
             self._write(_removed(selection["question"], version), name)
-            self.done.append(name)
+            self.done.append(self._selected(selection))
             return
         with suppress(*UNREADABLE):
             records = self._urls([selection["records_path"]])
             if self._write(FROM_RECORDS.format(version=version, files=records), name, expected):
-                self.done.append(name)
+                self.done.append(self._selected(selection))
                 return
         mine = [file for file in files if file["submission_id"] == selection["id"]]
         with self._trouble(name):
@@ -311,7 +311,25 @@ class _Rebuilding:
                 raise ValueError(
                     f"{selection['records_path']} is lost, too, and not all of it was collected"
                 )
-            self.done.append(name)
+            self.done.append(self._selected(selection))
+
+    def _selected(self, selection: RowMapping) -> str:
+        """Say what was made again of a selection. Which keys it removed from the table, only its index knew."""
+        name, counts = selection["index_path"], selection["counts"]
+        gone = counts.get("deleted", 0)
+        if not gone or keys_in(selection["question"]):
+            return name
+        if selection["state"] == "built":  # else it is not sure yet what comes of it
+            with self.store.ledger.write() as tx:
+                tx.execute(
+                    update(submissions)
+                    .where(submissions.c.id == selection["id"])
+                    .values(counts={**counts, "deleted": 0})
+                )
+        return (
+            f"{name} (but for {counted(gone, 'key')} that had left the source: their rows come back, and go when the "
+            "submit job runs with on_deleted='drop')"
+        )
 
     def _urls(self, names: Iterable[str]) -> str:
         return quote_files([self.store.files.url(name) for name in names])
