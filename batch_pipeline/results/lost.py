@@ -1,7 +1,7 @@
 """Files of the store that are gone or damaged: found, and made again from what is left, at no cost.
 
-Rows and their index are joined again from the kept answers, or from those that the API still has. What a
-submission selected stands in its records, and in the index of what was collected. A list of records that
+An index is made again from its rows. Rows are joined again from the kept answers, or from those that the API
+still has. What a submission selected stands in its records, and in the index of what was collected. A list of records that
 could not be asked stands in their rows.
 """
 
@@ -25,6 +25,7 @@ from batch_pipeline.results.file_records import custom_ids_of, submission_of
 from batch_pipeline.results.join import write_parquet
 from batch_pipeline.results.question import Question
 from batch_pipeline.results.readable import UNREADABLE, is_readable
+from batch_pipeline.results.sql import INDEX
 from batch_pipeline.store.compactions import compactions_of, forget
 from batch_pipeline.store.erasures import keys_in
 from batch_pipeline.store.store import Store
@@ -54,6 +55,14 @@ FROM_INDEX = """
 select any_value(key_hash) as key_hash, any_value(content_hash) as content_hash, {version} as version,
        custom_id, any_value(attempt) as attempt, 'pending' as status
 from read_parquet({files}) group by custom_id order by custom_id
+"""
+
+# The index of what was collected, from its rows.
+FROM_ROWS = """
+with joined as (
+       select rows.*, _key_hash, _content_hash
+       from read_parquet({rows}) as rows join read_parquet({records}) as records using (_custom_id))
+{index} order by _custom_id
 """
 
 NOTHING = """
@@ -253,7 +262,9 @@ class _Rebuilding:
             self.done.append(file["path"])
 
     def rows_again(self, file: RowMapping) -> None:
-        """Join a file's answers again."""
+        """Make a file's index again from its rows; where these are gone, join its answers again."""
+        if file["results_path"] in self.there and self._index_again(file):
+            return
         with self._trouble(file["id"]):
             answers = None
             if file["kind"] in (FileKind.BATCH, FileKind.LATE):
@@ -263,6 +274,22 @@ class _Rebuilding:
             if _name_again(self.store, file, values):
                 self.done.append(file["id"])
                 self.there |= {values["results_path"], values["index_path"]}
+
+    def _index_again(self, file: RowMapping) -> bool:
+        """Make a file's index again from its rows, for which its answers are not needed; whether that did."""
+        submission = submission_of(self.store, file)
+        if not submission["records_path"]:
+            return False
+        query = FROM_ROWS.format(
+            rows=self._urls([file["results_path"]]),
+            records=self._urls([submission["records_path"]]),
+            index=INDEX.replace("$version", quote_text(submission["version"])),
+        )
+        with suppress(*UNREADABLE):
+            if self._write(query, file["index_path"], sum((file["statuses"] or {}).values())):
+                self.done.append(file["index_path"])
+                return True
+        return False
 
     def _answers(self, file: RowMapping) -> Answers:
         """Return a collected batch's answers, from the API when the kept ones are gone, too."""
