@@ -173,7 +173,7 @@ class Ledger:
                 for statement in WIPE:
                     connection.cursor().execute(statement)
             except sqlite3.Error as error:
-                raise DatabaseError(statement, None, error) from error
+                raise DatabaseError("; ".join(WIPE), None, error) from error
             finally:
                 connection.close()
 
