@@ -69,8 +69,10 @@ def index_rows(files: Sequence[Located]) -> IndexRows:
         next(places) if file.compacted is None else first[file.compacted] + (file.place or 0)
         for file in files
     ]
+    # A compaction may go on with files that were not given: their numbers would be those of the next one.
     parts = [
-        f"SELECT {COLUMNS}, file + {start} AS file FROM read_parquet({quote_files([path])})"
+        f"SELECT {COLUMNS}, rows.file + {start} AS file FROM read_parquet({quote_files([path])}) AS rows"
+        f" WHERE rows.file <= {last[path]}"
         for path, start in first.items()
     ]
     if alone:

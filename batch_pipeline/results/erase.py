@@ -60,7 +60,7 @@ from batch_pipeline.store.manifest import keep_manifests
 from batch_pipeline.store.scopes import variants_in
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.submissions import index_files
-from batch_pipeline.store.tables import request_files, submissions
+from batch_pipeline.store.tables import is_live, request_files, submissions
 
 WAIT_SECONDS = 60.0  # for another process that rewrites the pipeline's files
 MOST_TRIES = 20
@@ -188,7 +188,10 @@ def erase(
                     destination.sweep()
                 work.report.busy |= alone is None
         with work.told():
-            return work.rewrite(destination)
+            work.rewrite(destination)
+        # Replies to what was asked live stood in the ledger until they were in the store.
+        store.ledger.wipe_deleted()
+        return work.report
 
 
 class _Erasing:
@@ -367,7 +370,9 @@ class _Erasing:
         since = self.store.clock.now() - KEPT
         asked = {row.file["batch_id"]: row.file for row in self.rows if row.file}
         report.batches = [
-            name for name, file in sorted(asked.items(), key=str) if name and _created(file) > since
+            name
+            for name, file in sorted(asked.items(), key=str)
+            if name and not is_live(name) and _created(file) > since
         ]
         return report
 

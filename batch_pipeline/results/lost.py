@@ -1,7 +1,7 @@
 """Files of the store that are gone or damaged: found, and made again from what is left, at no cost.
 
-Rows and their index are joined again from the kept answers, or from those that the API still has. What a
-submission selected stands in its records, and in the index of what was collected. A list of records that
+An index is made again from its rows. Rows are joined again from the kept answers, or from those that the API
+still has. What a submission selected stands in its records, and in the index of what was collected. A list of records that
 could not be asked stands in their rows.
 """
 
@@ -25,6 +25,7 @@ from batch_pipeline.results.file_records import custom_ids_of, submission_of
 from batch_pipeline.results.join import write_parquet
 from batch_pipeline.results.question import Question
 from batch_pipeline.results.readable import UNREADABLE, is_readable
+from batch_pipeline.results.sql import INDEX
 from batch_pipeline.store.compactions import compactions_of, forget
 from batch_pipeline.store.erasures import keys_in
 from batch_pipeline.store.store import Store
@@ -36,10 +37,11 @@ MOST_SHOWN = 5
 UNANSWERED = {"missing", "canceled"}
 """The statuses of requests without answers: where there are others, answers were kept once."""
 
-# Per status, the rows of a file; every value of it is read.
-READ = (
-    "select {status}, count(*), bit_xor(hash(rows)) from read_parquet({file}) as rows group by all"
-)
+TOLD_TOGETHER = "case status when 'rejected' then 'truncated' else status end"
+"""The statuses of an index, as far as the ledger's, which are those of the rows, tell them.
+
+What filled the model's context window is truncated in the rows, and rejected in the index.
+"""
 
 # What a submission selected, from its records.
 FROM_RECORDS = """
@@ -53,6 +55,14 @@ FROM_INDEX = """
 select any_value(key_hash) as key_hash, any_value(content_hash) as content_hash, {version} as version,
        custom_id, any_value(attempt) as attempt, 'pending' as status
 from read_parquet({files}) group by custom_id order by custom_id
+"""
+
+# The index of what was collected, from its rows.
+FROM_ROWS = """
+with joined as (
+       select rows.*, _key_hash, _content_hash
+       from read_parquet({rows}) as rows join read_parquet({records}) as records using (_custom_id))
+{index} order by _custom_id
 """
 
 NOTHING = """
@@ -252,7 +262,9 @@ class _Rebuilding:
             self.done.append(file["path"])
 
     def rows_again(self, file: RowMapping) -> None:
-        """Join a file's answers again."""
+        """Make a file's index again from its rows; where these are gone, join its answers again."""
+        if file["results_path"] in self.there and self._index_again(file):
+            return
         with self._trouble(file["id"]):
             answers = None
             if file["kind"] in (FileKind.BATCH, FileKind.LATE):
@@ -262,6 +274,22 @@ class _Rebuilding:
             if _name_again(self.store, file, values):
                 self.done.append(file["id"])
                 self.there |= {values["results_path"], values["index_path"]}
+
+    def _index_again(self, file: RowMapping) -> bool:
+        """Make a file's index again from its rows, for which its answers are not needed; whether that did."""
+        submission = submission_of(self.store, file)
+        if not submission["records_path"]:
+            return False
+        query = FROM_ROWS.format(
+            rows=self._urls([file["results_path"]]),
+            records=self._urls([submission["records_path"]]),
+            index=INDEX.replace("$version", quote_text(submission["version"])),
+        )
+        with suppress(*UNREADABLE):
+            if self._write(query, file["index_path"], sum((file["statuses"] or {}).values())):
+                self.done.append(file["index_path"])
+                return True
+        return False
 
     def _answers(self, file: RowMapping) -> Answers:
         """Return a collected batch's answers, from the API when the kept ones are gone, too."""
@@ -287,12 +315,12 @@ class _Rebuilding:
         version = quote_text(selection["version"])
         if not selection["records_path"]:
             self._write(_removed(selection["question"], version), name)
-            self.done.append(name)
+            self.done.append(self._selected(selection))
             return
         with suppress(*UNREADABLE):
             records = self._urls([selection["records_path"]])
             if self._write(FROM_RECORDS.format(version=version, files=records), name, expected):
-                self.done.append(name)
+                self.done.append(self._selected(selection))
                 return
         mine = [file for file in files if file["submission_id"] == selection["id"]]
         with self._trouble(name):
@@ -310,7 +338,25 @@ class _Rebuilding:
                 raise ValueError(
                     f"{selection['records_path']} is lost, too, and not all of it was collected"
                 )
-            self.done.append(name)
+            self.done.append(self._selected(selection))
+
+    def _selected(self, selection: RowMapping) -> str:
+        """Say what was made again of a selection. Which keys it removed from the table, only its index knew."""
+        name, counts = selection["index_path"], selection["counts"]
+        gone = counts.get("deleted", 0)
+        if not gone or keys_in(selection["question"]):
+            return name
+        if selection["state"] == "built":  # else it is not sure yet what comes of it
+            with self.store.ledger.write() as tx:
+                tx.execute(
+                    update(submissions)
+                    .where(submissions.c.id == selection["id"])
+                    .values(counts={**counts, "deleted": 0})
+                )
+        return (
+            f"{name} (but for {counted(gone, 'key')} that had left the source: their rows come back, and go when the "
+            "submit job runs with on_deleted='drop')"
+        )
 
     def _urls(self, names: Iterable[str]) -> str:
         return quote_files([self.store.files.url(name) for name in names])
@@ -362,9 +408,19 @@ def _told(
         found[one["index_path"]] = "status", {name: n for name, n in told.items() if n}
     for file in collected:
         found[file["results_path"]] = "_status", file["statuses"]
-        found[file["index_path"]] = "status", file["statuses"]
+        found[file["index_path"]] = TOLD_TOGETHER, _together(file["statuses"])
     for file in lists:
         found[file["path"]] = "", {"": file["requests"]}
+    return found
+
+
+def _together(statuses: Mapping[str, int] | None) -> Mapping[str, int] | None:
+    """Return the counts of rows by status as ``TOLD_TOGETHER`` tells them."""
+    if statuses is None:
+        return None
+    found = dict(statuses)
+    if rejected := found.pop("rejected", 0):
+        found["truncated"] = found.get("truncated", 0) + rejected
     return found
 
 

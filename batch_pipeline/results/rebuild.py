@@ -342,9 +342,11 @@ def _state_of(
 
     Of one that was ``asked_live``, no list tells what was paid.
     """
-    for results in parts["results"]:
-        index = results.replace("/results/", "/index/")
-        if index in parts["index"]:
+    asks = file["kind"] in (FileKind.BATCH, FileKind.LATE)
+    indexes = {one: one.replace("/results/", "/index/") for one in parts["results"]}
+    for results, index in sorted(indexes.items(), key=lambda one: one[1] not in parts["index"]):
+        # Where answers were pruned, rows tell all: the next collect run makes their index again.
+        if index in parts["index"] or (asks and not parts["answers"]):
             return FileState.COLLECTED, _collected(store, file, results, index, parts["answers"])
     sent = {
         "attempts": _attempts(file["seq"], parts["sent"]),
@@ -352,7 +354,7 @@ def _state_of(
         "sent_at": file["first_sent_at"] or submission["created_at"],
         "attempt_ended_at": store.clock.now(),
     }
-    if file["kind"] not in (FileKind.BATCH, FileKind.LATE):
+    if not asks:
         return FileState.ENDED, {}
     if file["batch_id"]:
         sent |= {name: file[name] for name in ("batch_id", "batch_created_at")}

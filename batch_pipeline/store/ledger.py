@@ -6,6 +6,7 @@ second process, a woken sleeper or a crash can change nothing that somebody else
 
 import os
 import secrets
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,7 @@ SQLITE_WAIT_SECONDS = 120
 SECRET_OPTIONS = ("password", "sslpassword")  # of a PostgreSQL URL
 CONNECT_SECONDS = 10
 DAMAGED = ("malformed", "not a database", "corrupt", "invalid page", "could not read block")
+WIPE = ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")  # the pages that were left, and their log
 LEASE_SECONDS = 120.0  # after its holder's last sign of life
 LEASE_RENEWAL_SECONDS = 20.0
 LEASE_POLL_SECONDS = 0.25
@@ -156,6 +158,24 @@ class Ledger:
     def shown(self) -> str:
         """Where the ledger is, without its password."""
         return shown_url(make_url(self.url))
+
+    def wipe_deleted(self) -> None:
+        """Take from a SQLite file the bytes of rows that are deleted; other databases have ways of their own.
+
+        Raises:
+            StoreError: the database does not do its work.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return
+        with self._speaking():
+            connection = self.engine.raw_connection()
+            try:
+                for statement in WIPE:
+                    connection.cursor().execute(statement)
+            except sqlite3.Error as error:
+                raise DatabaseError("; ".join(WIPE), None, error) from error
+            finally:
+                connection.close()
 
     def rows(self, query) -> Sequence[RowMapping]:
         """Return the rows of one query."""

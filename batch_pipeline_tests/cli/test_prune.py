@@ -3,12 +3,15 @@
 import json
 from typing import Any
 
+import pyarrow.parquet as parquet
 import pytest
 from pydantic import ValidationError
 
 from batch_pipeline import BatchStore
 from batch_pipeline.cli.project import inside
 from batch_pipeline.results.lost import rebuild_lost
+from batch_pipeline.results.rebuild import rebuild
+from batch_pipeline.store.store import open_store
 from batch_pipeline_tests.support.stage_calls import PlayedNights
 from batch_pipeline_tests.support.user_project import CODE, TWO, UserProject
 
@@ -70,8 +73,19 @@ def test_old_requests_and_answers_go_and_nothing_is_paid_or_lost(user_project: U
         assert {row["_status"] for row in rows.values()} == {"answered"}
         store, api = nights.store.open(), nights.claude.api()
         assert rebuild_lost(store, api, "notes", 2, thorough=True) == ([], [])
+        # An index that is lost is made again from the rows; a lost ledger's, too.
+        folder = user_project.folder / "data" / "batches"
+        names = [path for path in folder.rglob("index/0*.parquet") if "notes" in path.parts]
+        indexes = {path: parquet.read_table(path) for path in names}
+        for path in (*indexes, *folder.glob("ledger.sqlite*")):
+            path.unlink()
+        assert rebuild(open_store(str(folder), lost=True)).unknown == 0
+        store = nights.store.open()
+        done, failed = rebuild_lost(store, api, "notes", 2)
+        assert len(done) == len(indexes) and not failed
+        assert all(parquet.read_table(path) == table for path, table in indexes.items())
         # Rows that are lost then cannot be made again: that is said, and they are not thought unanswered.
-        for path in (user_project.folder / "data" / "batches" / "notes").rglob("results/*.parquet"):
+        for path in (folder / "notes").rglob("results/*.parquet"):
             path.unlink()
         done, failed = rebuild_lost(store, api, "notes", 2)
         assert not done and "gone from the store and from the API" in failed[-1]

@@ -16,6 +16,7 @@ from batch_pipeline import MessageTemplate
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.results.account import account
+from batch_pipeline.results.lost import rebuild_lost
 from batch_pipeline.results.rebuild import rebuild
 from batch_pipeline.store.clock import going_by
 from batch_pipeline.store.store import open_store
@@ -189,3 +190,19 @@ def test_a_store_older_than_its_ledger_is_refused_and_gone_on_with_on_purpose(
     assert house.paid == RECORDS + 15
     run.night(allow_reask=True)
     assert house.paid == RECORDS + 30 and house.statuses() == {"answered": RECORDS + 15}
+
+
+def test_a_selection_that_removed_keys_is_made_again_once(house: House) -> None:
+    run = house.nights(on_deleted="drop")
+    run.night()
+    house.sql("delete from notes where id = 7", "update notes set text = 'new' where id = 8")
+    run.night()
+    paid = house.paid
+    for path in house.root.rglob("index/selected.parquet"):
+        path.unlink()
+    with closing(run.claude.api()) as api:
+        done, failed = rebuild_lost(run.store.open(), api, "notes", 3, thorough=True)
+        assert len(done) == 2 and not failed and "1 key that had left the source" in done[-1]
+        assert rebuild_lost(run.store.open(), api, "notes", 3, thorough=True) == ([], [])
+    run.night()
+    assert (house.paid, house.statuses()) == (paid, {"answered": RECORDS - 1})

@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -12,6 +13,7 @@ from batch_pipeline import AnswerBy, Budget, Escalate, InputError
 from batch_pipeline.batches.cancel import cancel
 from batch_pipeline.batches.held import drop, list_held, release, resend
 from batch_pipeline.batches.live import AT_ONCE, MOST_LOST
+from batch_pipeline.results.erase import erase
 from batch_pipeline.results.fetch import fetch
 from batch_pipeline.results.rebuild import rebuild
 from batch_pipeline.store.live import note_reply
@@ -57,6 +59,12 @@ def live_paid(house: House) -> int:
     return house.emulator.bill()["messages"]
 
 
+def said_in(folder: Path) -> str:
+    """Return what a folder's ledger and files of lines say."""
+    paths = [*folder.glob("ledger.sqlite*"), *folder.rglob("*.jsonl")]
+    return "".join(path.read_bytes().decode("utf-8", "replace") for path in paths)
+
+
 def live_rows(run: Nights) -> list[dict[str, Any]]:
     return [row for row in run.rows().values() if str(row["_batch_id"]).startswith("live_")]
 
@@ -89,6 +97,11 @@ def test_what_is_late_is_cancelled_and_asked_live_once(house: House) -> None:
     # The next night asks nothing.
     run.night()
     assert house.paid + live_paid(house) == RECORDS
+    # What is erased of it is also gone from the pages that the ledger has left.
+    key, text = live[-1]["id"], live[-1]["text"]
+    assert text in said_in(house.root)
+    erased = erase(store, "notes", ["id"], [[str(key)]], run.pipeline.destination)
+    assert erased.batches == [second] and text not in said_in(house.root)
 
 
 @only_whole

@@ -1,6 +1,7 @@
 """What documents are cited for is kept; and turns that a batch cannot go on with are not asked again."""
 
 import json
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from batch_pipeline.definitions.metadata import answers_said
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.requests.compiled import compile_question
 from batch_pipeline.results.judge import judge_line
+from batch_pipeline.results.lost import rebuild_lost
 from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.given_answers import OneRecord, text
 
@@ -123,7 +125,11 @@ def test_what_filled_the_context_window_is_asked_again_only_when_its_request_dif
     row = one.answer(one.nights(), text("So far"), stop_reason="model_context_window_exceeded")
     assert row["_status"] == "truncated" and "More max_tokens would not help" in row["_error"]
     one.emulator.clear_faults()
-    one.nights().submit()
+    run = one.nights()
+    run.submit()
     assert len(one.emulator.batches()) == 1
+    # Its index calls it rejected: nothing is damaged.
+    with closing(run.claude.api()) as api:
+        assert rebuild_lost(run.store.open(), api, run.pipeline.name, 3, thorough=True) == ([], [])
     one.nights(max_tokens=100).submit()
     assert len(one.emulator.batches()) == 2

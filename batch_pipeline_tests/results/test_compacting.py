@@ -323,6 +323,24 @@ def test_an_index_file_that_is_made_again_counts_instead_of_what_was_compacted(p
     assert one.rows < sum(3 for _ in one.files)
 
 
+def test_rows_that_do_not_count_are_not_those_of_the_next_compaction(past: Past) -> None:
+    for files in (5, 1):
+        for _ in range(8):
+            past.night(files)
+        assert compact(past.store, "people")
+    assert past.used == [48, 16]
+    with past.store.ledger.write() as tx:
+        again = past._put("people/s8/index/00004-again.parquet", [past._row(3, "answered")])
+        tx.execute(
+            request_files.update()
+            .where(request_files.c.index_path == "people/s8/index/00004.parquet")
+            .values(index_path=again, statuses={"answered": 1})
+        )
+    compacted = past.judged()
+    compactions.drop(past.store.files, past.store.ledger, "people")
+    assert past.judged() == compacted
+
+
 def test_an_index_that_is_not_what_the_ledger_says_is_not_compacted(past: Past) -> None:
     for _ in range(8):
         past.night()
