@@ -685,3 +685,25 @@ def test_what_is_noted_of_a_table_is_of_no_use_to_another(town: Callable[..., To
     here.run.night()
     assert here.paid == RECORDS + 3
     assert len(here.run.rows()) == RECORDS + 2 and here.run.rows()[3]["word"] == "changed"
+
+
+def test_a_batch_of_before_the_key_was_retyped_that_comes_last_overwrites_nothing(
+    town: Callable[..., Town],
+) -> None:
+    """Nothing but the keys themselves tells that its records are those of newer rows."""
+    here = town()
+    here.emulator.configure(manual=True)
+    here.run.submit()
+    older = {batch["id"] for batch in here.emulator.batches()}
+    here.sql("alter table source alter id type decimal(18, 2)")
+    here.run.submit(allow_reask=True)
+    for batch in here.emulator.batches():
+        if batch["id"] not in older:
+            here.emulator.end(batch["id"])
+    here.run.collect()
+    newer = here.run.rows()
+    assert len(newer) == RECORDS
+    here.emulator.end()
+    here.run.collect()
+    assert here.run.rows() == newer
+    assert here.check()["missing"] == 0 and here.paid == 2 * RECORDS
