@@ -732,6 +732,9 @@ def test_what_is_known_of_records_changes_nothing_but_the_work(
     said = str(tmp_path / "said.parquet")
     rows = [(n, f"text {n}") for n in range(40)]
     nights.source(*rows)
+    nowhere = str(tmp_path / "full disk" / "said.parquet")
+    assert nights.select(known_into=nowhere, ask=Ask(limit=0)).contents is None
+    nights.number = 0
     first = nights.night(known_into=said)
     assert first.contents == Contents(said, first.contents.by if first.contents else "", 40)
     known = first.contents
