@@ -73,17 +73,18 @@ def same_content_sql(
 
 
 def bits_sql(texts: Sequence[str]) -> str:
-    """Return SQL for 64 cheap bits of some texts, by DuckDB's own hash.
+    """Return SQL for 64 cheap bits of some texts, of which any may be NULL."""
+    return f"hash({', '.join(map(read_twice_sql, texts))})"
 
-    That takes some texts for others: it reads eight bytes at a time, and what differs only in the last
-    of two such eights (a capital at two places, say) often comes to the same. So each text is read
-    twice, the second time four bytes further on: then these are not the last of any.
 
-    Args:
-        texts: SQL for each; the value of it may be NULL.
+def read_twice_sql(text: str) -> str:
+    """Return SQL for what DuckDB's ``hash`` is given of a text, so that it takes no other one for it.
+
+    It reads eight bytes at a time, and of what differs only in the last of two such eights (a capital at
+    two places, say) it often makes the same. Read a second time, four bytes further on, these are not
+    the last of any.
     """
-    twice = (f"{text}, concat('1234', {text})" for text in texts)
-    return f"hash({', '.join(twice)})"
+    return f"{text}, concat('1234', {text})"
 
 
 def variant_sql(key_hash: str, content_hash: str, version: str) -> str:
