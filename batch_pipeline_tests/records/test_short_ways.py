@@ -91,6 +91,7 @@ class Town:
             "on_deleted": of(("keep", "drop")),
             "partition": key_filter(types, "part", part) if part else None,
             "dedupe": of((True, False)),
+            "together": of(((), (), ("part",))),
             "ask": of(
                 (*[Ask(allow_reask=True)] * 5, Ask(limit=1), Ask(where="said = 'a'"), Ask(force=True),
                  Ask(force=True, where="n > 0"), Ask(retries_only=True))
