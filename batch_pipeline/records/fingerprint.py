@@ -17,7 +17,7 @@ import duckdb
 
 from batch_pipeline.errors import BatchPipelineError, InputError
 from batch_pipeline.records.connections import DatabaseInUseError, quote_name, quote_text
-from batch_pipeline.records.identity import NESTED_TYPES, column_text_sql
+from batch_pipeline.records.identity import NESTED_TYPES, column_text_sql, read_twice_sql
 from batch_pipeline.records.parquet_files import list_files
 from batch_pipeline.records.partitions import HAS_OFFSET, PartitionFilter
 from batch_pipeline.records.reading import closest, open_source, source_columns
@@ -250,7 +250,8 @@ def _digest(columns: dict[str, str], names: Sequence[str]) -> str:
     by_lower = {name.lower(): name for name in columns}
     wanted = dict.fromkeys(by_lower.get(name.lower(), name) for name in names)
     values = [
-        column_text_sql(name, columns.get(name, "")) if _is_hashed_alike(columns.get(name, ""))
+        read_twice_sql(column_text_sql(name, columns.get(name, "")))
+        if _is_hashed_alike(columns.get(name, ""))
         else quote_name(name)
         for name in wanted
     ]  # fmt: skip
@@ -259,8 +260,10 @@ def _digest(columns: dict[str, str], names: Sequence[str]) -> str:
 
 
 def _is_hashed_alike(kind: str) -> bool:
-    """Whether DuckDB's hash takes some values of a type for others: 0 and -1 of 128 bits, [] and [NULL]."""
-    return kind.endswith("]") or kind.startswith((*NESTED_TYPES, "HUGEINT", "DECIMAL"))
+    """Whether DuckDB's hash takes some values of a type for others: 0 and -1 of 128 bits, [] and [NULL], texts."""
+    return kind.endswith("]") or kind.startswith(
+        (*NESTED_TYPES, "HUGEINT", "DECIMAL", "VARCHAR", "BLOB")
+    )
 
 
 def _by_partition(

@@ -352,7 +352,10 @@ def select(
         stale = rows - question.known > rows * MOST_CHANGED
         if not (known_into and by and stale and LEAST_ROWS <= rows <= MOST_ROWS):
             return None
-        question.write_contents(known_into)
+        try:
+            question.write_contents(known_into)
+        except duckdb.Error:  # a disk is full, say: without it all is hashed the next time
+            return None
         return Contents(known_into, by, rows)
 
     selection = with_enough_memory(con, lambda: select_from("source"))

@@ -72,10 +72,10 @@ HASHED_ANEW = """
 CREATE OR REPLACE TEMP TABLE _bp_hashed AS
 SELECT {keys}, source._bp_key AS key_hash,
        CASE WHEN known._bp_known IS NULL THEN {content_hash} ELSE known._bp_known END AS content_hash,
-       source._bp_same AS same_content, {wanted} AS wanted, {rule} AS rule{hash_together},
+       source._bp_same AS same_content, source._bp_wanted AS wanted, {rule} AS rule{hash_together},
        known._bp_known IS NOT NULL AS known
-FROM (SELECT *, {key_hash} AS _bp_key, {same_content} AS _bp_same FROM {source} AS source
-      WHERE {partition}) AS source
+FROM (SELECT *, {key_hash} AS _bp_key, {same_content} AS _bp_same, {wanted} AS _bp_wanted
+      FROM {source} AS source WHERE {partition}) AS source
 LEFT JOIN (SELECT key_hash AS _bp_known_key, same_content AS _bp_known_same, content_hash AS _bp_known
            FROM read_parquet({path}) WHERE hash(key_hash, same_content, content_hash) = "check") AS known
     ON known._bp_known_key = source._bp_key AND known._bp_known_same = source._bp_same

@@ -1,6 +1,7 @@
 """Selecting what needs an answer and committing it as a submission, whoever else selects at the same time."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -206,15 +207,16 @@ def select_submission(
                 _check_places(store, scope, question, better, known=bool(behind or before))
             new = _place(store, scope, submission, selection, question.version)
             if (said := selection.contents) is not None:
-                keep_contents(
-                    store.files,
-                    store.ledger,
-                    scope.pipeline,
-                    scope.partition,
-                    said.path,
-                    said.by,
-                    said.rows,
-                )
+                with suppress(OSError):  # without it all is hashed the next time
+                    keep_contents(
+                        store.files,
+                        store.ledger,
+                        scope.pipeline,
+                        scope.partition,
+                        said.path,
+                        said.by,
+                        said.rows,
+                    )
         complete = ask.limit is None and not ask.where
         number = commit_selection(
             store.ledger,

@@ -3,6 +3,8 @@
 All of it is compared, row by row, unless the ledger has noted that the table held exactly what it must
 and its tally is still the same: then only the keys are compared that came since, and without any
 nothing is. What somebody dropped, changed, doubled or brought back from a backup has another tally.
+Keys that came with another type than the table has are compared with all rows: their hashes do not
+tell which rows are theirs.
 """
 
 from collections.abc import Sequence
@@ -69,6 +71,8 @@ class Comparing:
         if self._newcomers:
             write_custom_ids(self.store, self.con, self.index, self._only)
         self._before = self._compare_some(self.there, self.fresh)
+        if self._has("elsewhere"):
+            self.look(whole=True)
 
     def look_again(self) -> None:
         """Compare the table after a merge into it."""
@@ -155,5 +159,9 @@ class Comparing:
         found = compare(self.store, self.con, self._read, there, fresh, self.key, self.results)
         self.holding = found.beside(others)
         # A row that its key's hash does not tell is left to be compared each time.
-        doubtful = self.con.execute("select 1 from due where doubtful limit 1").fetchone()
-        self._is_exact = found.is_exact and bool(there.columns) and doubtful is None
+        self._is_exact = (
+            found.is_exact and bool(there.columns) and not self._has("due where doubtful")
+        )
+
+    def _has(self, rows: str) -> bool:
+        return self.con.execute(f"select 1 from {rows} limit 1").fetchone() is not None

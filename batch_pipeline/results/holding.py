@@ -97,6 +97,14 @@ from ({rows}) semi join (select custom_id from due where doubtful) using (custom
 group by custom_id
 """
 
+# Table elsewhere: of these rows, those whose key may stand in the table under another hash, because its type
+# is another one there: any row of the table could be theirs.
+ELSEWHERE = """
+create or replace temp table elsewhere as
+select custom_id from due d join keys k using (custom_id)
+where d.doubtful and ({grows} or k.key_hash <> d.key_hash)
+"""
+
 # Table standing: the table's rows that are those of a record. With a key of other types than then,
 # the custom_id alone tells.
 STANDING = """
@@ -238,7 +246,7 @@ def compare(
     key: Sequence[str],
     results: Mapping[str, str],
 ) -> Holding:
-    """Compare a snapshot with ``winners``; leave the tables ``there``, ``due``, ``stays`` and ``back``.
+    """Compare a snapshot with ``winners``; leave the tables ``there``, ``due``, ``stays``, ``back`` and ``elsewhere``.
 
     Args:
         store: where the files are; registered with ``con``.
@@ -269,6 +277,7 @@ def compare(
         STAYS,
         STAY,
         "create or replace temp table astray as select null::varchar as custom_id where false",
+        "create or replace temp table elsewhere as select null::varchar as custom_id where false",
         BACK.format(index=_index(store, index).sql),
     )
     for step in steps:
@@ -289,7 +298,8 @@ def _tell_by_keys(
 ) -> None:
     """Look at the keys of doubtful rows: one of another type has another hash, one changed by hand, too.
 
-    Leaves the table ``astray``: the table's rows with a record's custom_id and another one's key.
+    Leaves the tables ``astray``, the table's rows with a record's custom_id and another one's key, and
+    ``elsewhere``.
     """
     positions = con.execute(
         "select distinct position from due where doubtful order by all"
@@ -326,6 +336,7 @@ def _tell_by_keys(
         )
     steps = (
         KEYS.format(rows=" union all ".join(parts)),
+        ELSEWHERE.format(grows=there.path is not None and now != types),
         f"create or replace temp table there_now as {rows}",
         STANDING,
         ASTRAY,

@@ -11,7 +11,7 @@ import duckdb
 from batch_pipeline.errors import InputError
 from batch_pipeline.records.columns import stored_type
 from batch_pipeline.records.connections import quote_files, quote_name, quote_text
-from batch_pipeline.records.identity import column_text_sql
+from batch_pipeline.records.identity import bits_sql, column_text_sql
 from batch_pipeline.results.wider import wider_type
 from batch_pipeline.store.tally import NO_ROWS, Tally
 
@@ -256,7 +256,7 @@ def copy_rows(
     texts = [column_text_sql(name, types[name.lower()]) for name in key]
     found = con.execute(
         "SELECT count(*), bit_xor(row), CAST(sum(row) AS VARCHAR) FROM (SELECT"
-        f" hash(source._custom_id, source._status, {', '.join(texts)}) AS row"
+        f" {bits_sql(['source._custom_id', 'source._status', *texts])} AS row"
         f" FROM {rows} AS source{among})"
     ).fetchone()
     count, xor, total = found or (0, 0, "0")

@@ -4,8 +4,10 @@ Whatever the change: nothing is paid twice, and the table has exactly one row pe
 second night is refused before any money, with what to do.
 """
 
+import random
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,14 @@ from batch_pipeline import (
 )
 from batch_pipeline.emulator import EmulatorProcess
 from batch_pipeline.results import comparing, holding, publish
+from batch_pipeline.store import tally
 from batch_pipeline.store.clock import going_by
 from batch_pipeline.store.tables import leases
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.dagster_nights import Nights
 from batch_pipeline_tests.support.extent import only_whole
 from batch_pipeline_tests.support.pooling import pooled
-from batch_pipeline_tests.support.stage_calls import PlayedNights
+from batch_pipeline_tests.support.stage_calls import PlayedNights, StageCalls
 
 RECORDS = 20
 Sql = Callable[..., list[tuple]]
@@ -51,6 +54,11 @@ class Town:
             for statement in statements:
                 rows = con.execute(statement).fetchall()
         return rows
+
+    def sql_if(self, statement: str) -> None:
+        """Run a statement, if there is what it is about."""
+        with suppress(duckdb.Error):
+            self.sql(statement)
 
     @property
     def paid(self) -> int:
@@ -685,3 +693,87 @@ def test_what_is_noted_of_a_table_is_of_no_use_to_another(town: Callable[..., To
     here.run.night()
     assert here.paid == RECORDS + 3
     assert len(here.run.rows()) == RECORDS + 2 and here.run.rows()[3]["word"] == "changed"
+
+
+def test_a_batch_of_before_the_key_was_retyped_that_comes_last_overwrites_nothing(
+    town: Callable[..., Town],
+) -> None:
+    """Nothing but the keys themselves tells that its records are those of newer rows."""
+    here = town()
+    here.emulator.configure(manual=True)
+    here.run.submit()
+    older = {batch["id"] for batch in here.emulator.batches()}
+    here.sql("alter table source alter id type decimal(18, 2)")
+    here.run.submit(allow_reask=True)
+    for batch in here.emulator.batches():
+        if batch["id"] not in older:
+            here.emulator.end(batch["id"])
+    here.run.collect()
+    newer = here.run.rows()
+    assert len(newer) == RECORDS
+    here.emulator.end()
+    here.run.collect()
+    assert here.run.rows() == newer
+    assert here.check()["missing"] == 0 and here.paid == 2 * RECORDS
+
+
+EDITS = (
+    "update source set word = 'word ' || random() where id % 5 = {n} % 5",
+    "update source set word = 'word 1' where id % 7 = {n} % 7",
+    "delete from source where id % 9 = {n} % 9",
+    "insert into source (id, word) values (200 + {n}, 'new')",
+    "alter table source alter id type decimal(18, 2)",
+    "alter table source alter id type integer",
+)
+HARM = (
+    "drop table results",
+    "delete from results where id % 4 = {n} % 4",
+    "insert into results from results where id % 6 = {n} % 6",
+    "update results set id = id + 1000 where id % 8 = {n} % 8",
+    "update results set _custom_id = 'by hand' where id % 8 = {n} % 8",
+    "update results set _status = 'errored' where id % 8 = {n} % 8",
+    "create or replace table kept as from results",
+    "create or replace table results as from kept",
+    "alter table results alter id type bigint",
+    "alter table results drop column answer",
+)
+
+
+@only_whole
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kind", ["table", "dataset"])
+def test_after_publishing_what_came_since_the_long_way_finds_nothing_to_do(
+    town: Callable[..., Town], tmp_path: Path, kind: str, seed: int
+) -> None:
+    """Random edits of source and table, batches that come in any order, partial and forced runs."""
+    chance = random.Random(seed)
+    destination = (
+        ParquetDataset(path=str(tmp_path / "out"), rows_per_bucket=4) if kind == "dataset" else None
+    )
+    here = town(destination=destination, on_deleted=chance.choice(["keep", "drop"]), max_attempts=9)
+    here.run = StageCalls(here.run.pipeline, here.run.claude, here.run.store)
+    here.emulator.configure(manual=True)
+    here.run.submit()
+    table = here.run.pipeline.destination
+    assert table is not None
+    for step in range(14):
+        for edit in chance.sample(EDITS, chance.randrange(3)):
+            here.sql_if(edit.format(n=step))
+        if kind == "table" and chance.random() < 0.3:
+            here.sql_if(chance.choice(HARM).format(n=chance.randrange(10)))
+        if kind == "dataset" and chance.random() < 0.2 and (tmp_path / "out" / "data").exists():
+            chance.choice(sorted((tmp_path / "out" / "data").iterdir())).unlink()
+        more = chance.choice(
+            [{}, {}, {}, {"limit": 2}, {"where": "id < 5"}, {"force": True, "where": "id < 2"}]
+        )
+        here.run.submit(allow_reask=True, **more)
+        for batch in here.emulator.batches():
+            if batch["processing_status"] != "ended" and chance.random() < 0.6:
+                here.emulator.end(batch["id"], finished_share=chance.choice([1.0, 1.0, 0.5]))
+        here.run.collect()
+        store = here.run.store.open()
+        with store.ledger.write() as tx:
+            tally.note(tx, "people", None)
+        found = publish.publish(store, "people", table, ["id"])
+        assert not found.before.is_hurt, found.before
+        assert (found.inserted, found.updated, found.deleted) == (0, 0, 0)

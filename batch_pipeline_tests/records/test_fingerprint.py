@@ -111,7 +111,12 @@ def test_rows_are_told_by_their_keys_and_contents(database: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "old", "new"),
-    [("HUGEINT", "0", "-1"), ("DECIMAL(38,0)", "0", "-1"), ("INTEGER[]", "[]", "[NULL]")],
+    [
+        ("HUGEINT", "0", "-1"),
+        ("DECIMAL(38,0)", "0", "-1"),
+        ("INTEGER[]", "[]", "[NULL]"),
+        ("VARCHAR", "'9bf31c7ff062936a96d3c8bd'", "'9bf31c7Ff062936a96d3c8bD'"),
+    ],
 )
 def test_values_that_duckdb_hashes_alike_are_a_change(
     database: Path, kind: str, old: str, new: str

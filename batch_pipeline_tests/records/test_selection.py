@@ -732,6 +732,9 @@ def test_what_is_known_of_records_changes_nothing_but_the_work(
     said = str(tmp_path / "said.parquet")
     rows = [(n, f"text {n}") for n in range(40)]
     nights.source(*rows)
+    nowhere = str(tmp_path / "full disk" / "said.parquet")
+    assert nights.select(known_into=nowhere, ask=Ask(limit=0)).contents is None
+    nights.number = 0
     first = nights.night(known_into=said)
     assert first.contents == Contents(said, first.contents.by if first.contents else "", 40)
     known = first.contents
@@ -747,6 +750,14 @@ def test_what_is_known_of_records_changes_nothing_but_the_work(
     again = nights.select(known=known, known_into=str(tmp_path / "more.parquet"))
     assert (again.changed, again.new, again.settled) == (1, 1, 39)
     assert hashed == [2] and again.contents is None  # little has changed: what is known will do
+    # What a run wants is asked of the source's own columns.
+    some = nights.select(
+        known=known, ask=Ask(where="CAST(source AS VARCHAR) LIKE '%-%'", force=True)
+    )
+    assert (some.forced, hashed.pop()) == (0, 2)
+    nights.view("SELECT *, uuid() AS _bp_key FROM t")
+    assert nights.select(known=known, ask=Ask(limit=0)).settled == 39 and hashed.pop() == 41
+    nights.view("SELECT * FROM t")
     # Of another question nothing is known.
     nights.content = ("text", "part")
     assert nights.select(known=known, ask=Ask(limit=0)).settled == 0 and hashed[-1] == 41
