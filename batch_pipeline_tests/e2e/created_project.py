@@ -49,6 +49,7 @@ SHOWN = {
     "list component-tree": ("ClaudeBatchesComponent",),
     "list envs": ("ANTHROPIC_API_KEY",),
     "list defs": ("tickets_submit", "tickets_collect", "tickets_status", "claude", "store"),
+    "utils inspect-component batch_pipeline.BatchPipelineComponent": ("max_tokens", "examples"),
     "check toml": ("valid",),
     "check yaml": ("validated successfully",),
     "check defs": ("loaded successfully",),
