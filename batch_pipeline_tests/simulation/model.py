@@ -571,7 +571,7 @@ def _in_memory() -> Iterator[None]:
         for owner, name, value in (
             (ledger_module, "_engine", engine),
             (send_module, "note_attempt", lambda *_: None),
-            (send_module, "_length", lambda _store, file: file["bytes"]),
+            (send_module, "length_of", lambda _store, file: file["bytes"]),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
         yield
