@@ -1,9 +1,10 @@
 """What the records of a source said the last time, so that only what changed is hashed anew.
 
 The hash that a record's content is known by is the dearest part of a night in which little has changed.
-A file of the store keeps it beside the key's hash and 64 cheap bits of the same content: a record whose
-key has those bits again says what it said. That a change is missed has a chance of 1 in 2 to the power
-of 64. Nothing else depends on such a file: without one, or with one of another question, all is hashed.
+A file of the store keeps it beside the key's hash and 64 cheap bits of the same content
+(``records/identity.py``: ``bits_sql``): a record whose key has those bits again says what it said. That
+a change is missed has a chance of 1 in 2 to the power of 64. Nothing else depends on such a file:
+without one, or with one of another question, all is hashed.
 """
 
 import json

@@ -763,7 +763,7 @@ def test_after_publishing_what_came_since_the_long_way_finds_nothing_to_do(
             here.sql_if(chance.choice(HARM).format(n=chance.randrange(10)))
         if kind == "dataset" and chance.random() < 0.2 and (tmp_path / "out" / "data").exists():
             chance.choice(sorted((tmp_path / "out" / "data").iterdir())).unlink()
-        more = chance.choice(
+        more: dict[str, Any] = chance.choice(
             [{}, {}, {}, {"limit": 2}, {"where": "id < 5"}, {"force": True, "where": "id < 2"}]
         )
         here.run.submit(allow_reask=True, **more)
