@@ -8,17 +8,20 @@ done by the commands that a user has.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 from zipfile import ZipFile
 
 import duckdb
 
 from batch_pipeline.demo.home import QUIET
-from batch_pipeline.emulator.process import EmulatorProcess
+from batch_pipeline.emulator.process import EmulatorProcess, _free_port
 from batch_pipeline_tests.e2e.dagster_dev import E2EFailed, until
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +84,7 @@ class CreatedProject:
         [wheel] = PLACE.glob("*.whl")
         check_wheel(wheel)
         constraints = ROOT / "constraints.txt"
-        of_dagster = ("create-dagster", "dagster-dg-cli", "pytest")
+        of_dagster = ("create-dagster", "dagster-dg-cli", "dagster-webserver", "pytest")
         self._run(PLACE, *pip, "install", "-c", str(constraints), str(wheel), *of_dagster)
         self._run(PLACE, "create-dagster", "project", str(self.folder), "--no-uv-sync")
         self._run(self.folder, *pip, "install", "--no-deps", "--editable", ".")
@@ -105,6 +108,22 @@ class CreatedProject:
         """Return how many rows there are of each status."""
         with duckdb.connect(str(self.folder / "warehouse.duckdb"), read_only=True) as warehouse:
             return warehouse.execute(f"select _status, count(*) from {table} group by 1").fetchall()
+
+    @contextmanager
+    def dev(self, port: int) -> Iterator[str]:
+        """Run `dagster dev` in it, and give its address; it is ended with the block."""
+        words = (str(self._bin / "dagster"), "dev", "--port", str(port))
+        with (
+            (PLACE / "dev.log").open("w") as log,
+            subprocess.Popen(
+                words, cwd=self.folder, env=self._environment, stdout=log, stderr=log
+            ) as process,
+        ):
+            try:
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                process.send_signal(signal.SIGINT)
+                process.wait(60)
 
     def test(self) -> str:
         """Run the tests that were written for it."""
@@ -169,6 +188,33 @@ def play_a_night(project: CreatedProject, emulator: EmulatorProcess) -> None:
         raise E2EFailed(f"{len(emulator.batches())} batches were paid")
 
 
+def watch_a_night(project: CreatedProject, emulator: EmulatorProcess) -> None:
+    """Bring a record, and ask it: the sensor of `dagster dev` sees the batch end, and collects."""
+    with duckdb.connect(str(project.folder / "warehouse.duckdb")) as warehouse:
+        warehouse.execute("insert into tickets values (99, 'Late', 'A new one.')")
+    with project.dev(_free_port()) as address:
+        until("its pages", lambda: _answers(address), 120)
+        project.dg("launch", "--job", "tickets_submit")
+        until("the sensor to have it collected", lambda: _has_rows(project, TICKETS + 1), 180)
+    if len(emulator.batches()) != 2:
+        raise E2EFailed(f"{len(emulator.batches())} batches were paid")
+
+
+def _has_rows(project: CreatedProject, count: int) -> bool:
+    try:
+        return project.rows("ticket_labels") == [("answered", count)]
+    except duckdb.IOException:  # the run that collects is writing
+        return False
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urlopen(f"{address}/server_info", timeout=5) as reply:
+            return reply.status == 200
+    except OSError:
+        return False
+
+
 def scaffold(project: CreatedProject) -> None:
     """Let `dg` write a second pipeline: it loads, and its test passes."""
     kind = "batch_pipeline.BatchPipelineComponent"
@@ -192,6 +238,7 @@ def main() -> int:
             project.write("tickets", YAML)
             check_commands(project)
             play_a_night(project, emulator)
+            watch_a_night(project, emulator)
             scaffold(project)
     except (E2EFailed, subprocess.SubprocessError) as error:
         print(f"FAILED after {time.monotonic() - began:.0f} s: {error}")
