@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,8 +48,17 @@ def lay(task: str, folder: Path) -> None:
 
 
 def solve(task: str, folder: Path, solution: str) -> None:
-    """Put a solution of ours into the folder of a task: ``right`` or ``wrong``."""
+    """Put a solution of ours into the folder of a task: ``right`` or ``wrong``, files or edits of a file."""
     _copy(f"{task}/{solution}", folder)
+    edits = TASKS / task / f"{solution}.toml"
+    if edits.is_file():
+        told = tomllib.loads(edits.read_text(encoding="utf-8"))
+        file = folder / told["file"]
+        text = file.read_text(encoding="utf-8")
+        for edit in told["edit"]:
+            assert text.count(edit["old"]) == 1, f"{edits}: this stands not once: {edit['old']}"
+            text = text.replace(edit["old"], edit["new"])
+        file.write_text(text, encoding="utf-8")
 
 
 def _copy(part: str, folder: Path) -> None:

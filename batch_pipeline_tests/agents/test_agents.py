@@ -35,7 +35,9 @@ def test_there_are_ten_each_with_all_that_it_needs() -> None:
         assert 100 < len(told) < 800
         # The task says what is wanted, not which field of ours does it.
         assert not [word for word in ("renamed_from", "skip_when", "Budget", "qualify", "Classify") if word in told]  # fmt: skip
-        assert all(any((TASKS / name / one).rglob("*.py")) for one in ("right", "wrong"))
+        for one in ("right", "wrong"):
+            folder, edits = TASKS / name / one, TASKS / name / f"{one}.toml"
+            assert edits.is_file() != any(folder.rglob("*.py"))
 
 
 def test_a_judge_fails_a_wrong_solution_for_what_is_wrong_with_it(
