@@ -1,12 +1,12 @@
 """The programs that a cluster needs: Debian's, and an environment with what PyPI has."""
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from batch_pipeline_tests.e2e.dagster_dev import E2EFailed
+from batch_pipeline_tests.support.debian import can_install, install
 
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / ".cluster"
@@ -36,18 +36,10 @@ def ensure_programs() -> str | None:
     missing = [package for package, known in DEBIAN.items() if not found(known)]
     if not missing:
         return None
-    if not shutil.which("apt-get") or os.geteuid() != 0:
+    if not can_install():
         raise E2EFailed(f"These are needed. As root: apt-get install {' '.join(missing)}")
-    for command in (
-        ["apt-get", "update", "-qq"],
-        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing],
-    ):
-        done = subprocess.run(
-            command, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise E2EFailed(f"{' '.join(command)} failed: {(done.stderr or done.stdout)[-800:]}")
+    if why := install(missing):
+        raise E2EFailed(why)
     return f"apt-get installed {', '.join(missing)}"
 
 

@@ -1,8 +1,6 @@
 """Headless Chromium, Debian's own, driven by Selenium."""
 
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +9,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from batch_pipeline_tests.e2e.dagster_dev import E2EFailed
+from batch_pipeline_tests.support.debian import can_install, install
 
 PACKAGES = ("chromium", "chromium-driver")
 BROWSERS, DRIVERS = ("chromium", "chromium-browser", "google-chrome"), ("chromedriver",)
@@ -38,21 +37,13 @@ def ensure_chromium() -> str | None:
     if _which(BROWSERS) and _which(DRIVERS):
         return None
     by_hand = f"apt-get install {' '.join(PACKAGES)}"
-    if not shutil.which("apt-get") or os.geteuid() != 0:
+    if not can_install():
         raise E2EFailed(
             f"Chromium and its driver are needed to look at the pages. As root: {by_hand} (or put "
             "chromium and chromedriver of the same version on the PATH)"
         )
-    for command in (
-        ["apt-get", "update", "-qq"],
-        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES],
-    ):
-        done = subprocess.run(
-            command, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise E2EFailed(f"{' '.join(command)} failed: {(done.stderr or done.stdout)[-800:]}")
+    if why := install(PACKAGES):
+        raise E2EFailed(why)
     return f"installed {' and '.join(PACKAGES)} with apt-get"
 
 

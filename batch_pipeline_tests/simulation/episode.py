@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import select
@@ -30,6 +29,7 @@ from batch_pipeline_tests.simulation.rows import without_duckdb
 from batch_pipeline_tests.simulation.turns import DiskFull, Interrupted, Killed, Turns, Worker
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.deployment import Deployment, Stages, on_clock
+from batch_pipeline_tests.support.random_walk import accepted_unknown
 
 START = datetime(2026, 11, 20, 22, 59, 30, tzinfo=UTC)
 HOUR, DAY = 3600.0, 24 * 3600.0
@@ -710,7 +710,7 @@ class World:
         if self.late:
             return
         [file] = [one for one in process.files() if one["id"] == file_id]
-        accepted = self._accepted(process, file)
+        accepted = accepted_unknown(self.api, process, file)
         if not accepted:
             decision = self.rng.choice([held.resend, held.drop])
         elif all(batch["deleted"] or batch["archived_at"] for batch in accepted):
@@ -720,19 +720,6 @@ class World:
         self.note(f"a person decides: {decision.__name__} {file_id[-14:]}")
         with suppress(BatchPipelineError):
             decision(process.store, file_id)
-
-    def _accepted(self, process: Stages, file: Any) -> list[dict[str, Any]]:
-        """The batches that the API made of a file and the ledger has no id of."""
-        known = {one["batch_id"] for one in process.files()}
-        with process.store.files.open(file["path"]) as lines:
-            custom_id = orjson.loads(lines.readline())["custom_id"]
-        return [
-            batch
-            for batch in self.api.batches()
-            if batch["requests"] == file["requests"]
-            and batch["id"] not in known
-            and any(line["custom_id"] == custom_id for line in self.api.requests(batch["id"]))
-        ]
 
     # The end
 

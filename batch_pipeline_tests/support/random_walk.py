@@ -604,7 +604,7 @@ class Walk:
     def _decide(self, process: Stages, file_id: str) -> None:
         """Look in the Console whether a held file was taken, and act by what is seen there."""
         [file] = [one for one in process.files() if one["id"] == file_id]
-        accepted = self._accepted(process, file)
+        accepted = accepted_unknown(self.emulator, process, file)
         if not accepted:
             decision = self.rng.choice([held.resend, held.drop])
         elif all(batch["deleted"] or batch["archived_at"] for batch in accepted):
@@ -613,19 +613,6 @@ class Walk:
             return  # It is found in the list, and collected.
         self.note(f"a person decides: {decision.__name__} {file_id}")
         decision(process.store, file_id)
-
-    def _accepted(self, process: Stages, file: Any) -> list[dict[str, Any]]:
-        """The batches that the API made of a file and the ledger has no id of."""
-        known = {one["batch_id"] for one in process.files()}
-        with process.store.files.open(file["path"]) as lines:
-            custom_id = json.loads(lines.readline())["custom_id"]
-        return [
-            batch
-            for batch in self.emulator.batches()
-            if batch["requests"] == file["requests"]
-            and batch["id"] not in known
-            and any(line["custom_id"] == custom_id for line in self.emulator.requests(batch["id"]))
-        ]
 
     def _may_be_deleted(self, batch_id: str) -> bool:
         """Whether its ledger knows a batch, or it is none of ours."""
@@ -768,3 +755,23 @@ def episode(
             raise
         finally:
             walk.close()
+
+
+def accepted_unknown(api: Any, process: Stages, file: Any) -> list[dict[str, Any]]:
+    """Return the batches that the API made of a file and the ledger has no id of.
+
+    Args:
+        api: the emulated API, in a process of its own or in this one.
+        process: whose ledger.
+        file: the ledger's row of the file.
+    """
+    known = {one["batch_id"] for one in process.files()}
+    with process.store.files.open(file["path"]) as lines:
+        custom_id = json.loads(lines.readline())["custom_id"]
+    return [
+        batch
+        for batch in api.batches()
+        if batch["requests"] == file["requests"]
+        and batch["id"] not in known
+        and any(line["custom_id"] == custom_id for line in api.requests(batch["id"]))
+    ]
