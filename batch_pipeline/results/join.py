@@ -1,5 +1,6 @@
 """Joining answers to the records they were asked about, by DuckDB, one file at a time."""
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ from batch_pipeline.results.widening import read_widened, schemas_of, widened
 from batch_pipeline.store.adoptions import ADOPTED
 from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileKind, FileState, is_live, request_files
+
+log = logging.getLogger(__name__)
 
 FINAL = ("answered", "refused", "rejected", "paused", *rules.STATUSES)
 MEMORY = "128MB"  # per connection, before more is given
@@ -128,6 +131,7 @@ class Batch:
                 return False
             self.judged.fill(path)
         except Exception:
+            log.debug("%s is counted with care.", path, exc_info=True)
             return False
         return self.judged.are_whole(expected)
 

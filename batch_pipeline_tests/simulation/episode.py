@@ -29,7 +29,7 @@ from batch_pipeline_tests.simulation.rows import without_duckdb
 from batch_pipeline_tests.simulation.turns import DiskFull, Interrupted, Killed, Turns, Worker
 from batch_pipeline_tests.support.clock import HandClock
 from batch_pipeline_tests.support.deployment import Deployment, Stages, on_clock
-from batch_pipeline_tests.support.random_walk import accepted_unknown
+from batch_pipeline_tests.support.random_walk import decided
 
 START = datetime(2026, 11, 20, 22, 59, 30, tzinfo=UTC)
 HOUR, DAY = 3600.0, 24 * 3600.0
@@ -709,14 +709,9 @@ class World:
         """Look in the Console whether a held file was taken, and act by what is seen there."""
         if self.late:
             return
-        [file] = [one for one in process.files() if one["id"] == file_id]
-        accepted = accepted_unknown(self.api, process, file)
-        if not accepted:
-            decision = self.rng.choice([held.resend, held.drop])
-        elif all(batch["deleted"] or batch["archived_at"] for batch in accepted):
-            decision = held.drop
-        else:
-            return  # It is found in the list, and collected.
+        decision = decided(self.api, process, file_id, self.rng)
+        if decision is None:
+            return
         self.note(f"a person decides: {decision.__name__} {file_id[-14:]}")
         with suppress(BatchPipelineError):
             decision(process.store, file_id)

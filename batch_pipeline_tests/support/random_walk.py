@@ -30,6 +30,7 @@ from batch_pipeline.errors import BatchPipelineError
 from batch_pipeline.results.destinations import DuckDBTable, ParquetDataset
 from batch_pipeline.store.files import Files
 from batch_pipeline.store.ledger import Ledger
+from batch_pipeline.store.store import Store
 from batch_pipeline.store.tables import FileState, candidates, transitions
 from batch_pipeline_tests.support import processes
 from batch_pipeline_tests.support.clock import HandClock
@@ -603,14 +604,9 @@ class Walk:
 
     def _decide(self, process: Stages, file_id: str) -> None:
         """Look in the Console whether a held file was taken, and act by what is seen there."""
-        [file] = [one for one in process.files() if one["id"] == file_id]
-        accepted = accepted_unknown(self.emulator, process, file)
-        if not accepted:
-            decision = self.rng.choice([held.resend, held.drop])
-        elif all(batch["deleted"] or batch["archived_at"] for batch in accepted):
-            decision = held.drop
-        else:
-            return  # It is found in the list, and collected.
+        decision = decided(self.emulator, process, file_id, self.rng)
+        if decision is None:
+            return
         self.note(f"a person decides: {decision.__name__} {file_id}")
         decision(process.store, file_id)
 
@@ -757,14 +753,28 @@ def episode(
             walk.close()
 
 
-def accepted_unknown(api: Any, process: Stages, file: Any) -> list[dict[str, Any]]:
-    """Return the batches that the API made of a file and the ledger has no id of.
+def decided(
+    api: Any, process: Stages, file_id: str, rng: random.Random
+) -> Callable[[Store, str], Any] | None:
+    """Return what a person who looks in the Console decides about a held file; None: it comes back by itself.
 
     Args:
         api: the emulated API, in a process of its own or in this one.
         process: whose ledger.
-        file: the ledger's row of the file.
+        file_id: the held file.
+        rng: draws what is a matter of taste.
     """
+    [file] = [one for one in process.files() if one["id"] == file_id]
+    accepted = _accepted(api, process, file)
+    if not accepted:
+        return rng.choice([held.resend, held.drop])
+    if all(batch["deleted"] or batch["archived_at"] for batch in accepted):
+        return held.drop
+    return None  # It is found in the list, and collected.
+
+
+def _accepted(api: Any, process: Stages, file: Any) -> list[dict[str, Any]]:
+    """Return the batches that the API made of a file and the ledger has no id of."""
     known = {one["batch_id"] for one in process.files()}
     with process.store.files.open(file["path"]) as lines:
         custom_id = json.loads(lines.readline())["custom_id"]
